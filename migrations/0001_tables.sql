@@ -1,0 +1,208 @@
+-- Tables of durable. Every hot table's primary key, unique index and hot index begins with `shard` (see docs/architecture.md, "Shards").
+-- Reference tables (clock, workers, definitions) are small and are read from any shard.
+
+-- The one clock (C19). Tests move it with durable.advance_clock(); in production the offset stays 0.
+create table durable.clock (
+    the_only_row boolean primary key default true check (the_only_row),
+    offset_us    bigint not null default 0
+);
+insert into durable.clock default values;
+
+create function durable.now() returns timestamptz language sql volatile parallel safe as
+$$ select clock_timestamp() + offset_us * interval '1 microsecond' from durable.clock $$;
+
+create function durable.advance_clock(by interval) returns timestamptz language sql volatile as
+$$ update durable.clock set offset_us = offset_us + (extract(epoch from by) * 1000000)::bigint; select durable.now() $$;
+
+create function durable.from_us(us bigint) returns timestamptz language sql immutable parallel safe as
+$$ select timestamptz 'epoch' + us * interval '1 microsecond' $$;
+
+create function durable.to_us(at timestamptz) returns bigint language sql immutable parallel safe as
+$$ select (extract(epoch from at) * 1000000)::bigint $$;
+
+-- The 64 shard keys, fixed for ever: chosen so that each falls on a hash shard of its own in a 64-shard distributed table.
+create function durable.shard_keys() returns smallint[] language sql immutable parallel safe as
+$$ select '{0,1,2,3,4,5,6,7,8,9,10,11,12,13,16,17,18,19,21,22,24,27,28,31,36,37,39,41,43,44,45,46,48,50,52,58,59,60,62,66,70,79,80,82,83,85,88,89,92,95,96,99,101,109,112,113,136,149,166,168,170,172,179,351}'::smallint[] $$;
+
+-- The same rule as durable/store/shards.py: the first byte of the id's SHA-256 picks the key.
+create function durable.shard_of(workflow_id text) returns smallint language sql immutable parallel safe as
+$$ select (durable.shard_keys())[1 + get_byte(sha256(convert_to(workflow_id, 'UTF8')), 0) % 64] $$;
+
+-- One row a run. Only its owner updates it while it runs (C2); `generation` numbers the runs of one workflow id.
+create table durable.runs (
+    shard               smallint    not null,
+    run_id              uuid        not null,
+    workflow_id         text        not null,
+    generation          integer     not null default 0,
+    workflow            text        not null,
+    version             integer     not null default 1,
+    semantics           smallint    not null default 1,
+    status              text        not null default 'running',
+    queue               text        not null default 'default',
+    priority            smallint    not null default 0,
+    owner               uuid,
+    epoch               integer     not null default 0,
+    last_seq            integer     not null default 1,
+    turn                integer     not null default 0,
+    ready_at            timestamptz,
+    waiting_on          jsonb,
+    review              jsonb,
+    cancel_requested_at timestamptz,
+    actor               jsonb,
+    attributes          jsonb,
+    memo                jsonb,
+    parent_run_id       uuid,
+    parent_shard        smallint,
+    parent_seq          integer,
+    created_at          timestamptz not null,
+    started_at          timestamptz,
+    closed_at           timestamptz,
+    primary key (shard, run_id),
+    constraint runs_status_known check (status in ('running', 'completed', 'failed', 'cancelled', 'terminated', 'continued')),
+    constraint runs_priority_range check (priority between 0 and 9),
+    constraint runs_closed_has_time check ((status = 'running') = (closed_at is null)),
+    constraint runs_closed_has_no_owner check (status = 'running' or (owner is null and ready_at is null)),
+    constraint runs_owned_is_not_claimable check (owner is null or ready_at is null),
+    constraint runs_workflow_id_length check (length(workflow_id) between 1 and 1000),
+    constraint runs_positions check (epoch >= 0 and last_seq >= 1 and turn >= 0)
+) with (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
+
+create unique index runs_generation on durable.runs (shard, workflow_id, generation);
+create unique index runs_one_open on durable.runs (shard, workflow_id) where status = 'running';
+create index runs_claimable on durable.runs (shard, queue, priority, ready_at) where owner is null and ready_at is not null;
+create index runs_owned on durable.runs (shard, owner) where owner is not null;
+create index runs_by_creation on durable.runs (shard, created_at);
+
+-- The truth. Append only: (run_id, seq) is contiguous from 1. `payload` is json, not jsonb, because key order must survive (see architecture).
+create table durable.history (
+    shard   smallint    not null,
+    run_id  uuid        not null,
+    seq     integer     not null check (seq >= 1),
+    turn    integer     not null check (turn >= 0),
+    type    text        not null,
+    at      timestamptz not null,
+    body    jsonb       not null,
+    payload json,
+    primary key (shard, run_id, seq)
+) with (autovacuum_vacuum_insert_scale_factor = 0.2);
+
+-- Messages from anybody to a run; consumed only by its owner's commit. `queue` is the run's, so that a worker's poll skips what it does not serve.
+create table durable.inbox (
+    shard      smallint    not null,
+    run_id     uuid        not null,
+    message_id uuid        not null default gen_random_uuid(),
+    queue      text        not null,
+    type       text        not null,
+    at         timestamptz not null,
+    body       jsonb       not null,
+    payload    json,
+    primary key (shard, run_id, message_id)
+) with (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
+create index inbox_by_queue on durable.inbox (shard, queue);
+
+-- Activities of runs (input and options live in the opening event of the history), timers, and standalone jobs (seq 0, input and options here).
+create table durable.jobs (
+    shard               smallint    not null,
+    run_id              uuid        not null,
+    seq                 integer     not null,
+    kind                text        not null,
+    name                text        not null,
+    queue               text        not null,
+    priority            smallint    not null default 0,
+    state               text        not null,
+    attempt             integer     not null default 0,
+    scheduled_at        timestamptz not null,
+    deadline_at         timestamptz,
+    deadline_kind       text,
+    owner               uuid,
+    cancel_requested_at timestamptz,
+    input               json,
+    options             jsonb,
+    result              json,
+    errors              jsonb,
+    heartbeat           json,
+    note                jsonb,
+    created_at          timestamptz not null,
+    finished_at         timestamptz,
+    primary key (shard, run_id, seq),
+    constraint jobs_kind_known check (kind in ('activity', 'timer', 'job')),
+    constraint jobs_state_known check (state in ('scheduled', 'available', 'executing', 'retryable', 'completed', 'discarded', 'cancelled')),
+    constraint jobs_timer_only_waits check (kind <> 'timer' or state = 'scheduled'),
+    constraint jobs_executing_has_owner check ((state = 'executing') = (owner is not null)),
+    constraint jobs_finished_has_time check ((state in ('completed', 'discarded', 'cancelled')) = (finished_at is not null)),
+    constraint jobs_only_standalone_are_kept check (kind = 'job' or finished_at is null),
+    constraint jobs_standalone_is_seq_zero check ((kind = 'job') = (seq = 0)),
+    constraint jobs_deadline_has_kind check ((deadline_at is null) = (deadline_kind is null)),
+    constraint jobs_priority_range check (priority between 0 and 9)
+) with (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
+
+create index jobs_claimable on durable.jobs (shard, queue, priority, scheduled_at) where state = 'available';
+create index jobs_due on durable.jobs (shard, scheduled_at) where state in ('scheduled', 'retryable');
+create index jobs_deadlines on durable.jobs (shard, deadline_at) where deadline_at is not null;
+
+-- Evidence of each attempt to signal (C11).
+create table durable.signals (
+    shard      smallint    not null,
+    run_id     uuid        not null,
+    signal_id  uuid        not null,
+    name       text        not null,
+    dedupe_key text,
+    status     text        not null,
+    reason     text,
+    payload    json,
+    actor      jsonb,
+    at         timestamptz not null,
+    seq        integer,
+    primary key (shard, run_id, signal_id),
+    constraint signals_status_known check (status in ('buffered', 'delivered', 'duplicate', 'dropped', 'late', 'ambiguous', 'replayed'))
+);
+create unique index signals_once on durable.signals (shard, run_id, name, dedupe_key)
+    where dedupe_key is not null and status in ('buffered', 'delivered');
+
+-- What was refused or came too late: a zombie's answer, a message to a closed run (C5). Nothing reads it but people.
+create table durable.evidence (
+    shard       smallint    not null,
+    run_id      uuid        not null,
+    evidence_id uuid        not null default gen_random_uuid(),
+    at          timestamptz not null,
+    kind        text        not null,
+    body        jsonb       not null,
+    primary key (shard, run_id, evidence_id)
+);
+
+-- Every operator's command, accepted or refused.
+create table durable.operator_commands (
+    shard       smallint    not null,
+    run_id      uuid        not null,
+    command_id  uuid        not null default gen_random_uuid(),
+    workflow_id text        not null,
+    action      text        not null,
+    accepted    boolean     not null,
+    reason      text,
+    refusal     text,
+    actor       jsonb,
+    at          timestamptz not null,
+    primary key (shard, run_id, command_id)
+);
+
+create table durable.workers (
+    worker_id   uuid primary key,
+    name        text        not null,
+    state       text        not null default 'alive' check (state in ('alive', 'stopping', 'dead', 'gone')),
+    queues      jsonb       not null,
+    info        jsonb       not null default '{}',
+    started_at  timestamptz not null,
+    beat_at     timestamptz not null,
+    lease_until timestamptz not null
+);
+
+-- What running code has registered: lets the CLI and SQL check names and payloads without importing anything.
+create table durable.definitions (
+    kind       text        not null check (kind in ('workflow', 'activity', 'signal')),
+    name       text        not null,
+    version    integer     not null default 1,
+    queue      text,
+    schema     jsonb       not null default '{}',
+    updated_at timestamptz not null,
+    primary key (kind, name, version)
+);

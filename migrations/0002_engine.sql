@@ -1,0 +1,545 @@
+-- The hot path: set-based functions that take arrays, one round trip each. Planner settings are pinned per function, because a plan made
+-- while the tables were small would be kept by the session for ever. Convention: p_ scalar, r_ runs, e_ events, j_ jobs to insert, d_ jobs done by
+-- the caller, ...; `ix` is a 1-based position in the arrays of runs.
+
+-- COMMIT: the one place where a run moves on (C1-C3). Everything or nothing: a lost fence raises DU001 with the losers in DETAIL
+-- (runs by index as 'r<ix>', jobs done by index as 'd<position>'), and the worker commits again without them.
+create function durable.commit(
+    p_owner uuid,
+    r_shard smallint[], r_run uuid[], r_epoch integer[], r_expect integer[], r_last integer[], r_turn integer[], r_status text[],
+    r_waiting jsonb[], r_cancelled boolean[],
+    e_ix integer[], e_seq integer[], e_turn integer[], e_type text[], e_at bigint[], e_body jsonb[], e_payload json[],
+    j_ix integer[], j_seq integer[], j_kind text[], j_name text[], j_queue text[], j_priority smallint[], j_eager boolean[],
+    j_at bigint[], j_deadline_s double precision[], j_deadline_kind text[],
+    d_ix integer[], d_seq integer[], d_attempt integer[],
+    x_ix integer[], x_seq integer[],
+    c_ix integer[], c_seq integer[],
+    m_ix integer[], m_id uuid[],
+    s_ix integer[], s_signal uuid[], s_seq integer[]
+) returns table (now_us bigint, pushes jsonb)
+language plpgsql
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set plan_cache_mode = force_generic_plan
+as $$
+declare
+    v_now timestamptz := durable.now();
+    v_count integer;
+    v_lost text;
+begin
+    update durable.runs r
+       set last_seq = b.last, turn = b.turn, status = b.status, waiting_on = b.waiting, review = null,
+           started_at = coalesce(r.started_at, v_now),
+           closed_at = case when b.status = 'running' then null else v_now end,
+           owner = case when b.status = 'running' then r.owner end,
+           cancel_requested_at = case when b.cancelled then coalesce(r.cancel_requested_at, v_now) else r.cancel_requested_at end
+      from unnest(r_shard, r_run, r_epoch, r_expect, r_last, r_turn, r_status, r_waiting, r_cancelled)
+           as b(shard, run_id, epoch, expect, last, turn, status, waiting, cancelled)
+     where r.shard = b.shard and r.run_id = b.run_id
+       and r.owner = p_owner and r.epoch = b.epoch and r.last_seq = b.expect and r.status = 'running';
+    get diagnostics v_count = row_count;
+    if v_count <> cardinality(r_run) then
+        select string_agg('r' || b.ix, ',') into v_lost
+          from unnest(r_shard, r_run, r_epoch, r_last) with ordinality as b(shard, run_id, epoch, last, ix)
+         where not exists (select from durable.runs r
+                            where r.shard = b.shard and r.run_id = b.run_id and r.epoch = b.epoch and r.last_seq = b.last
+                              and (r.owner = p_owner or r.closed_at = v_now));
+        raise exception 'lost the fence of a run' using errcode = 'DU001', detail = coalesce(v_lost, '');
+    end if;
+
+    if cardinality(d_ix) > 0 then
+        delete from durable.jobs j
+         using unnest(d_ix, d_seq, d_attempt) as d(ix, seq, attempt)
+         where j.shard = r_shard[d.ix] and j.run_id = r_run[d.ix] and j.seq = d.seq
+           and j.owner = p_owner and j.attempt = d.attempt and j.state = 'executing';
+        get diagnostics v_count = row_count;
+        if v_count <> cardinality(d_ix) then
+            raise exception 'lost the fence of a job' using errcode = 'DU002';
+        end if;
+    end if;
+
+    insert into durable.history (shard, run_id, seq, turn, type, at, body, payload)
+    select r_shard[e.ix], r_run[e.ix], e.seq, e.turn, e.type, timestamptz 'epoch' + e.at * interval '1 microsecond', e.body, e.payload
+      from unnest(e_ix, e_seq, e_turn, e_type, e_at, e_body, e_payload) as e(ix, seq, turn, type, at, body, payload);
+
+    if cardinality(j_ix) > 0 then
+        insert into durable.jobs (shard, run_id, seq, kind, name, queue, priority, state, attempt, scheduled_at,
+                                  deadline_at, deadline_kind, owner, created_at)
+        select r_shard[j.ix], r_run[j.ix], j.seq, j.kind, j.name, j.queue, j.priority,
+               case when j.kind = 'timer' then 'scheduled' when j.eager then 'executing' else 'available' end,
+               case when j.eager then 1 else 0 end,
+               case when j.at is null then v_now else timestamptz 'epoch' + j.at * interval '1 microsecond' end,
+               v_now + j.deadline_s * interval '1 second', j.deadline_kind,
+               case when j.eager then p_owner end, v_now
+          from unnest(j_ix, j_seq, j_kind, j_name, j_queue, j_priority, j_eager, j_at, j_deadline_s, j_deadline_kind)
+               as j(ix, seq, kind, name, queue, priority, eager, at, deadline_s, deadline_kind);
+    end if;
+
+    if cardinality(x_ix) > 0 then
+        delete from durable.jobs j using unnest(x_ix, x_seq) as x(ix, seq)
+         where j.shard = r_shard[x.ix] and j.run_id = r_run[x.ix] and j.seq = x.seq and j.kind = 'timer';
+    end if;
+
+    if cardinality(c_ix) > 0 then
+        with gone as (
+            delete from durable.jobs j using unnest(c_ix, c_seq) as c(ix, seq)
+             where j.shard = r_shard[c.ix] and j.run_id = r_run[c.ix] and j.seq = c.seq and j.state <> 'executing'
+            returning c.ix, j.shard, j.run_id, j.seq
+        )
+        insert into durable.inbox (shard, run_id, queue, type, at, body)
+        select g.shard, g.run_id, r.queue, 'ActivityCancelled', v_now, jsonb_build_object('ref', g.seq, 'started', false)
+          from gone g join durable.runs r on r.shard = g.shard and r.run_id = g.run_id
+         where r_status[g.ix] = 'running';
+        with told as (
+            update durable.jobs j set cancel_requested_at = v_now from unnest(c_ix, c_seq) as c(ix, seq)
+             where j.shard = r_shard[c.ix] and j.run_id = r_run[c.ix] and j.seq = c.seq
+               and j.state = 'executing' and j.cancel_requested_at is null
+            returning j.owner
+        )
+        select jsonb_agg(distinct t.owner) into pushes from told t;
+    end if;
+
+    if cardinality(m_ix) > 0 then
+        delete from durable.inbox i using unnest(m_ix, m_id) as m(ix, id)
+         where i.shard = r_shard[m.ix] and i.run_id = r_run[m.ix] and i.message_id = m.id;
+    end if;
+
+    if cardinality(s_ix) > 0 then
+        update durable.signals s set status = 'delivered', seq = g.seq from unnest(s_ix, s_signal, s_seq) as g(ix, id, seq)
+         where s.shard = r_shard[g.ix] and s.run_id = r_run[g.ix] and s.signal_id = g.id;
+    end if;
+
+    if exists (select from unnest(r_status) as t(status) where t.status <> 'running') then
+        pushes := coalesce(pushes, '[]') || durable.sweep_closed(r_shard, r_run, r_status, v_now);
+    end if;
+    now_us := durable.to_us(v_now);
+    return next;
+end $$;
+
+-- A closed run leaves nothing behind: waiting jobs and timers go, executing ones are told to stop, unread signals become evidence.
+create function durable.sweep_closed(r_shard smallint[], r_run uuid[], r_status text[], p_now timestamptz) returns jsonb
+language plpgsql
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set plan_cache_mode = force_generic_plan
+as $$
+declare
+    v_pushes jsonb;
+begin
+    delete from durable.jobs j using unnest(r_shard, r_run, r_status) as b(shard, run_id, status)
+     where b.status <> 'running' and j.shard = b.shard and j.run_id = b.run_id and j.state <> 'executing' and j.kind <> 'job';
+    with told as (
+        update durable.jobs j set cancel_requested_at = p_now from unnest(r_shard, r_run, r_status) as b(shard, run_id, status)
+         where b.status <> 'running' and j.shard = b.shard and j.run_id = b.run_id and j.state = 'executing'
+           and j.kind <> 'job' and j.cancel_requested_at is null
+        returning j.owner
+    )
+    select jsonb_agg(distinct t.owner) into v_pushes from told t;
+    with unread as (
+        delete from durable.inbox i using unnest(r_shard, r_run, r_status) as b(shard, run_id, status)
+         where b.status <> 'running' and i.shard = b.shard and i.run_id = b.run_id
+        returning i.shard, i.run_id, i.type, i.body
+    )
+    update durable.signals s set status = 'dropped', reason = 'the run closed before it was read'
+      from unread u
+     where u.type = 'SignalReceived' and s.shard = u.shard and s.run_id = u.run_id and s.signal_id = (u.body ->> 'signal_id')::uuid;
+    return coalesce(v_pushes, '[]');
+end $$;
+
+-- CLAIM RUNS: those that are ready, and those without an owner that have a message. A few heads of each shard, then lock what is still free.
+create function durable.claim_runs(p_worker uuid, p_queues text[], p_limit integer)
+returns table (shard smallint, run_id uuid, workflow_id text, workflow text, version integer, epoch integer, last_seq integer,
+               turn integer, queue text, priority smallint, reviewed boolean)
+language plpgsql
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set plan_cache_mode = force_generic_plan
+as $$
+declare
+    v_now timestamptz := durable.now();
+    v_each integer := 2 + p_limit / 16;
+begin
+    return query
+    with heads as materialized (
+        select h.shard, h.run_id from (
+            select c.shard, c.run_id, c.priority, c.ready_at
+              from unnest(durable.shard_keys()) as k(key) cross join unnest(p_queues) as q(name)
+             cross join lateral (
+                select r.shard, r.run_id, r.priority, r.ready_at from durable.runs r
+                 where r.shard = k.key and r.queue = q.name and r.owner is null and r.ready_at <= v_now
+                 order by r.priority, r.ready_at limit v_each) c
+            union all
+            select r.shard, r.run_id, r.priority, i.at
+              from durable.inbox i join durable.runs r on r.shard = i.shard and r.run_id = i.run_id
+             where i.shard = any (durable.shard_keys()) and i.queue = any (p_queues)
+               and r.owner is null and r.status = 'running' and r.ready_at is null
+        ) h group by h.shard, h.run_id order by min(h.priority), min(h.ready_at) limit p_limit
+    ), locked as materialized (
+        select r.shard, r.run_id from heads h join durable.runs r on r.shard = h.shard and r.run_id = h.run_id
+         where r.owner is null and r.status = 'running' and (r.ready_at is null or r.ready_at <= v_now)
+         for update of r skip locked
+    )
+    update durable.runs r set owner = p_worker, epoch = r.epoch + 1, ready_at = null
+      from locked l where r.shard = l.shard and r.run_id = l.run_id
+    returning r.shard, r.run_id, r.workflow_id, r.workflow, r.version, r.epoch, r.last_seq, r.turn, r.queue, r.priority, r.review is not null;
+end $$;
+
+create function durable.load_history(p_shard smallint[], p_run uuid[], p_after integer[] default null)
+returns table (run_id uuid, seq integer, turn integer, type text, at_us bigint, body text, payload text)
+language sql stable
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+as $$
+    select h.run_id, h.seq, h.turn, h.type, durable.to_us(h.at), h.body::text, h.payload::text
+      from unnest(p_shard, p_run, coalesce(p_after, array_fill(0, array[cardinality(p_run)]))) with ordinality as b(shard, run_id, after, ix)
+      join durable.history h on h.shard = b.shard and h.run_id = b.run_id and h.seq > b.after
+     order by b.ix, h.seq
+$$;
+
+-- Messages for runs that this worker owns. Those already taken but not yet committed come again: the worker knows them by id.
+create function durable.read_inbox(p_worker uuid, p_queues text[], p_limit integer)
+returns table (shard smallint, run_id uuid, message_id uuid, type text, at_us bigint, body text, payload text)
+language sql stable
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+as $$
+    select i.shard, i.run_id, i.message_id, i.type, durable.to_us(i.at), i.body::text, i.payload::text
+      from durable.inbox i join durable.runs r on r.shard = i.shard and r.run_id = i.run_id
+     where i.shard = any (durable.shard_keys()) and i.queue = any (p_queues) and r.owner = p_worker
+     order by i.at, i.message_id limit p_limit
+$$;
+
+-- Give runs back: with a delay and a reason (review) when they could not be run, at once when the worker stops or its cache is full.
+create function durable.release_runs(p_worker uuid, r_shard smallint[], r_run uuid[], r_epoch integer[], r_delay_s double precision[], r_review jsonb[])
+returns integer language plpgsql
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+as $$
+declare
+    v_now timestamptz := durable.now();
+    v_count integer;
+begin
+    update durable.runs r
+       set owner = null,
+           ready_at = case when b.delay_s is null then null else v_now + b.delay_s * interval '1 second' end,
+           review = case when b.review is null then r.review
+                    else b.review || jsonb_build_object(
+                        'since', coalesce(r.review -> 'since', to_jsonb(v_now)),
+                        'times', coalesce((r.review ->> 'times')::int, 0) + 1) end
+      from unnest(r_shard, r_run, r_epoch, r_delay_s, r_review) as b(shard, run_id, epoch, delay_s, review)
+     where r.shard = b.shard and r.run_id = b.run_id and r.owner = p_worker and r.epoch = b.epoch and r.status = 'running';
+    get diagnostics v_count = row_count;
+    return v_count;
+end $$;
+
+-- STAGE: what has become due. Timers turn into inbox messages (once: the row goes in the same statement); jobs become available.
+create function durable.stage_due(p_limit integer) returns table (fired integer, staged integer, next_due_us bigint)
+language plpgsql
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set plan_cache_mode = force_generic_plan
+as $$
+declare
+    v_now timestamptz := durable.now();
+    v_each integer := 2 + p_limit / 16;
+begin
+    with due as materialized (
+        select d.shard, d.run_id, d.seq, d.kind from unnest(durable.shard_keys()) as k(key)
+         cross join lateral (
+            select j.shard, j.run_id, j.seq, j.kind from durable.jobs j
+             where j.shard = k.key and j.state in ('scheduled', 'retryable') and j.scheduled_at <= v_now
+             order by j.scheduled_at limit v_each for update skip locked) d
+    ), gone as (
+        delete from durable.jobs j using due d
+         where d.kind = 'timer' and j.shard = d.shard and j.run_id = d.run_id and j.seq = d.seq
+        returning j.shard, j.run_id, j.seq, j.queue
+    ), told as (
+        insert into durable.inbox (shard, run_id, queue, type, at, body)
+        select g.shard, g.run_id, g.queue, 'TimerFired', v_now, jsonb_build_object('ref', g.seq) from gone g returning 1
+    ), moved as (
+        update durable.jobs j set state = 'available' from due d
+         where d.kind <> 'timer' and j.shard = d.shard and j.run_id = d.run_id and j.seq = d.seq
+        returning 1
+    )
+    select (select count(*) from told), (select count(*) from moved) into fired, staged;
+    select durable.to_us(min(n.scheduled_at)) into next_due_us from unnest(durable.shard_keys()) as k(key)
+     cross join lateral (select j.scheduled_at from durable.jobs j
+                          where j.shard = k.key and j.state in ('scheduled', 'retryable') order by j.scheduled_at limit 1) n
+     where n.scheduled_at > v_now or fired + staged > 0;
+    return next;
+end $$;
+
+-- CLAIM JOBS: per queue up to its free slots, by priority, then age. Input and options of a run's activity come from its opening event.
+create function durable.claim_jobs(p_worker uuid, p_queues text[], p_limits integer[])
+returns table (shard smallint, run_id uuid, seq integer, kind text, name text, queue text, attempt integer, input text, options text,
+               workflow_id text, actor text, heartbeat text, scheduled_us bigint, created_us bigint)
+language plpgsql
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set plan_cache_mode = force_generic_plan
+as $$
+declare
+    v_now timestamptz := durable.now();
+begin
+    return query
+    with heads as materialized (
+        select h.shard, h.run_id, h.seq from unnest(p_queues, p_limits) as q(name, free)
+         cross join lateral (
+            select c.shard, c.run_id, c.seq from unnest(durable.shard_keys()) as k(key)
+             cross join lateral (
+                select j.shard, j.run_id, j.seq, j.priority, j.scheduled_at from durable.jobs j
+                 where j.shard = k.key and j.queue = q.name and j.state = 'available'
+                 order by j.priority, j.scheduled_at limit 2 + q.free / 8) c
+             order by c.priority, c.scheduled_at limit q.free) h
+    ), locked as materialized (
+        select j.shard, j.run_id, j.seq, coalesce(j.options, e.body) as options, coalesce(j.input, e.payload) as input
+          from heads h join durable.jobs j on j.shard = h.shard and j.run_id = h.run_id and j.seq = h.seq
+          left join durable.history e on j.kind = 'activity' and e.shard = j.shard and e.run_id = j.run_id and e.seq = j.seq
+         where j.state = 'available'
+         for update of j skip locked
+    ), taken as (
+        update durable.jobs j
+           set state = 'executing', owner = p_worker, attempt = j.attempt + 1, note = null,
+               deadline_at = d.at, deadline_kind = d.kind
+          from locked l cross join lateral durable.execution_deadline(l.options, v_now, j.created_at) d
+         where j.shard = l.shard and j.run_id = l.run_id and j.seq = l.seq
+        returning j.shard, j.run_id, j.seq, j.kind, j.name, j.queue, j.attempt, l.input, l.options, j.heartbeat, j.scheduled_at, j.created_at
+    )
+    select t.shard, t.run_id, t.seq, t.kind, t.name, t.queue, t.attempt, t.input::text, t.options::text,
+           r.workflow_id, r.actor::text, t.heartbeat::text, durable.to_us(t.scheduled_at), durable.to_us(t.created_at)
+      from taken t left join durable.runs r on t.kind = 'activity' and r.shard = t.shard and r.run_id = t.run_id;
+end $$;
+
+-- The earliest of an executing attempt's deadlines, and which one it is.
+create function durable.execution_deadline(p_options jsonb, p_start timestamptz, p_created timestamptz)
+returns table (at timestamptz, kind text) language sql immutable
+as $$
+    select d.at, case when d.at is not null then d.kind end from (values
+        (p_start + (p_options -> 'timeouts' ->> 'start_to_close_s')::float8 * interval '1 second', 'start_to_close'),
+        (p_created + (p_options -> 'timeouts' ->> 'schedule_to_close_s')::float8 * interval '1 second', 'schedule_to_close'),
+        (p_start + (p_options -> 'timeouts' ->> 'heartbeat_s')::float8 * interval '1 second', 'heartbeat'),
+        (null::timestamptz, null)) as d(at, kind)
+     order by d.at nulls last limit 1
+$$;
+
+-- SETTLE: outcomes of attempts whose run is owned elsewhere, and of standalone jobs. Fenced by attempt and owner (C5); a refused outcome is kept
+-- as evidence. Returns the positions refused, and whom to wake.
+create function durable.settle_jobs(p_owner uuid, o_shard smallint[], o_run uuid[], o_seq integer[], o_attempt integer[],
+                                    o_type text[], o_body jsonb[], o_payload json[])
+returns table (refused integer[], wake uuid[])
+language plpgsql
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set plan_cache_mode = force_generic_plan
+as $$
+declare
+    v_now timestamptz := durable.now();
+begin
+    with given as (
+        select * from unnest(o_shard, o_run, o_seq, o_attempt, o_type, o_body, o_payload) with ordinality
+            as o(shard, run_id, seq, attempt, type, body, payload, ix)
+    ), gone as (
+        delete from durable.jobs j using given o
+         where j.shard = o.shard and j.run_id = o.run_id and j.seq = o.seq and j.kind = 'activity'
+           and j.state = 'executing' and j.owner = p_owner and j.attempt = o.attempt
+        returning o.ix, o.shard, o.run_id, o.seq, o.type, o.body, o.payload
+    ), kept as (
+        update durable.jobs j
+           set state = case o.type when 'ActivityCompleted' then 'completed' when 'ActivityCancelled' then 'cancelled' else 'discarded' end,
+               owner = null, deadline_at = null, deadline_kind = null, finished_at = v_now, result = o.payload,
+               errors = case when o.body ? 'failure' then coalesce(j.errors, '[]') || jsonb_build_array(
+                   jsonb_build_object('attempt', o.attempt, 'at', v_now, 'failure', o.body -> 'failure')) else j.errors end
+          from given o
+         where j.shard = o.shard and j.run_id = o.run_id and j.seq = o.seq and j.kind = 'job'
+           and j.state = 'executing' and j.owner = p_owner and j.attempt = o.attempt
+        returning o.ix
+    ), routed as (
+        select g.*, r.queue, r.owner, r.status from gone g join durable.runs r on r.shard = g.shard and r.run_id = g.run_id
+    ), sent as (
+        insert into durable.inbox (shard, run_id, queue, type, at, body, payload)
+        select t.shard, t.run_id, t.queue, t.type, v_now, t.body, t.payload from routed t where t.status = 'running'
+    ), late as (
+        select o.ix from given o where not exists (select from gone g where g.ix = o.ix) and not exists (select from kept k where k.ix = o.ix)
+    ), noted as (
+        insert into durable.evidence (shard, run_id, at, kind, body)
+        select o.shard, o.run_id, v_now, case when l.ix is null then 'OutcomeAfterClose' else 'OutcomeRefused' end,
+               jsonb_build_object('seq', o.seq, 'attempt', o.attempt, 'type', o.type, 'body', o.body, 'worker', p_owner)
+          from given o left join late l on l.ix = o.ix
+         where l.ix is not null or exists (select from routed t where t.ix = o.ix and t.status <> 'running')
+    )
+    select (select array_agg(l.ix::int) from late l),
+           (select array_agg(distinct t.owner) from routed t where t.status = 'running') into refused, wake;
+    return next;
+end $$;
+
+-- RETRY: an attempt failed and another is due after a delay. The attempt's error stays on the row (C6: not in the history).
+create function durable.retry_jobs(p_owner uuid, o_shard smallint[], o_run uuid[], o_seq integer[], o_attempt integer[],
+                                   o_delay_s double precision[], o_error jsonb[])
+returns integer[] language sql
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+as $$
+    with clock as materialized (select durable.now() as now), given as (
+        select * from unnest(o_shard, o_run, o_seq, o_attempt, o_delay_s, o_error) with ordinality
+            as o(shard, run_id, seq, attempt, delay_s, error, ix)
+    ), moved as (
+        update durable.jobs j
+           set state = 'retryable', owner = null, scheduled_at = c.now + o.delay_s * interval '1 second',
+               errors = coalesce(j.errors, '[]') || jsonb_build_array(
+                   o.error || jsonb_build_object('attempt', o.attempt, 'at', c.now, 'worker', p_owner, 'delay_s', o.delay_s)),
+               deadline_at = w.at, deadline_kind = case when w.at is not null then 'schedule_to_close' end
+          from given o cross join clock c
+          left join durable.history e on e.shard = o.shard and e.run_id = o.run_id and e.seq = o.seq and o.seq > 0
+          cross join lateral (select d.created_at + (coalesce(d.options, e.body) -> 'timeouts' ->> 'schedule_to_close_s')::float8 * interval '1 second' as at
+                                from durable.jobs d where d.shard = o.shard and d.run_id = o.run_id and d.seq = o.seq) w
+         where j.shard = o.shard and j.run_id = o.run_id and j.seq = o.seq
+           and j.state = 'executing' and j.owner = p_owner and j.attempt = o.attempt
+        returning o.ix
+    ), noted as (
+        insert into durable.evidence (shard, run_id, at, kind, body)
+        select o.shard, o.run_id, c.now, 'FailureRefused',
+               jsonb_build_object('seq', o.seq, 'attempt', o.attempt, 'error', o.error, 'worker', p_owner)
+          from given o cross join clock c where not exists (select from moved m where m.ix = o.ix)
+        returning 1
+    )
+    select array_agg(o.ix::int) from given o where not exists (select from moved m where m.ix = o.ix)
+$$;
+
+-- PUT BACK: attempts that never started (unknown function here, worker stopping). The attempt is not consumed.
+create function durable.put_back_jobs(p_owner uuid, o_shard smallint[], o_run uuid[], o_seq integer[], o_attempt integer[],
+                                      o_delay_s double precision[], o_note jsonb[])
+returns integer language plpgsql
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+as $$
+declare
+    v_now timestamptz := durable.now();
+    v_count integer;
+begin
+    update durable.jobs j
+       set state = case when o.delay_s > 0 then 'scheduled' else 'available' end, owner = null, attempt = j.attempt - 1,
+           scheduled_at = case when o.delay_s > 0 then v_now + o.delay_s * interval '1 second' else j.scheduled_at end,
+           note = o.note, deadline_at = null, deadline_kind = null
+      from unnest(o_shard, o_run, o_seq, o_attempt, o_delay_s, o_note) as o(shard, run_id, seq, attempt, delay_s, note)
+     where j.shard = o.shard and j.run_id = o.run_id and j.seq = o.seq
+       and j.state = 'executing' and j.owner = p_owner and j.attempt = o.attempt;
+    get diagnostics v_count = row_count;
+    return v_count;
+end $$;
+
+-- HEARTBEAT of executing attempts: stores details, moves the heartbeat deadline, and answers which of them were told to stop.
+-- A position that does not come back has lost its fence: its owner must stop it.
+create function durable.heartbeat_jobs(p_owner uuid, o_shard smallint[], o_run uuid[], o_seq integer[], o_attempt integer[],
+                                       o_details json[], o_heartbeat_s double precision[])
+returns table (ix integer, cancel_requested boolean) language plpgsql
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+as $$
+declare
+    v_now timestamptz := durable.now();
+begin
+    update durable.jobs j
+       set heartbeat = o.details,
+           deadline_at = case when j.deadline_kind = 'heartbeat' then v_now + o.heartbeat_s * interval '1 second' else j.deadline_at end
+      from unnest(o_shard, o_run, o_seq, o_attempt, o_details, o_heartbeat_s) as o(shard, run_id, seq, attempt, details, heartbeat_s)
+     where o.details is not null and j.shard = o.shard and j.run_id = o.run_id and j.seq = o.seq
+       and j.state = 'executing' and j.owner = p_owner and j.attempt = o.attempt;
+    return query
+    select o.ix::int, j.cancel_requested_at is not null
+      from unnest(o_shard, o_run, o_seq, o_attempt) with ordinality as o(shard, run_id, seq, attempt, ix)
+      join durable.jobs j on j.shard = o.shard and j.run_id = o.run_id and j.seq = o.seq
+       and j.state = 'executing' and j.owner = p_owner and j.attempt = o.attempt;
+end $$;
+
+-- An attempt ended without its worker: retried while attempts are left, else its outcome goes to the run (or the standalone job is discarded).
+create function durable.lose_attempt(j durable.jobs, p_now timestamptz, p_type text, p_failure jsonb, p_final boolean) returns void
+language plpgsql as $$
+declare
+    v_options jsonb := coalesce(j.options, (select h.body from durable.history h where h.shard = j.shard and h.run_id = j.run_id and h.seq = j.seq));
+    v_retry jsonb := coalesce(v_options -> 'retry', '{}');
+    v_error jsonb := jsonb_build_object('attempt', j.attempt, 'at', p_now, 'worker', j.owner, 'failure', p_failure);
+    v_delay_s float8;
+begin
+    if not p_final and j.attempt < coalesce((v_retry ->> 'max_attempts')::int, 5) then
+        v_delay_s := case when p_type = 'WorkerLost' then 0 else
+            least(coalesce((v_retry ->> 'max_interval_s')::float8, 60),
+                  coalesce((v_retry ->> 'initial_interval_s')::float8, 1)
+                  * power(coalesce((v_retry ->> 'backoff_coefficient')::float8, 2), least(j.attempt - 1, 60))) end;
+        update durable.jobs t
+           set state = case when v_delay_s = 0 then 'available' else 'retryable' end, owner = null,
+               scheduled_at = p_now + v_delay_s * interval '1 second', errors = coalesce(t.errors, '[]') || v_error,
+               deadline_at = t.created_at + (v_options -> 'timeouts' ->> 'schedule_to_close_s')::float8 * interval '1 second',
+               deadline_kind = case when v_options -> 'timeouts' ? 'schedule_to_close_s' then 'schedule_to_close' end
+         where t.shard = j.shard and t.run_id = j.run_id and t.seq = j.seq;
+    elsif j.kind = 'job' then
+        update durable.jobs t set state = 'discarded', owner = null, finished_at = p_now, deadline_at = null, deadline_kind = null,
+               errors = coalesce(t.errors, '[]') || v_error
+         where t.shard = j.shard and t.run_id = j.run_id and t.seq = j.seq;
+    else
+        delete from durable.jobs t where t.shard = j.shard and t.run_id = j.run_id and t.seq = j.seq;
+        insert into durable.inbox (shard, run_id, queue, type, at, body)
+        select r.shard, r.run_id, r.queue, case when p_type = 'WorkerLost' then 'ActivityFailed' else 'ActivityTimedOut' end, p_now,
+               jsonb_build_object('ref', j.seq, 'attempt', j.attempt, 'failure', p_failure,
+                                  'retry_state', case when p_final then 'timeout' else 'max_attempts' end)
+               || case when p_type = 'WorkerLost' then '{}'::jsonb else jsonb_build_object('timeout', j.deadline_kind) end
+          from durable.runs r where r.shard = j.shard and r.run_id = j.run_id and r.status = 'running';
+    end if;
+end $$;
+
+-- TAKE OVER from workers whose lease has lapsed, bounded per pass (C2). Their late commits lose: runs get a new epoch, jobs a new attempt.
+create function durable.bury_dead_workers(p_limit integer) returns table (workers integer, runs integer, jobs integer)
+language plpgsql as $$
+declare
+    v_now timestamptz := durable.now();
+    v_dead uuid[];
+    v_job durable.jobs;
+begin
+    with lapsed as (
+        select w.worker_id from durable.workers w
+         where w.state in ('alive', 'stopping') and w.lease_until < v_now for update skip locked
+    )
+    update durable.workers w set state = 'dead' from lapsed l where w.worker_id = l.worker_id;
+    get diagnostics workers = row_count;
+    select array_agg(w.worker_id) into v_dead from durable.workers w where w.state = 'dead';
+    runs := 0; jobs := 0;
+    if v_dead is null then return next; return; end if;
+    with held as (
+        select r.shard, r.run_id from durable.runs r
+         where r.shard = any (durable.shard_keys()) and r.owner = any (v_dead) limit p_limit for update skip locked
+    )
+    update durable.runs r set owner = null, epoch = r.epoch + 1, ready_at = v_now from held h where r.shard = h.shard and r.run_id = h.run_id;
+    get diagnostics runs = row_count;
+    for v_job in select * from durable.jobs j where j.owner = any (v_dead) and j.state = 'executing' limit p_limit for update skip locked loop
+        perform durable.lose_attempt(v_job, v_now, 'WorkerLost', jsonb_build_object('type', 'durable.errors:WorkerLost',
+            'message', 'the worker that ran this attempt died: ' || v_job.owner), false);
+        jobs := jobs + 1;
+    end loop;
+    if runs < p_limit and jobs < p_limit then
+        update durable.workers w set state = 'gone' where w.worker_id = any (v_dead)
+           and not exists (select from durable.runs r where r.shard = any (durable.shard_keys()) and r.owner = w.worker_id)
+           and not exists (select from durable.jobs j where j.owner = w.worker_id and j.state = 'executing');
+    end if;
+    return next;
+end $$;
+
+-- DEADLINES that nobody enforced: waiting too long, or an attempt whose worker lives but did not end it within the grace.
+create function durable.expire_deadlines(p_grace_s double precision, p_limit integer) returns integer
+language plpgsql
+set enable_seqscan = off
+as $$
+declare
+    v_now timestamptz := durable.now();
+    v_job durable.jobs;
+    v_count integer := 0;
+begin
+    for v_job in
+        select j.* from durable.jobs j
+         where j.shard = any (durable.shard_keys()) and j.deadline_at <= v_now
+           and (j.state <> 'executing' or j.deadline_at + p_grace_s * interval '1 second' <= v_now)
+         limit p_limit for update skip locked
+    loop
+        perform durable.lose_attempt(v_job, v_now, 'Timeout', jsonb_build_object('type', 'builtins:TimeoutError',
+            'message', v_job.deadline_kind || ' timeout'), v_job.state <> 'executing' or v_job.deadline_kind = 'schedule_to_close');
+        v_count := v_count + 1;
+    end loop;
+    return v_count;
+end $$;
+
+-- A worker's sign of life. Answers false when it has been declared dead meanwhile: it must drop everything and register anew.
+create function durable.beat(p_worker uuid, p_name text, p_state text, p_queues jsonb, p_info jsonb, p_lease_s double precision)
+returns table (alive boolean, now_us bigint) language plpgsql as $$
+declare
+    v_now timestamptz := durable.now();
+begin
+    insert into durable.workers as w (worker_id, name, state, queues, info, started_at, beat_at, lease_until)
+    values (p_worker, p_name, p_state, p_queues, p_info, v_now, v_now, v_now + p_lease_s * interval '1 second')
+    on conflict (worker_id) do update
+       set state = excluded.state, beat_at = excluded.beat_at, lease_until = excluded.lease_until, info = excluded.info
+     where w.state in ('alive', 'stopping')
+    returning true into alive;
+    alive := coalesce(alive, false);
+    now_us := durable.to_us(v_now);
+    return next;
+end $$;

@@ -1,0 +1,233 @@
+-- What clients call: start, signal, cancel, terminate, enqueue. Each is one function, so that it joins whatever transaction the caller has open.
+
+-- START is idempotent by workflow id (C20). p_on_running: existing | fail. p_on_closed: existing | new | new_if_failed | fail.
+-- The index on (shard, workflow_id, generation) decides every race; the loop only reads again.
+create function durable.start_run(
+    p_shard smallint, p_run uuid, p_workflow_id text, p_workflow text, p_version integer, p_queue text, p_priority smallint,
+    p_delay_s double precision, p_body jsonb, p_payload json, p_actor jsonb, p_attributes jsonb, p_memo jsonb,
+    p_on_running text default 'existing', p_on_closed text default 'existing'
+) returns table (run_id uuid, outcome text, status text)
+language plpgsql as $$
+declare
+    v_now timestamptz := durable.now();
+    v_last durable.runs;
+    v_generation integer;
+begin
+    for v_try in 1..20 loop
+        select r.* into v_last from durable.runs r
+         where r.shard = p_shard and r.workflow_id = p_workflow_id order by r.generation desc limit 1;
+        v_generation := 0;
+        if found then
+            run_id := v_last.run_id; status := v_last.status;
+            if v_last.status = 'running' then
+                outcome := case p_on_running when 'existing' then 'existing' else 'refused' end;
+                return next; return;
+            elsif not (p_on_closed = 'new' or (p_on_closed = 'new_if_failed' and v_last.status <> 'completed')) then
+                outcome := case p_on_closed when 'fail' then 'refused' else 'existing' end;
+                return next; return;
+            end if;
+            v_generation := v_last.generation + 1;
+        end if;
+        insert into durable.runs (shard, run_id, workflow_id, generation, workflow, version, queue, priority, ready_at,
+                                  actor, attributes, memo, created_at)
+        values (p_shard, p_run, p_workflow_id, v_generation, p_workflow, p_version, p_queue, p_priority,
+                v_now + coalesce(p_delay_s, 0) * interval '1 second', p_actor, p_attributes, p_memo, v_now)
+        on conflict do nothing;
+        if found then
+            insert into durable.history (shard, run_id, seq, turn, type, at, body, payload)
+            values (p_shard, p_run, 1, 0, 'WorkflowStarted', v_now, p_body, p_payload);
+            run_id := p_run; outcome := 'started'; status := 'running';
+            return next; return;
+        end if;
+    end loop;
+    raise exception 'the workflow id % is being started too often at once', p_workflow_id using errcode = 'DU010';
+end $$;
+
+-- SIGNAL: never lost (C11). Evidence row always; inbox row when the run is open and the key is new.
+-- status: buffered | duplicate | dropped (closed) | unknown (no run of that id: nothing is written).
+create function durable.send_signal(p_shard smallint, p_workflow_id text, p_signal uuid, p_name text, p_payload json,
+                                    p_dedupe_key text default null, p_actor jsonb default null)
+returns table (run_id uuid, status text, reason text, queue text, owner uuid)
+language plpgsql as $$
+declare
+    v_now timestamptz := durable.now();
+    v_run durable.runs;
+begin
+    select r.* into v_run from durable.runs r
+     where r.shard = p_shard and r.workflow_id = p_workflow_id order by r.generation desc limit 1;
+    if not found then
+        status := 'unknown'; return next; return;
+    end if;
+    run_id := v_run.run_id; queue := v_run.queue; owner := v_run.owner;
+    if v_run.status <> 'running' then
+        status := 'dropped'; reason := 'the run is ' || v_run.status;
+        insert into durable.signals (shard, run_id, signal_id, name, dedupe_key, status, reason, payload, actor, at)
+        values (p_shard, run_id, p_signal, p_name, p_dedupe_key, status, reason, p_payload, p_actor, v_now);
+        return next; return;
+    end if;
+    insert into durable.signals (shard, run_id, signal_id, name, dedupe_key, status, payload, actor, at)
+    values (p_shard, run_id, p_signal, p_name, p_dedupe_key, 'buffered', p_payload, p_actor, v_now)
+    on conflict do nothing;
+    if not found then
+        status := 'duplicate'; reason := 'the dedupe key was used before';
+        insert into durable.signals (shard, run_id, signal_id, name, dedupe_key, status, reason, payload, actor, at)
+        values (p_shard, run_id, p_signal, p_name, p_dedupe_key, status, reason, p_payload, p_actor, v_now)
+        on conflict do nothing;
+        return next; return;
+    end if;
+    insert into durable.inbox (shard, run_id, message_id, queue, type, at, body, payload)
+    values (p_shard, run_id, p_signal, queue, 'SignalReceived', v_now,
+            jsonb_build_object('name', p_name, 'signal_id', p_signal), p_payload);
+    status := 'buffered';
+    return next;
+end $$;
+
+-- CANCEL is a request (C9): recorded once, later ones are evidence. A run that nobody has claimed yet is closed here and now.
+create function durable.request_cancel(p_shard smallint, p_workflow_id text, p_reason text, p_actor jsonb default null)
+returns table (run_id uuid, status text, queue text, owner uuid)
+language plpgsql as $$
+declare
+    v_now timestamptz := durable.now();
+    v_run durable.runs;
+begin
+    select r.* into v_run from durable.runs r
+     where r.shard = p_shard and r.workflow_id = p_workflow_id order by r.generation desc limit 1;
+    if not found then
+        status := 'unknown'; return next; return;
+    end if;
+    run_id := v_run.run_id; queue := v_run.queue; owner := v_run.owner;
+    if v_run.status <> 'running' then
+        status := 'closed';
+    elsif v_run.cancel_requested_at is not null or exists (
+            select from durable.inbox i where i.shard = p_shard and i.run_id = v_run.run_id and i.type = 'CancelRequested') then
+        status := 'already_requested';
+    else
+        status := 'requested';
+        update durable.runs r set status = 'cancelled', closed_at = v_now, ready_at = null, last_seq = r.last_seq + 2, turn = 1,
+               cancel_requested_at = v_now
+         where r.shard = p_shard and r.run_id = v_run.run_id and r.status = 'running' and r.owner is null and r.epoch = 0;
+        if found then
+            insert into durable.history (shard, run_id, seq, turn, type, at, body) values
+                (p_shard, v_run.run_id, v_run.last_seq + 1, 1, 'CancelRequested', v_now, jsonb_build_object('reason', p_reason)),
+                (p_shard, v_run.run_id, v_run.last_seq + 2, 1, 'WorkflowCancelled', v_now,
+                 jsonb_build_object('reason', p_reason, 'before_start', true));
+            perform durable.sweep_closed(array[p_shard], array[v_run.run_id], array['cancelled'], v_now);
+        else
+            insert into durable.inbox (shard, run_id, queue, type, at, body)
+            values (p_shard, run_id, queue, 'CancelRequested', v_now, jsonb_build_object('reason', p_reason));
+        end if;
+    end if;
+    insert into durable.operator_commands (shard, run_id, workflow_id, action, accepted, reason, refusal, actor, at)
+    values (p_shard, run_id, p_workflow_id, 'cancel', status = 'requested', p_reason, nullif(status, 'requested'), p_actor, v_now);
+    return next;
+end $$;
+
+-- TERMINATE ends a run by force: no compensation runs. The owner's next commit loses the fence.
+create function durable.terminate_run(p_shard smallint, p_workflow_id text, p_reason text, p_actor jsonb default null)
+returns table (run_id uuid, status text, pushes jsonb)
+language plpgsql as $$
+declare
+    v_now timestamptz := durable.now();
+    v_run durable.runs;
+begin
+    select r.* into v_run from durable.runs r
+     where r.shard = p_shard and r.workflow_id = p_workflow_id order by r.generation desc limit 1 for update;
+    if not found then
+        status := 'unknown'; return next; return;
+    end if;
+    run_id := v_run.run_id;
+    if v_run.status <> 'running' then
+        status := 'closed';
+    else
+        status := 'terminated';
+        update durable.runs r set status = 'terminated', closed_at = v_now, owner = null, epoch = r.epoch + 1, ready_at = null,
+               last_seq = r.last_seq + 1, turn = r.turn + 1
+         where r.shard = p_shard and r.run_id = v_run.run_id;
+        insert into durable.history (shard, run_id, seq, turn, type, at, body)
+        values (p_shard, v_run.run_id, v_run.last_seq + 1, v_run.turn + 1, 'WorkflowTerminated', v_now,
+                jsonb_build_object('reason', p_reason));
+        pushes := durable.sweep_closed(array[p_shard], array[v_run.run_id], array['terminated'], v_now);
+        if v_run.owner is not null then
+            pushes := coalesce(pushes, '[]') || to_jsonb(v_run.owner);
+        end if;
+    end if;
+    insert into durable.operator_commands (shard, run_id, workflow_id, action, accepted, reason, refusal, actor, at)
+    values (p_shard, run_id, p_workflow_id, 'terminate', status = 'terminated', p_reason, nullif(status, 'terminated'), p_actor, v_now);
+    return next;
+end $$;
+
+-- ENQUEUE a standalone job.
+create function durable.enqueue_job(p_shard smallint, p_job uuid, p_name text, p_queue text, p_priority smallint,
+                                    p_delay_s double precision, p_input json, p_options jsonb)
+returns uuid language sql as $$
+    insert into durable.jobs (shard, run_id, seq, kind, name, queue, priority, state, scheduled_at, input, options, created_at)
+    select p_shard, p_job, 0, 'job', p_name, p_queue, p_priority,
+           case when coalesce(p_delay_s, 0) > 0 then 'scheduled' else 'available' end,
+           c.now + coalesce(p_delay_s, 0) * interval '1 second', p_input, p_options, c.now
+      from (select durable.now() as now) c
+    returning run_id
+$$;
+
+-- The SQL API: usable from psql, a trigger or any language, inside any transaction.
+create function durable.start(workflow text, args json default '{}', id text default gen_random_uuid()::text, queue text default null,
+                              priority integer default 0, actor jsonb default null)
+returns uuid language plpgsql as $$
+declare
+    v_queue text;
+    v_version integer;
+    v_started record;
+begin
+    select d.queue, d.version into v_queue, v_version from durable.definitions d
+     where d.kind = 'workflow' and d.name = start.workflow order by d.version desc limit 1;
+    if not found then
+        raise exception 'no worker has registered a workflow named %', workflow
+            using errcode = 'DU011', hint = 'start a worker with the module that defines it, then try again';
+    end if;
+    v_queue := coalesce(start.queue, v_queue, 'default');
+    select * into v_started from durable.start_run(durable.shard_of(id), gen_random_uuid(), id, workflow, v_version, v_queue,
+        start.priority::smallint, 0, jsonb_build_object('workflow', workflow, 'version', v_version, 'semantics', 1, 'workflow_id', id,
+        'queue', v_queue, 'priority', start.priority, 'actor', actor), args, actor, null, null);
+    perform pg_notify('durable', 'queue:' || v_queue);
+    return v_started.run_id;
+end $$;
+
+create function durable.signal(workflow_id text, name text, payload json default 'null', dedupe_key text default null)
+returns text language plpgsql as $$
+declare
+    v_sent record;
+begin
+    select * into v_sent from durable.send_signal(durable.shard_of(workflow_id), workflow_id, gen_random_uuid(), name, payload, dedupe_key);
+    if v_sent.status = 'unknown' then
+        raise exception 'no run has the workflow id %', workflow_id using errcode = 'DU012';
+    end if;
+    perform pg_notify('durable', coalesce('worker:' || v_sent.owner, 'queue:' || v_sent.queue));
+    return v_sent.status;
+end $$;
+
+create function durable.cancel(workflow_id text, reason text default null) returns text language plpgsql as $$
+declare
+    v_asked record;
+begin
+    select * into v_asked from durable.request_cancel(durable.shard_of(workflow_id), workflow_id, reason);
+    if v_asked.status = 'unknown' then
+        raise exception 'no run has the workflow id %', workflow_id using errcode = 'DU012';
+    end if;
+    perform pg_notify('durable', coalesce('worker:' || v_asked.owner, 'queue:' || v_asked.queue));
+    return v_asked.status;
+end $$;
+
+-- Documented, stable views for reading.
+create view durable.run_list as
+select r.workflow_id, r.run_id, r.workflow, r.version, r.status, r.queue, r.priority, r.created_at, r.started_at, r.closed_at,
+       r.cancel_requested_at, r.attributes, r.actor, r.waiting_on, r.review, r.owner, r.last_seq, r.generation, r.shard,
+       case when r.status <> 'running' then 'done'
+            when r.review is not null and r.review ->> 'kind' <> 'unknown_workflow' then 'needs_review'
+            when r.review is not null then 'blocked'
+            when r.ready_at is not null then case when r.ready_at > durable.now() then 'waiting' else 'runnable' end
+            when r.waiting_on is not null then 'waiting'
+            else 'runnable' end as operator_status
+  from durable.runs r;
+
+create view durable.event_list as
+select r.workflow_id, h.run_id, h.seq, h.turn, h.type, h.at, h.body, h.payload
+  from durable.history h join durable.runs r on r.shard = h.shard and r.run_id = h.run_id;
