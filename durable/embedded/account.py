@@ -134,7 +134,9 @@ def _copy_whole(package: Path, prefix: Path, target: Path) -> None:
             if part.is_dir():
                 shutil.copytree(part, staging / part.relative_to(package.parent), symlinks=True)
         _open_for_reading(staging)
-        with contextlib.suppress(FileExistsError):  # somebody else was quicker; theirs is checked by the caller
+        with contextlib.suppress(
+            FileExistsError
+        ):  # somebody else was quicker; theirs is checked by the caller
             staging.rename(target)
     finally:
         shutil.rmtree(staging, ignore_errors=True)

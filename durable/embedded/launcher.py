@@ -56,7 +56,7 @@ class EmbeddedServer:
     @property
     def pid(self) -> int:
         """The server's process id, from its own file."""
-        return int((self._data / "postmaster.pid").read_text().split("\n", 1)[0])
+        return _server_pid(self._data)
 
     def stop(self) -> None:
         """Stop the server if it was started here: fast shutdown, and immediate shutdown if that takes over 30 s. May be repeated."""
@@ -73,7 +73,10 @@ class EmbeddedServer:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.stop()
 
@@ -102,7 +105,9 @@ class Place:
         return f"postgresql://postgres@/postgres?host={quote(str(self.socket))}&port={PORT}"
 
 
-def launch(folder: Path, settings: Mapping[str, str | int | bool], timeout_s: float) -> EmbeddedServer:
+def launch(
+    folder: Path, settings: Mapping[str, str | int | bool], timeout_s: float
+) -> EmbeddedServer:
     """See `durable.embedded.start`."""
     try:
         home = folder.resolve()
@@ -130,6 +135,10 @@ def _attach_or_start(
     if not place.data.exists():
         launcher.initialise()
     return EmbeddedServer(place, launcher.start(settings, deadline))
+
+
+def _server_pid(data: Path) -> int:
+    return int((data / "postmaster.pid").read_text().split("\n", 1)[0])
 
 
 def _answers(url: str) -> bool:
@@ -161,7 +170,9 @@ class _Launcher:
     def initialise(self) -> None:
         """Run initdb in a folder beside the data folder and rename it: the data folder is complete or absent."""
         staging = self.place.data.with_name("data.new")
-        shutil.rmtree(staging, ignore_errors=True)  # left by a start that was killed; nobody else can be at it now
+        shutil.rmtree(
+            staging, ignore_errors=True
+        )  # left by a start that was killed; nobody else can be at it now
         self.account.own(staging)
         options = ["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C"]
         offset = self._log_size()
@@ -177,9 +188,11 @@ class _Launcher:
     ) -> subprocess.Popen[bytes]:
         """Start until it answers; again while the processes of a killed predecessor still hold the folder."""
         self.account.check_owned(self.place.data)
+        self._check_version()
         if self.place.socket != self.place.data:
             self.account.own(self.place.socket)
         while True:
+            self._reap()
             offset = self._log_size()
             process = self._server(settings)
             if self._came_up(process, deadline):
@@ -192,6 +205,18 @@ class _Launcher:
                 raise EmbeddedPostgresError(msg)
             time.sleep(POLL_S)
 
+    def _check_version(self) -> None:
+        made_by = (self.place.data / "PG_VERSION").read_text().strip()
+        output = subprocess.run(
+            [self.programs / "postgres", "-V"], capture_output=True, text=True, check=True
+        ).stdout
+        if (ours := output.split()[2].partition(".")[0]) != made_by:
+            msg = (
+                f"{self.place.data} was made by PostgreSQL {made_by}, but the binaries in {self.programs} are of {ours}; "
+                f"name those of {made_by} in DURABLE_PG_BIN, or choose another folder"
+            )
+            raise EmbeddedPostgresError(msg)
+
     def _server(self, settings: Mapping[str, str | int | bool]) -> subprocess.Popen[bytes]:
         with self._reachable(self.place.data) as (data, descriptors):
             socket = data if self.place.socket == self.place.data else str(self.place.socket)
@@ -199,6 +224,11 @@ class _Launcher:
             for name, value in settings.items():
                 options += ["-c", f"{name}={value}"]
             return self._spawn("postgres", options, descriptors, signal.SIGINT)
+
+    def _reap(self) -> None:
+        """A killed server of this very process is a zombie until waited for, and its successor takes it for alive."""
+        with contextlib.suppress(OSError, ValueError):
+            os.waitpid(_server_pid(self.place.data), os.WNOHANG)
 
     def _came_up(self, process: subprocess.Popen[bytes], deadline: float) -> bool:
         while process.poll() is None and time.monotonic() < deadline:

@@ -25,7 +25,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, LiteralString, cast
+from typing import Any, Literal
 
 import psycopg
 from psycopg.rows import tuple_row
@@ -36,7 +36,7 @@ LOCK = 0x6475_7261_626C_6500
 """The advisory lock's key: "durable" in ASCII."""
 
 LOCK_POLL_S = 0.05
-FILE_NAME = re.compile(r"(\d{4}_\w+)\.sql")
+FILE_NAME = re.compile(r"\d{4}_\w+\.sql")
 NO_TRANSACTION = "-- no-transaction"
 
 TABLE = """
@@ -94,11 +94,11 @@ def migrations_dir() -> Path:
 
 def load(folder: Path | None = None) -> list[Migration]:
     """The migrations of this release, or of `folder`, in order."""
-    found = []
-    for file in (folder or migrations_dir()).iterdir():
-        if match := FILE_NAME.fullmatch(file.name):
-            found.append(Migration(match[1], file.read_text(encoding="utf-8")))
-    return sorted(found, key=lambda migration: migration.id)
+    return [
+        Migration(file.stem, file.read_text(encoding="utf-8"))
+        for file in sorted((folder or migrations_dir()).iterdir())
+        if FILE_NAME.fullmatch(file.name)
+    ]
 
 
 def migrate(url: str, *, to: str | None = None, folder: Path | None = None) -> list[str]:
@@ -171,7 +171,7 @@ def _lock(connection: psycopg.Connection[Any]) -> None:
 
 
 def _apply(connection: psycopg.Connection[Any], migration: Migration) -> None:
-    sql = cast(LiteralString, migration.sql)  # our own file, verbatim
+    sql = migration.sql.encode()
     if not migration.transactional:
         connection.execute(sql)
         connection.execute(RECORD, (migration.id, migration.sha256))
