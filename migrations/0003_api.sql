@@ -19,7 +19,10 @@ begin
         v_generation := 0;
         if found then
             run_id := v_last.run_id; status := v_last.status;
-            if v_last.status = 'running' then
+            if v_last.run_id = p_run then  -- the answer was lost and the same client asks again
+                outcome := 'started';
+                return next; return;
+            elsif v_last.status = 'running' then
                 outcome := case p_on_running when 'existing' then 'existing' else 'refused' end;
                 return next; return;
             elsif not (p_on_closed = 'new' or (p_on_closed = 'new_if_failed' and v_last.status <> 'completed')) then
@@ -62,13 +65,23 @@ begin
     if v_run.status <> 'running' then
         status := 'dropped'; reason := 'the run is ' || v_run.status;
         insert into durable.signals (shard, run_id, signal_id, name, dedupe_key, status, reason, payload, actor, at)
-        values (p_shard, run_id, p_signal, p_name, p_dedupe_key, status, reason, p_payload, p_actor, v_now);
+        values (p_shard, run_id, p_signal, p_name, p_dedupe_key, status, reason, p_payload, p_actor, v_now)
+        on conflict do nothing;
+        if not found then  -- the answer was lost and the same client asks again: the run took it before it closed, or dropped it
+            select case when s.status = 'dropped' and s.seq is null then 'dropped' else 'buffered' end into status
+              from durable.signals s where s.shard = p_shard and s.run_id = v_run.run_id and s.signal_id = p_signal;
+        end if;
         return next; return;
     end if;
     insert into durable.signals (shard, run_id, signal_id, name, dedupe_key, status, payload, actor, at)
     values (p_shard, run_id, p_signal, p_name, p_dedupe_key, 'buffered', p_payload, p_actor, v_now)
     on conflict do nothing;
     if not found then
+        select s.status into status from durable.signals s
+         where s.shard = p_shard and s.run_id = v_run.run_id and s.signal_id = p_signal;
+        if found then  -- the answer was lost and the same client asks again
+            return next; return;
+        end if;
         status := 'duplicate'; reason := 'the dedupe key was used before';
         insert into durable.signals (shard, run_id, signal_id, name, dedupe_key, status, reason, payload, actor, at)
         values (p_shard, run_id, p_signal, p_name, p_dedupe_key, status, reason, p_payload, p_actor, v_now)
@@ -83,7 +96,8 @@ begin
 end $$;
 
 -- CANCEL is a request (C9): recorded once, later ones are evidence. A run that nobody has claimed yet is closed here and now.
-create function durable.request_cancel(p_shard smallint, p_workflow_id text, p_reason text, p_actor jsonb default null)
+create function durable.request_cancel(p_shard smallint, p_workflow_id text, p_reason text, p_actor jsonb default null,
+                                     p_command uuid default gen_random_uuid())
 returns table (run_id uuid, status text, queue text, owner uuid)
 language plpgsql as $$
 declare
@@ -96,6 +110,11 @@ begin
         status := 'unknown'; return next; return;
     end if;
     run_id := v_run.run_id; queue := v_run.queue; owner := v_run.owner;
+    select case when o.accepted then 'requested' else o.refusal end into status from durable.operator_commands o
+     where o.shard = p_shard and o.run_id = v_run.run_id and o.command_id = p_command;
+    if found then  -- the answer was lost and the same client asks again
+        return next; return;
+    end if;
     if v_run.status <> 'running' then
         status := 'closed';
     elsif v_run.cancel_requested_at is not null or exists (
@@ -117,13 +136,14 @@ begin
             values (p_shard, run_id, queue, 'CancelRequested', v_now, jsonb_build_object('reason', p_reason));
         end if;
     end if;
-    insert into durable.operator_commands (shard, run_id, workflow_id, action, accepted, reason, refusal, actor, at)
-    values (p_shard, run_id, p_workflow_id, 'cancel', status = 'requested', p_reason, nullif(status, 'requested'), p_actor, v_now);
+    insert into durable.operator_commands (shard, run_id, command_id, workflow_id, action, accepted, reason, refusal, actor, at)
+    values (p_shard, run_id, p_command, p_workflow_id, 'cancel', status = 'requested', p_reason, nullif(status, 'requested'), p_actor, v_now);
     return next;
 end $$;
 
 -- TERMINATE ends a run by force: no compensation runs. The owner's next commit loses the fence.
-create function durable.terminate_run(p_shard smallint, p_workflow_id text, p_reason text, p_actor jsonb default null)
+create function durable.terminate_run(p_shard smallint, p_workflow_id text, p_reason text, p_actor jsonb default null,
+                                     p_command uuid default gen_random_uuid())
 returns table (run_id uuid, status text, pushes jsonb)
 language plpgsql as $$
 declare
@@ -136,6 +156,11 @@ begin
         status := 'unknown'; return next; return;
     end if;
     run_id := v_run.run_id;
+    select case when o.accepted then 'terminated' else o.refusal end into status from durable.operator_commands o
+     where o.shard = p_shard and o.run_id = v_run.run_id and o.command_id = p_command;
+    if found then  -- the answer was lost and the same client asks again
+        return next; return;
+    end if;
     if v_run.status <> 'running' then
         status := 'closed';
     else
@@ -151,21 +176,28 @@ begin
             pushes := coalesce(pushes, '[]') || to_jsonb(v_run.owner);
         end if;
     end if;
-    insert into durable.operator_commands (shard, run_id, workflow_id, action, accepted, reason, refusal, actor, at)
-    values (p_shard, run_id, p_workflow_id, 'terminate', status = 'terminated', p_reason, nullif(status, 'terminated'), p_actor, v_now);
+    insert into durable.operator_commands (shard, run_id, command_id, workflow_id, action, accepted, reason, refusal, actor, at)
+    values (p_shard, run_id, p_command, p_workflow_id, 'terminate', status = 'terminated', p_reason, nullif(status, 'terminated'), p_actor, v_now);
     return next;
 end $$;
 
--- ENQUEUE a standalone job.
+-- ENQUEUE a standalone job, once per id. Its time limits begin now, as those of a run's activity do when it is scheduled.
 create function durable.enqueue_job(p_shard smallint, p_job uuid, p_name text, p_queue text, p_priority smallint,
                                     p_delay_s double precision, p_input json, p_options jsonb)
 returns uuid language sql as $$
-    insert into durable.jobs (shard, run_id, seq, kind, name, queue, priority, state, scheduled_at, input, options, created_at)
+    insert into durable.jobs (shard, run_id, seq, kind, name, queue, priority, state, scheduled_at, deadline_at, deadline_kind,
+                              input, options, created_at)
     select p_shard, p_job, 0, 'job', p_name, p_queue, p_priority,
            case when coalesce(p_delay_s, 0) > 0 then 'scheduled' else 'available' end,
-           c.now + coalesce(p_delay_s, 0) * interval '1 second', p_input, p_options, c.now
+           c.now + coalesce(p_delay_s, 0) * interval '1 second', d.at, d.kind, p_input, p_options, c.now
       from (select durable.now() as now) c
-    returning run_id
+     cross join lateral (
+        select l.at, case when l.at is not null then l.kind end as kind from (values
+            (c.now + (coalesce(p_delay_s, 0) + (p_options -> 'timeouts' ->> 'schedule_to_start_s')::float8) * interval '1 second', 'schedule_to_start'),
+            (c.now + (p_options -> 'timeouts' ->> 'schedule_to_close_s')::float8 * interval '1 second', 'schedule_to_close')) as l(at, kind)
+         order by l.at nulls last limit 1) d
+    on conflict do nothing;
+    select p_job
 $$;
 
 -- The SQL API: usable from psql, a trigger or any language, inside any transaction.

@@ -1,0 +1,367 @@
+"""The client's operations on the database, each described once: a statement, its parameters, and what its rows mean.
+
+Both clients execute these values and nothing else, so there is one description of every operation and no hand-written twin. Nothing here
+does I/O. A decoder raises the domain error that an answer stands for; by then the statement has taken effect.
+
+Every operation may be sent again after a lost answer: ids (run, signal, job, command) are made before the first attempt, and the SQL
+functions recognise one that they have seen.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime, timedelta
+from typing import Any, Generic, LiteralString, TypeVar
+
+from durable.descriptions import (
+    CancelReceipt,
+    HistoryEvent,
+    JobDescription,
+    PendingJob,
+    RunDescription,
+    SignalEvidence,
+    SignalReceipt,
+)
+from durable.errors import WorkflowAlreadyExists, WorkflowClosed, WorkflowNotFound
+from durable.ids import uuid7
+from durable.store.queries import load_queries
+from durable.store.shards import shard_of
+
+T = TypeVar("T")
+D = TypeVar("D")
+Row = dict[str, Any]
+
+_SQL = load_queries("client.sql")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T]):
+    """One statement to execute, and the meaning of its rows."""
+
+    statement: LiteralString
+    parameters: Mapping[str, Any]
+    decode: Callable[[list[Row]], T]
+
+
+@dataclass(frozen=True, slots=True)
+class Sent(Generic[T]):
+    """An answer, and who may be asleep and should look: the hints of C4."""
+
+    answer: T
+    hints: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RunOutcome:
+    """How a run stands. `body` and `payload` (JSON text) are those of its last event once it is closed."""
+
+    run_id: str
+    workflow: str
+    version: int
+    status: str
+    body: dict[str, Any]
+    payload: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class JobOutcome:
+    """How a standalone job stands. `result` is JSON text."""
+
+    state: str
+    name: str
+    attempt: int
+    result: str | None
+    errors: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """What a worker has registered under a name; `schema` is the JSON Schema of the arguments or payload."""
+
+    name: str
+    version: int
+    queue: str | None
+    schema: dict[str, Any]
+
+
+# -- writing ----------------------------------------------------------------------------------------------------------
+
+
+def start_run(workflow_id: str, workflow: str, queue: str, given: Mapping[str, Any]) -> Call[Sent[str]]:
+    """Start a run, or find the one of that id; answers its run id. `given`: the other parameters of durable.start_run.
+
+    Raises WorkflowAlreadyExists when the policies refuse.
+    """
+
+    def decode(rows: list[Row]) -> Sent[str]:
+        row = rows[0]
+        if row["outcome"] == "refused":
+            msg = (
+                f"a workflow with the id {workflow_id!r} exists already and is {row['status']}; "
+                "use another id, its handle, or on_running= / on_closed="
+            )
+            raise WorkflowAlreadyExists(msg)
+        hints = (_queue(queue),) if row["outcome"] == "started" else ()
+        return Sent(row["run_id"], hints)
+
+    parameters = {
+        **given,
+        "shard": shard_of(workflow_id),
+        "run_id": str(uuid7()),
+        "workflow_id": workflow_id,
+        "workflow": workflow,
+        "queue": queue,
+    }
+    return Call(_SQL["start_run"], parameters, decode)
+
+
+def send_signal(
+    workflow_id: str, name: str, payload: str, dedupe_key: str | None, actor: str | None
+) -> Call[Sent[SignalReceipt]]:
+    """Signal the newest run of an id. Raises WorkflowNotFound, or WorkflowClosed (the attempt is kept as evidence, C11)."""
+    signal_id = str(uuid7())
+
+    def decode(rows: list[Row]) -> Sent[SignalReceipt]:
+        row = rows[0]
+        if row["status"] == "unknown":
+            raise not_found(workflow_id)
+        if row["status"] == "dropped":
+            msg = (
+                f"workflow {workflow_id!r} takes no signal {name!r} any more: {row['reason']}; "
+                "the attempt is kept as evidence"
+            )
+            raise WorkflowClosed(msg)
+        receipt = SignalReceipt(signal_id, row["run_id"], row["status"])
+        return Sent(receipt, (_owner_or_queue(row),) if row["status"] == "buffered" else ())
+
+    parameters = {
+        "shard": shard_of(workflow_id),
+        "workflow_id": workflow_id,
+        "signal_id": signal_id,
+        "name": name,
+        "payload": payload,
+        "dedupe_key": dedupe_key,
+        "actor": actor,
+    }
+    return Call(_SQL["send_signal"], parameters, decode)
+
+
+def request_cancel(workflow_id: str, reason: str | None, actor: str | None) -> Call[Sent[CancelReceipt]]:
+    """Ask the newest run of an id to stop (C9). Raises WorkflowNotFound or WorkflowClosed."""
+
+    def decode(rows: list[Row]) -> Sent[CancelReceipt]:
+        row = rows[0]
+        _refuse_unless_open(workflow_id, row["status"])
+        return Sent(CancelReceipt(row["run_id"], row["status"]), (_owner_or_queue(row),))
+
+    return Call(_SQL["request_cancel"], _command(workflow_id, reason, actor), decode)
+
+
+def terminate_run(workflow_id: str, reason: str | None, actor: str | None) -> Call[Sent[str]]:
+    """End the newest run of an id by force; answers its run id. Raises WorkflowNotFound or WorkflowClosed."""
+
+    def decode(rows: list[Row]) -> Sent[str]:
+        row = rows[0]
+        _refuse_unless_open(workflow_id, row["status"])
+        return Sent(row["run_id"], tuple(f"worker:{worker}" for worker in _json(row["pushes"]) or ()))
+
+    return Call(_SQL["terminate_run"], _command(workflow_id, reason, actor), decode)
+
+
+def _command(workflow_id: str, reason: str | None, actor: str | None) -> dict[str, Any]:
+    return {
+        "shard": shard_of(workflow_id),
+        "workflow_id": workflow_id,
+        "reason": reason,
+        "actor": actor,
+        "command_id": str(uuid7()),
+    }
+
+
+def enqueue_job(job_id: str, queue: str, given: Mapping[str, Any]) -> Call[Sent[str]]:
+    """Enqueue a standalone job; answers its id. `given`: the other parameters of durable.enqueue_job."""
+    parameters = {**given, "shard": shard_of(job_id), "job_id": job_id, "queue": queue}
+    return Call(_SQL["enqueue_job"], parameters, lambda rows: Sent(rows[0]["job_id"], (_queue(queue),)))
+
+
+def notify(hint: str) -> Call[None]:
+    """Tell whoever listens that there may be something to do (C4)."""
+    return Call(_SQL["notify"], {"hint": hint}, lambda _: None)
+
+
+def _queue(queue: str) -> str:
+    return f"queue:{queue}"
+
+
+def _owner_or_queue(row: Row) -> str:
+    return f"worker:{row['owner']}" if row["owner"] else _queue(row["queue"])
+
+
+def _refuse_unless_open(workflow_id: str, status: str) -> None:
+    if status == "unknown":
+        raise not_found(workflow_id)
+    if status == "closed":
+        msg = f"workflow {workflow_id!r} has ended already; there is nothing left to stop"
+        raise WorkflowClosed(msg)
+
+
+def not_found(workflow_id: str) -> WorkflowNotFound:
+    return WorkflowNotFound(
+        f"no workflow has the id {workflow_id!r} in this database; `durable list` shows those that exist"
+    )
+
+
+# -- reading ----------------------------------------------------------------------------------------------------------
+
+
+def read_outcome(workflow_id: str, run_id: str | None) -> Call[RunOutcome]:
+    """How a run stands: the newest of the id, or `run_id` and what continues it. Raises WorkflowNotFound."""
+
+    def decode(rows: list[Row]) -> RunOutcome:
+        row = _one_run(rows, workflow_id)
+        return RunOutcome(
+            row["run_id"], row["workflow"], row["version"], row["status"], _json(row["body"]) or {}, row["payload"]
+        )
+
+    return Call(_SQL["read_outcome"], _run(workflow_id, run_id), decode)
+
+
+def describe_run(workflow_id: str, run_id: str | None) -> Call[RunDescription]:
+    """Raises WorkflowNotFound."""
+    return Call(
+        _SQL["describe_run"],
+        _run(workflow_id, run_id),
+        lambda rows: _record(RunDescription, _one_run(rows, workflow_id)),
+    )
+
+
+def list_runs(**filters: Any) -> Call[list[RunDescription]]:
+    """The newest runs that pass the filters: status, operator_status, workflow, queue, id_prefix (None: any), limit."""
+    return Call(_SQL["list_runs"], filters, lambda rows: [_record(RunDescription, row) for row in rows])
+
+
+def read_history(workflow_id: str, run_id: str | None, after: int = 0) -> Call[list[HistoryEvent]]:
+    """The events after number `after`. Empty when there is no such run: every run has a first event."""
+    parameters = {**_run(workflow_id, run_id), "after": after}
+    return Call(_SQL["read_history"], parameters, lambda rows: [_record(HistoryEvent, row) for row in rows])
+
+
+def read_signals(workflow_id: str, run_id: str | None) -> Call[list[SignalEvidence]]:
+    return Call(
+        _SQL["read_signals"],
+        _run(workflow_id, run_id),
+        lambda rows: [_record(SignalEvidence, row) for row in rows],
+    )
+
+
+def read_pending(workflow_id: str, run_id: str | None) -> Call[list[PendingJob]]:
+    return Call(
+        _SQL["read_pending"],
+        _run(workflow_id, run_id),
+        lambda rows: [_record(PendingJob, row) for row in rows],
+    )
+
+
+def read_job_outcome(job_id: str) -> Call[JobOutcome | None]:
+    """None: there is no such job."""
+    return Call(_SQL["read_job_outcome"], _job(job_id), lambda rows: _first(JobOutcome, rows))
+
+
+def describe_job(job_id: str) -> Call[JobDescription | None]:
+    """None: there is no such job."""
+    return Call(_SQL["describe_job"], _job(job_id), lambda rows: _first(JobDescription, rows))
+
+
+def read_definition(kind: str, name: str) -> Call[Definition | None]:
+    return Call(_SQL["read_definition"], {"kind": kind, "name": name}, lambda rows: _first(Definition, rows))
+
+
+def list_definitions(kind: str) -> Call[list[str]]:
+    return Call(_SQL["list_definitions"], {"kind": kind}, lambda rows: [row["name"] for row in rows])
+
+
+# -- the operator's overview, as plain rows ---------------------------------------------------------------------------
+
+
+def _overview(name: str) -> Call[list[Row]]:
+    return Call(_SQL[name], {}, lambda rows: [_decoded(row) for row in rows])
+
+
+def read_clock() -> Call[list[Row]]:
+    return _overview("read_clock")
+
+
+def list_workers() -> Call[list[Row]]:
+    return _overview("list_workers")
+
+
+def list_backlog() -> Call[list[Row]]:
+    return _overview("list_backlog")
+
+
+def count_reviews() -> Call[list[Row]]:
+    return _overview("count_reviews")
+
+
+# -- rows to values ---------------------------------------------------------------------------------------------------
+
+_JSON = frozenset(
+    {
+        "attributes", "memo", "actor", "waiting_on", "review", "body", "payload", "errors", "heartbeat", "note", "schema",
+        "queues", "info",
+    }
+)  # fmt: skip
+_TIMES = frozenset(
+    {
+        "at", "created_at", "started_at", "closed_at", "ready_at", "cancel_requested_at", "next_at", "deadline_at",
+        "scheduled_at", "finished_at", "beat_at", "now",
+    }
+)  # fmt: skip
+
+
+def _run(workflow_id: str, run_id: str | None) -> dict[str, Any]:
+    return {"shard": shard_of(workflow_id), "workflow_id": workflow_id, "run_id": run_id}
+
+
+def _job(job_id: str) -> dict[str, Any]:
+    return {"shard": shard_of(job_id), "job_id": job_id}
+
+
+def _one_run(rows: list[Row], workflow_id: str) -> Row:
+    if not rows:
+        raise not_found(workflow_id)
+    return rows[0]
+
+
+def _first(cls: type[D], rows: list[Row]) -> D | None:
+    return _record(cls, rows[0]) if rows else None
+
+
+def _record(cls: type[D], row: Row) -> D:
+    """Build a description whose field names are the statement's column names."""
+    decoded = _decoded(row)
+    if decoded.get("errors", ...) is None:
+        decoded["errors"] = []
+    names = {field.name for field in fields(cls)}  # type: ignore[arg-type]
+    return cls(**{name: value for name, value in decoded.items() if name in names})
+
+
+def _decoded(row: Row) -> Row:
+    return {name: _value(name, value) for name, value in row.items()}
+
+
+def _value(name: str, value: Any) -> Any:
+    if name in _JSON:
+        return _json(value)
+    return _time(value) if name in _TIMES else value
+
+
+def _json(text: str | None) -> Any:
+    return None if text is None else json.loads(text)
+
+
+def _time(us: int | None) -> datetime | None:
+    return None if us is None else _EPOCH + timedelta(microseconds=us)

@@ -1,0 +1,66 @@
+"""Writes the synchronous client from the asynchronous one: `python tests/unasync.py`.
+
+One description, no twins by hand. The rules are whole-word replacements; what they cannot say is not written in the asynchronous file.
+`test_unasync.py` fails when a committed file is not what this gives.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+FILES = {
+    "durable/store/client_session_async.py": "durable/store/client_session_sync.py",
+    "durable/client_async.py": "durable/client_sync.py",
+}
+
+HEADING = "# Generated from {source} by tests/unasync.py; edit that file.\n\n"
+
+RULES = [
+    (r"\basync (def|with|for)\b", r"\1"),
+    (r"\bawait ", ""),
+    (r"\b__aenter__\b", "__enter__"),
+    (r"\b__aexit__\b", "__exit__"),
+    (r"\basyncio\.Lock\b", "threading.Lock"),
+    (r"\basyncio\.sleep\b", "time.sleep"),
+    (r"\bimport asyncio\n", "import threading\nimport time\n"),
+    (r"\bpsycopg\.AsyncConnection\b", "psycopg.Connection"),
+    (r"\bensure_current_async\b", "ensure_current"),
+    (r"\bAsync(Connection|ClientSession|Client|Handle|JobHandle)\b", r"\1"),
+    (r"\bclient_session_async\b", "client_session_sync"),
+    (r"\bAn asynchronous\b", "A synchronous"),
+    (r"\basynchronous\b", "synchronous"),
+]
+
+
+def synchronous(source: str) -> str:
+    """The text that belongs into the synchronous file of `source`, formatted."""
+    text = (ROOT / source).read_text(encoding="utf-8")
+    for pattern, replacement in RULES:
+        text = re.sub(pattern, replacement, text)
+    target = FILES[source]
+    for arguments in (["check", "--quiet", "--fix", "--select", "I,F811"], ["format", "--quiet"]):
+        text = _ruff([*arguments, "--stdin-filename", target, "-"], text)
+    return HEADING.format(source=source) + text
+
+
+def _ruff(arguments: list[str], text: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "ruff", *arguments], input=text, capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    if not done.stdout:
+        raise RuntimeError(done.stderr)
+    return done.stdout
+
+
+def main() -> None:
+    for source, target in FILES.items():
+        (ROOT / target).write_text(synchronous(source), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
