@@ -10,31 +10,37 @@ carry their own); bytes that are not UTF-8 raise, and bytes that are come back a
 differs between two processes; a value annotated `Any` (or not at all) is written as whatever it resembles and read
 back as a dict; NUL and deep nesting are written happily and refused later by PostgreSQL, or by the parser at replay.
 
-The solution. Take the schema that pydantic builds for an annotation and mend it once, in `_mend`: every config writes
-NaN as the token `NaN`, which is not JSON and so can be found in the text, and writes bytes as base64; every set
-is sorted by its members' JSON; every `Any` admits only what JSON carries. Then compile it without the classes' prebuilt validators,
-which would bring the old settings back. Encoding validates, dumps, and looks at the finished bytes with a few substring
-searches; only a suspicious text is parsed to find the culprit and its path. Decoding is always
-`validate_json` on the text, live and in replay alike, so that both see the same object.
+The solution. Take the schema that pydantic builds for an annotation and mend it once (`_Mender`): every config writes
+NaN as the token `NaN`, which is not JSON and so can be found in the text, writes bytes as base64, and validates
+instances again, because they may have been changed since they were made; every set is sorted by its members' JSON; every `Any`
+admits only what JSON carries. Then compile it without the classes' prebuilt validators, which would bring the old
+settings back. Encoding validates, dumps, and looks at the finished bytes with a few substring searches; only a
+suspicious text is parsed to find the culprit and its path. Where the schema leaves room for doubt (a union, whose members may
+look alike in JSON as in `datetime | str`; a custom validator or serializer, as in SecretStr; an excluded field)
+the text is read back at once and compared with the value, type by type, and a difference is an error.
+
+Decoding is always `validate_json` on the text, live and in replay alike, so that both see the same object.
 
 Arguments are an object by parameter name; one compiled schema covers a whole signature. Defaults that the caller did
 not give are not stored, so that the function's own default applies when it runs (and a new optional parameter
 keeps old runs valid).
 
-What can still fail. An instance of a subclass, passed where its base is annotated, is stored as the base. A union
-whose members look alike in JSON (`datetime | str`) is read back as the member that fits best: encoding compares the two and
-refuses the value if the type changed. Custom serializers are the author's word and are not checked beyond that.
+What can still fail. An instance of a subclass, passed where its base is annotated, is stored as the base (pydantic's rule, and
+the reader sees what the annotation promises). Members of a union that differ only inside a set, and objects that cannot be compared, are trusted.
 """
 
 from __future__ import annotations
 
 import collections.abc
+import contextlib
+import dataclasses
 import inspect
 import re
+import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from hashlib import blake2b
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import pydantic
 import pydantic_core
@@ -45,12 +51,14 @@ from durable.errors import PayloadError
 
 MAX_BYTES = 2 * 1024 * 1024
 
-_CONFIG: dict[str, Any] = {"ser_json_inf_nan": "constants"}
+_CONFIG: dict[str, Any] = {"ser_json_inf_nan": "constants", "revalidate_instances": "always"}
 _BYTES_CONFIG: dict[str, Any] = {"ser_json_bytes": "base64", "val_json_bytes": "base64"}
+_ROOT_CONFIG = core_schema.CoreConfig(**_CONFIG, **_BYTES_CONFIG)
 _DEEPEST = 190  # the JSON parser gives up at 200
 _MOST_DIGITS = 4300  # so does int()
 _SCALARS = frozenset({str, int, float, bool, type(None)})
 _EMPTY = inspect.Parameter.empty
+_T = TypeVar("_T")
 
 
 def digest(text: str) -> str:
@@ -77,7 +85,7 @@ class ValueCodec:
     def prepare(self) -> _Compiled:
         """Build the schema now. Raises PayloadError if the annotation's type cannot be stored."""
         if self._compiled is None:
-            self._compiled = _compile(self.annotation, self.field)
+            self._compiled = _compiled_for(self.annotation, self.field)
         return self._compiled
 
     def encode(self, value: Any) -> str:
@@ -89,54 +97,79 @@ class ValueCodec:
         return (self._compiled or self.prepare()).decode(text, self.field)
 
 
-_codecs: dict[Any, ValueCodec] = {}
-
-
 def value_codec(annotation: Any) -> ValueCodec:
     """The codec of an annotation, shared by all who ask for the same one."""
+    return _shared(_codecs, annotation, lambda: ValueCodec(annotation))
+
+
+_codecs: dict[Any, ValueCodec] = {}
+_schemas: dict[Any, _Compiled] = {}
+
+
+def _compiled_for(annotation: Any, field: str) -> _Compiled:
+    return _shared(_schemas, annotation, lambda: _compile(annotation, field))
+
+
+def _shared(cache: dict[Any, _T], annotation: Any, make: Callable[[], _T]) -> _T:
     key = (annotation, str(annotation))  # unions in another order are equal, but not the same to a parser
     try:
-        return _codecs.setdefault(key, _codecs.get(key) or ValueCodec(annotation))
+        known = cache.get(key)
     except TypeError:  # an unhashable annotation, as Annotated[int, Field(...)] may be
-        return ValueCodec(annotation)
+        return make()
+    return known if known is not None else cache.setdefault(key, make())
 
 
 class _Compiled:
     """A validator and a serializer over the same mended schema."""
 
-    __slots__ = ("_dump", "_read", "_validate")
+    __slots__ = ("_doubtful", "_dump", "_read", "_validate")
 
     def __init__(self, schema: Any) -> None:
-        validator = SchemaValidator(schema, _root_config(), _use_prebuilt=False)
+        mender = _Mender()
+        mended = mender.mend(schema)
+        self._doubtful = mender.doubtful
+        validator = SchemaValidator(mended, _ROOT_CONFIG, _use_prebuilt=False)
         self._validate = validator.validate_python
         self._read = validator.validate_json
-        self._dump = SchemaSerializer(schema, _root_config(), _use_prebuilt=False).to_json
+        self._dump = SchemaSerializer(mended, _ROOT_CONFIG, _use_prebuilt=False).to_json
 
     def encode(self, value: Any, field: str, max_bytes: int) -> str:
         try:
-            raw = self._dump(self._validate(value), round_trip=True, warnings="error")
+            valid = self._validate(value, by_alias=True, by_name=True)
+            raw = self._dump(valid, round_trip=True, warnings=False)
         except Exception as error:
-            raise _refusal(error, field) from error
-        if b"N" in raw or b"\\u0" in raw or b"Infinity" in raw or len(raw) > 400:
+            raise _refusal(error, field, _PASS) from error
+        text = raw.decode()
+        if "N" in text or "I" in text or "\\u0" in text or len(raw) > 2 * _DEEPEST:  # bytes search is 5 times slower
             _inspect(raw, field, max_bytes)
-        return raw.decode()
+        if self._doubtful:
+            self._read_back(raw, valid, field)
+        return text
 
-    def decode(self, text: str, field: str) -> Any:
+    def _read_back(self, raw: bytes, value: Any, field: str) -> None:
+        try:
+            back = self._read(raw, by_alias=True, by_name=True)
+            loss = next(_differences(value, back, ""), None)
+        except Exception as error:
+            raise _refusal(error, field, "The stored form does not fit its own type: mend its definition") from error
+        if loss is not None:
+            path, before, after = loss
+            raise PayloadError(
+                f"{field}{path}".lstrip("."),
+                f"it would not come back as it is: {_short(before)} would become {_short(after)}",
+                "Use a type whose JSON is not ambiguous: a tagged union, or no custom serializer.",
+            )
+
+    def decode(self, text: str | bytes, field: str) -> Any:
         try:
             return self._read(text, by_alias=True, by_name=True)
         except Exception as error:
-            raise _refusal(error, field) from error
-
-
-def _root_config() -> Any:
-    return core_schema.CoreConfig(**_CONFIG, **_BYTES_CONFIG)
+            raise _refusal(error, field, _FIT) from error
 
 
 def _compile(annotation: Any, field: str) -> _Compiled:
     try:
-        return _Compiled(_mend(pydantic.TypeAdapter(annotation).core_schema))
-    except PayloadError:
-        raise
+        return _Compiled(pydantic.TypeAdapter(annotation).core_schema)
     except Exception as error:
         raise PayloadError(
             field,
@@ -153,24 +186,62 @@ def _first_line(error: BaseException) -> str:
     return str(error).partition("\n")[0]
 
 
+def _differences(before: Any, after: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
+    """Where two values differ in type or content; objects that know no equality are equal if their attributes are."""
+    if type(before) is not type(after):
+        yield path, before, after
+    elif isinstance(before, list | tuple) and len(before) == len(after):
+        for index, (one, other) in enumerate(zip(before, after, strict=True)):
+            yield from _differences(one, other, f"{path}.{index}")
+    elif isinstance(before, dict) and before.keys() == after.keys():
+        for key, one in before.items():
+            yield from _differences(one, after[key], f"{path}.{key}")
+    elif isinstance(before, pydantic.BaseModel) or (dataclasses.is_dataclass(before) and hasattr(before, "__dict__")):
+        yield from _differences(vars(before), vars(after), path)
+    elif type(before).__eq__ is not object.__eq__ and before != after:
+        yield path, before, after
+
+
 # -- mending pydantic's schema ----------------------------------------------------------------------------------------
 
-_NOT_SCHEMAS = frozenset({"metadata", "default", "expected", "members", "cls", "config", "function", "ref"})
+_NOT_SCHEMAS = frozenset({"metadata", "default", "expected", "members", "cls", "config", "function", "ref", "serialization"})
+_DOUBTFUL = frozenset({"union", "is-instance", "call", "lax-or-strict", "json-or-python", "chain", "custom-error", "complex"})
+_MAY_BE_NONE = frozenset({"nullable", "any", "none", "union"})
 
 
-def _mend(node: Any) -> Any:
-    """A copy of a core schema in which nothing is lost without an error (see the essay above)."""
-    if isinstance(node, list):
-        return [_mend(item) for item in node]
-    if isinstance(node, tuple):
-        return tuple(_mend(item) for item in node)
-    if not isinstance(node, dict):
-        return node
-    mended = {key: value if key in _NOT_SCHEMAS else _mend(value) for key, value in node.items()}
-    if isinstance(mended.get("config"), dict):
-        mended["config"] = _mended_config(mended["config"])
-    mend = _MENDERS.get(str(mended.get("type")))
-    return mend(mended) if mend is not None and "serialization" not in mended else mended
+class _Mender:
+    """Copies a core schema so that nothing is lost without an error (see the essay above).
+
+    `doubtful` tells whether it met something that may not come back as it went in.
+    """
+
+    def __init__(self) -> None:
+        self.doubtful = False
+
+    def mend(self, node: Any) -> Any:
+        if isinstance(node, list):
+            return [self.mend(item) for item in node]
+        if isinstance(node, tuple):
+            return tuple(self.mend(item) for item in node)
+        if not isinstance(node, dict):
+            return node
+        mended = {key: value if key in _NOT_SCHEMAS else self.mend(value) for key, value in node.items()}
+        self.doubtful = self.doubtful or _is_doubtful(mended)
+        if isinstance(mended.get("config"), dict):
+            mended["config"] = _mended_config(mended["config"])
+        mend = _MENDERS.get(str(mended.get("type")))
+        return mend(mended) if mend is not None and "serialization" not in mended else mended
+
+
+def _is_doubtful(node: dict[str, Any]) -> bool:
+    kind = str(node.get("type"))
+    if kind in _DOUBTFUL or kind.startswith("function-") or "serialization" in node:
+        return True
+    if kind == "json" or node.get("computed_fields"):
+        return True
+    if kind == "default" and "default" in node and node["default"] is None:
+        return node["schema"].get("type") not in _MAY_BE_NONE  # `note: str = None`
+    return bool(node.get("serialization_exclude")) or "serialization_exclude_if" in node
 
 
 def _mended_config(config: dict[str, Any]) -> dict[str, Any]:
@@ -179,8 +250,9 @@ def _mended_config(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _mend_set(node: dict[str, Any]) -> dict[str, Any]:
-    node.setdefault("items_schema", _mend_any({"type": "any"}))
-    return {**node, "serialization": core_schema.wrap_serializer_function_ser_schema(_sorted_members)}
+    items = node.get("items_schema", _ANY)
+    sort = core_schema.wrap_serializer_function_ser_schema(_sorted_members)
+    return {**node, "items_schema": items, "serialization": sort}
 
 
 def _sorted_members(value: Any, handler: Callable[[Any], Any]) -> Any:
@@ -191,11 +263,21 @@ def _mend_any(node: dict[str, Any]) -> dict[str, Any]:
     return {**node, "serialization": core_schema.plain_serializer_function_ser_schema(_only_json)}
 
 
-_MENDERS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
-    "set": _mend_set,
-    "frozenset": _mend_set,
-    "any": _mend_any,
-}
+def _mend_dict(node: dict[str, Any]) -> dict[str, Any]:
+    keys = node.get("keys_schema", _ANY)
+    if keys["type"] == "any":
+        keys = {**keys, "serialization": core_schema.plain_serializer_function_ser_schema(_only_key)}
+    elif keys["type"] == "str":
+        keys = {"max_length": MAX_BYTES, **keys}  # any constraint makes pydantic look for lone surrogates
+    return {"values_schema": _ANY, **node, "keys_schema": keys}
+
+
+def _mend_model(node: dict[str, Any]) -> dict[str, Any]:
+    inner = node.get("schema", {})
+    extra = node.get("config", {}).get("extra_fields_behavior")
+    if extra != "allow" or inner.get("type") != "model-fields" or "extras_schema" in inner:
+        return node
+    return {**node, "schema": {**inner, "extras_schema": _ANY}}
 
 
 class _NotJson(ValueError):
@@ -218,8 +300,21 @@ def _only_json(value: Any, depth: int = 0) -> Any:
 
 def _only_key(key: Any) -> str:
     if type(key) is not str:
-        raise _NotJson(f"the dict key {key!r} is not a str, and would come back as one")
+        raise _NotJson(f"the dict key {_short(key)} is not a str, and would come back as one")
+    if not key.isascii():
+        key.encode()  # a lone surrogate: as a key, it would be replaced without a word
     return key
+
+
+_ANY = _mend_any({"type": "any"})
+_MENDERS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    "any": _mend_any,
+    "set": _mend_set,
+    "frozenset": _mend_set,
+    "list": lambda node: {"items_schema": _ANY, **node},
+    "dict": _mend_dict,
+    "model": _mend_model,
+}
 
 
 # -- what the finished text must not contain --------------------------------------------------------------------------
@@ -235,7 +330,7 @@ def _inspect(raw: bytes, field: str, max_bytes: int) -> None:
         )
     if b"NaN" in raw or b"Infinity" in raw or b"\\u0000" in raw:
         _find_culprit(raw, field)
-    if len(raw) > 2 * _DEEPEST:
+    if raw.count(b"[") + raw.count(b"{") >= _DEEPEST or len(raw) > _MOST_DIGITS:
         _try_parser(raw, field)
 
 
@@ -270,25 +365,33 @@ def _try_parser(raw: bytes, field: str) -> None:
 # -- errors -----------------------------------------------------------------------------------------------------------
 
 
-def _refusal(error: Exception, field: str) -> PayloadError:
-    if isinstance(error, PayloadError):
-        return error
+_PASS = "Pass a value that fits the annotation"
+_FIT = "Run the code that wrote it, or give new parameters and fields a default and keep the old ones"
+_NOT_JSON = re.compile(r"_NotJson: (.*)", re.DOTALL)
+
+
+def _refusal(error: Exception, field: str, remedy: str) -> PayloadError:
     if isinstance(error, pydantic.ValidationError):
-        return _invalid(error, field)
-    cause = error.__cause__
-    rule = str(cause) if isinstance(cause, _NotJson) else f"it cannot be written as JSON ({_first_line(error)})"
-    return PayloadError(field, rule, "Annotate it with its type, or pass JSON values (str, int, float, bool, None, list, dict).")
+        return _invalid(error, field, remedy)
+    found = _NOT_JSON.search(str(error))
+    if found is not None:
+        return PayloadError(field, found.group(1), "Annotate it with its type, or pass JSON values.")
+    if "surrogates not allowed" in str(error):
+        return PayloadError(field, "the text contains a lone surrogate, which is not valid Unicode", "Remove it, or use bytes.")
+    return PayloadError(field, f"it cannot be written as JSON ({_first_line(error)})", "Pass JSON values, or mend the type.")
 
 
-def _invalid(error: pydantic.ValidationError, field: str) -> PayloadError:
+def _invalid(error: pydantic.ValidationError, field: str, remedy: str) -> PayloadError:
     first = error.errors(include_url=False, include_context=False)[0]
     path = ".".join((field, *map(str, first["loc"]))).lstrip(".")
-    rule = first["msg"]
-    if first["type"] not in ("missing", "extra_forbidden"):
-        rule += f" (got {_short(first['input'])})"
+    rule = _RULES.get(first["type"]) or f"{first['msg']} (got {_short(first['input'])})"
     more = error.error_count() - 1
-    remedy = "Pass a value that fits the annotation." if not more else f"Pass a value that fits; {more} more errors follow."
-    return PayloadError(path or "value", rule, remedy)
+    if more:
+        rule += f"; and {more} more"
+    return PayloadError(path or "arguments", rule, f"{remedy}.")
+
+
+_RULES = {"missing": "it is missing", "extra_forbidden": "there is no parameter or field of this name"}
 
 
 def _short(value: Any) -> str:
@@ -308,10 +411,11 @@ class ArgumentsCodec:
 
     `name` is the function's registered name, for errors. `injected` names parameters that the worker supplies (a
     transactional activity's connection); they are neither stored nor accepted. `localns` helps to resolve annotations
-    that name classes local to a function; without it such an annotation is looked up in the function's module and closure,
-    and if it is found in neither, counts as `Any`.
+    that name classes local to a function; without it such an annotation is looked up in the function's module and
+    closure, and if it is found in neither, counts as `Any` (and errors about that parameter say so).
 
-    `*args` is stored as an array under its name, `**kwargs` as an object under its name.
+    `*args` is stored as an array under its name, `**kwargs` as an object under its name. Schemas are built at the first
+    use; `prepare()` builds them at once.
     """
 
     def __init__(
@@ -330,8 +434,8 @@ class ArgumentsCodec:
         signature = inspect.signature(fn)
         self._parameters = {p.name: p for p in signature.parameters.values() if p.name not in injected}
         self._signature = signature.replace(parameters=list(self._parameters.values()))
-        kinds = [p.kind for p in self._parameters.values()]
-        self._plain = tuple(self._parameters) if set(kinds) <= _BY_POSITION else ()
+        by_position = all(p.kind in _BY_POSITION for p in self._parameters.values())
+        self._plain = tuple(self._parameters) if by_position else ()
         self._compiled: _Compiled | None = None
         self._result: ValueCodec | None = None
 
@@ -339,7 +443,8 @@ class ArgumentsCodec:
     def result(self) -> ValueCodec:
         """The codec of what the function returns (for a generator function, of what it returns in the end)."""
         if self._result is None:
-            self._result = value_codec(_returned(self._hints().get("return", Any)))
+            returned = _returned(self._hints().get("return", Any))
+            self._result = ValueCodec(returned, field=f"result of {self.name}", max_bytes=self.max_bytes)
         return self._result
 
     def encode(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
@@ -347,50 +452,25 @@ class ArgumentsCodec:
         if not self._parameters and not args and not kwargs:
             return "{}"
         if not kwargs and len(args) == len(self._plain):
-            given = dict(zip(self._plain, args, strict=True))
+            given = dict(zip(self._plain, args))  # noqa: B905  (the lengths were just compared)
         else:
             given = self._bind(args, kwargs)
-        return (self._compiled or self.prepare()).encode(given, "", self.max_bytes)
+        try:
+            return (self._compiled or self.prepare()).encode(given, "", self.max_bytes)
+        except PayloadError as error:
+            raise self._explained(error, given) from error
 
     def decode(self, text: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The `(args, kwargs)` to call the function with. Raises PayloadError if the text does not fit the signature."""
+        """`(args, kwargs)` to call the function with. Raises PayloadError if the text does not fit the signature."""
         if text == "{}" and not self._parameters:
             return (), {}
-        given = (self._compiled or self.prepare()).decode(text, "")
+        try:
+            given = (self._compiled or self.prepare()).decode(text, "")
+        except PayloadError as error:
+            raise self._explained(error, {}) from error
         if self._plain and len(given) == len(self._plain):
             return tuple(given.values()), {}
         return self._spread(given)
-
-    def _bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        try:
-            return self._signature.bind(*args, **kwargs).arguments
-        except TypeError as error:
-            raise PayloadError(
-                self._culprit(str(error)), f"{self.name}{self._signature}: {error}", "Pass the arguments of the signature."
-            ) from error
-
-    def _culprit(self, message: str) -> str:
-        quoted = re.search(r"'([^']+)'", message)
-        return quoted.group(1) if quoted else "arguments"
-
-    def _spread(self, given: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Positional while nothing is left out, by name after that."""
-        args: list[Any] = []
-        kwargs: dict[str, Any] = {}
-        in_order = True
-        for name, parameter in self._parameters.items():
-            in_order = in_order and (name in given or parameter.kind is _VAR_POSITIONAL)
-            if name not in given:
-                continue
-            if parameter.kind is _VAR_POSITIONAL:
-                args.extend(given[name])
-            elif parameter.kind is _VAR_KEYWORD:
-                kwargs.update(given[name])
-            elif parameter.kind in _BY_POSITION and in_order:
-                args.append(given[name])
-            else:
-                kwargs[name] = given[name]
-        return tuple(args), kwargs
 
     def prepare(self) -> _Compiled:
         """Build the schema now; a worker calls it at start. Raises PayloadError naming the parameter at fault."""
@@ -398,12 +478,64 @@ class ArgumentsCodec:
             hints = self._hints()
             fields = {name: _field(p, hints.get(name, Any)) for name, p in self._parameters.items()}
             try:
-                self._compiled = _Compiled(_mend(_arguments_schema(fields)))
+                self._compiled = _Compiled(_arguments_schema(fields))
             except Exception:
-                for name, parameter in self._parameters.items():
-                    ValueCodec(hints.get(name, Any), field=name).prepare()
+                self._blame_a_type(hints)
                 raise
         return self._compiled
+
+    def _bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            return self._signature.bind(*args, **kwargs).arguments
+        except TypeError as error:
+            quoted = re.search(r"'([^']+)'", str(error))
+            raise PayloadError(
+                quoted.group(1) if quoted else "arguments",
+                f"{error}, in a call of {self.name}",
+                f"The signature is {self.name}{self._signature}.",
+            ) from error
+
+    def _spread(self, given: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Positional while nothing is left out, by name after that."""
+        args: list[Any] = []
+        kwargs: dict[str, Any] = {}
+        for name, parameter in self._parameters.items():
+            if name not in given:
+                continue
+            if parameter.kind is _VAR_POSITIONAL:
+                args.extend(given[name])
+            elif parameter.kind is _VAR_KEYWORD:
+                kwargs.update(given[name])
+            elif parameter.kind in _BY_POSITION and len(args) == self._position(name):
+                args.append(given[name])
+            else:
+                kwargs[name] = given[name]
+        return tuple(args), kwargs
+
+    def _position(self, name: str) -> int:
+        return list(self._parameters).index(name)
+
+    def _explained(self, error: PayloadError, given: Mapping[str, Any]) -> PayloadError:
+        """The same refusal, saying which parameter and which function."""
+        hints = self._hints()
+        field = error.field or next(self._culprits(given, hints), "arguments")
+        rule = f"{error.rule}, in the arguments of {self.name}"
+        parameter = self._parameters.get(field.partition(".")[0])
+        if parameter is not None and parameter.annotation is not _EMPTY and parameter.name not in hints:
+            rule += f" (its annotation {parameter.annotation!r} could not be resolved: define the class in the module)"
+        return PayloadError(field, rule, error.remedy)
+
+    def _culprits(self, given: Mapping[str, Any], hints: Mapping[str, Any]) -> Iterator[str]:
+        for name, value in given.items():
+            codec = ValueCodec(_stored_type(self._parameters[name], hints.get(name, Any)), field=name)
+            try:
+                codec.encode(value)
+            except PayloadError as error:
+                yield error.field
+
+    def _blame_a_type(self, hints: Mapping[str, Any]) -> None:
+        for name in self._parameters:
+            ValueCodec(hints.get(name, Any), field=name).prepare()
 
     def _hints(self) -> dict[str, Any]:
         return _hints(self._fn, self._localns)
@@ -414,52 +546,70 @@ _VAR_KEYWORD = inspect.Parameter.VAR_KEYWORD
 _BY_POSITION = frozenset({inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD})
 
 
-def _field(parameter: inspect.Parameter, hint: Any) -> Any:
+def _stored_type(parameter: inspect.Parameter, hint: Any) -> Any:
     if parameter.kind is _VAR_POSITIONAL:
-        return NotRequired[tuple[hint, ...]]
-    if parameter.kind is _VAR_KEYWORD:
-        return NotRequired[dict[str, hint]]
-    return Required[hint] if parameter.default is _EMPTY else NotRequired[hint]
+        return tuple[hint, ...]
+    return dict[str, hint] if parameter.kind is _VAR_KEYWORD else hint
+
+
+def _field(parameter: inspect.Parameter, hint: Any) -> Any:
+    stored = _stored_type(parameter, hint)
+    optional = parameter.default is not _EMPTY or parameter.kind in (_VAR_POSITIONAL, _VAR_KEYWORD)
+    return NotRequired[stored] if optional else Required[stored]
 
 
 def _arguments_schema(fields: dict[str, Any]) -> Any:
-    arguments = TypedDict("arguments", fields)  # type: ignore[operator]
+    arguments: Any = TypedDict("arguments", fields)  # type: ignore[operator]
     arguments.__pydantic_config__ = pydantic.ConfigDict(extra="forbid")
     return pydantic.TypeAdapter(arguments).core_schema
 
 
 def _hints(fn: Callable[..., Any], localns: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The resolved annotations; one that names something unknown is missing (and counts as Any)."""
+    """The resolved annotations; one that names something unknown is missing here (and counts as Any)."""
     fn = inspect.unwrap(fn)
-    namespace = {**inspect.getclosurevars(fn).nonlocals, **(localns or {})}
-    raw = getattr(fn, "__annotations__", {})
+    names = getattr(getattr(fn, "__code__", None), "co_freevars", ())
+    cells = zip(names, getattr(fn, "__closure__", None) or (), strict=False)
+    namespace = {**dict(_filled(cells)), **(localns or {})}
     globalns = getattr(fn, "__globals__", {})
-    return {name: _resolved(value, globalns, namespace) for name, value in raw.items()}
+    found = {name: _resolved(raw, globalns, namespace) for name, raw in getattr(fn, "__annotations__", {}).items()}
+    return {name: hint for name, hint in found.items() if hint is not _EMPTY}
 
 
-def _resolved(annotation: Any, globalns: dict[str, Any], namespace: dict[str, Any]) -> Any:
-    holder = type("holder", (), {"__annotations__": {"it": annotation}})
+def _filled(cells: Iterable[tuple[str, types.CellType]]) -> Iterator[tuple[str, Any]]:
+    for name, cell in cells:
+        with contextlib.suppress(ValueError):  # a cell that is still empty: the function's own name, while it is decorated
+            yield name, cell.cell_contents
+
+
+def _resolved(raw: Any, globalns: dict[str, Any], namespace: dict[str, Any]) -> Any:
+    holder = type("holder", (), {"__annotations__": {"it": raw}})
     try:
         return typing.get_type_hints(holder, globalns, namespace, include_extras=True)["it"]
-    except NameError:
-        return Any
+    except (NameError, AttributeError, TypeError, SyntaxError):
+        return _EMPTY
 
 
 def _returned(hint: Any) -> Any:
     """What a call gives in the end: R of Generator[Y, S, R], T of Awaitable[T], the hint itself otherwise."""
-    origin, parameters = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Annotated or origin is None:
-        bare = hint in _LAZY or hint in (typing.NoReturn, typing.Never)
-        return Any if bare else hint
-    if origin not in _LAZY:
-        return hint
-    return parameters[_LAZY[origin]] if len(parameters) > _LAZY[origin] else Any
+    position = _LAZY.get(typing.get_origin(hint) or hint) if _is_hashable(hint) else None
+    if position is not None:
+        parameters = typing.get_args(hint)
+        return parameters[position] if len(parameters) > position else Any
+    return Any if hint is typing.NoReturn or hint is typing.Never else hint
+
+
+def _is_hashable(hint: Any) -> bool:
+    try:
+        hash(hint)
+    except TypeError:
+        return False
+    return True
 
 
 _LAZY: dict[Any, int] = {
     collections.abc.Generator: 2,
-    collections.abc.Iterator: 9,
-    collections.abc.Iterable: 9,
     collections.abc.Coroutine: 2,
     collections.abc.Awaitable: 0,
+    collections.abc.Iterator: 9,  # a generator function annotated so does not say what it returns
+    collections.abc.Iterable: 9,
 }
