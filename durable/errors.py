@@ -1,14 +1,16 @@
 """Every error of `durable`, and whose fault each one is.
 
-The tree has five branches by who has to act: the author of a workflow or activity, the caller of `result()`, the
-workflow that awaited something, the operator, and us (`InternalError`). All of them are `DurableError`, except the
-two that user code must never catch: `Evicted` and `ContinueAsNew` are control flow and derive from BaseException,
-so that `except Exception` lets them pass (C12).
+The tree has five branches by who has to act: the author of a workflow or activity, the caller of
+`result()`, the workflow that awaited something, the operator, and us (`InternalError`). All of them
+are `DurableError`, except the two that user code must never catch: `Evicted` and `ContinueAsNew`
+are control flow and derive from BaseException, so that `except Exception` lets them pass (C12).
 
-Messages say what happened, whose fault it is and what to do next. Attributes carry the same facts for programs.
+Messages say what happened, whose fault it is and what to do next. Attributes carry the same facts
+for programs.
 
-Copying and pickling keep the message, the attributes, the notes and the cause: `_Portable` rebuilds an error without
-running its constructor, because constructors here compose messages and would compose them twice.
+Copying and pickling keep the message, the attributes, the notes and the cause: `_Portable` rebuilds
+an error without running its constructor, because constructors here compose messages and would
+compose them twice.
 """
 
 from __future__ import annotations
@@ -39,18 +41,20 @@ class DurableError(_Portable, Exception):
 
     @property
     def cause(self) -> BaseException | None:
-        """The failure behind this one, rebuilt as far as possible; the same object as `__cause__`."""
+        """The failure behind this one, rebuilt as far as possible; the same object as
+        `__cause__`.
+        """
         return self.__cause__
 
 
-# -- the author's errors ---------------------------------------------------------------------------------------------
+# -- the author's errors ---------------------------------------------------------------------------
 
 
 class PayloadError(DurableError):
     """A value cannot be stored, or stored data does not fit the code (C18).
 
-    The author's or caller's fault. `field` is the parameter name and path (`order.items.0.price`), `rule` what was
-    broken, `remedy` what to do. Nothing was written.
+    The author's or caller's fault. `field` is the parameter name and path (`order.items.0.price`),
+    `rule` what was broken, `remedy` what to do. Nothing was written.
     """
 
     def __init__(self, field: str, rule: str, remedy: str) -> None:
@@ -63,10 +67,11 @@ class PayloadError(DurableError):
 class NondeterminismError(DurableError):
     """The workflow's code no longer does what its history says (C13).
 
-    The author's fault: the code changed under a running workflow, or it decides by something that differs between
-    two executions. `event_seq` is the event where they part; `expected` describes what history holds there and `got`
-    what the code gave (None: nothing); `line` is the source line, `file:number`, of the command. The run is parked,
-    not lost (C8): deploy the code it was started with, or guard the change with `durable.patched(id)`.
+    The author's fault: the code changed under a running workflow, or it decides by something that
+    differs between two executions. `event_seq` is the event where they part; `expected` describes
+    what history holds there and `got` what the code gave (None: nothing); `line` is the source
+    line, `file:number`, of the command. The run is parked, not lost (C8): deploy the code it was
+    started with, or guard the change with `durable.patched(id)`.
     """
 
     def __init__(
@@ -90,8 +95,8 @@ class NondeterminismError(DurableError):
             f"  history says: {_one_line(self.expected)}",
             f"  the code gave{where}: {_one_line(self.got)}",
             *(f"  differs in {text}" for text in _differences(self.expected, self.got)),
-            "  The run is parked, nothing is lost. Deploy the code that this run was started with, guard the change"
-            " with durable.patched(id), or fork or reset the run.",
+            "  The run is parked, nothing is lost. Deploy the code that it was started with,",
+            "  guard the change with durable.patched(id), or reset or fork the run.",
         ]
         return "\n".join(lines)
 
@@ -121,15 +126,16 @@ def _shown(command: Mapping[str, Any], key: str) -> str:
 class NotInWorkflow(DurableError):
     """A durable call was made outside a workflow.
 
-    The author's fault. Inside a workflow the call starts something; outside it, use `f.fn(...)` to run the plain
-    function, or a client's `start` or `enqueue`.
+    The author's fault. Inside a workflow the call starts something; outside it, use `f.fn(...)` to
+    run the plain function, or a client's `start` or `enqueue`.
     """
 
 
 class BlockingCall(DurableError):
     """Workflow code touched the clock, entropy, I/O, a thread or another blocking call (C13).
 
-    The author's fault: it would give another answer on replay. The message names the durable replacement.
+    The author's fault: it would give another answer on replay. The message names the durable
+    replacement.
     """
 
 
@@ -143,12 +149,12 @@ class InvalidOption(DurableError, ValueError):
 class NonRetryable(DurableError):
     """Raise it from an activity to say: trying again cannot help (C6).
 
-    Not a fault of anybody's. The activity fails at once, whatever its retry policy; the workflow sees an
-    `ActivityError` with this as its cause. Raise it `from` the error that made it clear.
+    Not a fault of anybody's. The activity fails at once, whatever its retry policy; the workflow
+    sees an `ActivityError` with this as its cause. Raise it `from` the error that made it clear.
     """
 
 
-# -- what Client.result() raises --------------------------------------------------------------------------------------
+# -- what Client.result() raises -------------------------------------------------------------------
 
 
 class WorkflowOutcome(DurableError):
@@ -159,7 +165,9 @@ class WorkflowOutcome(DurableError):
 
     outcome = "closed without a result"
 
-    def __init__(self, workflow_id: str, run_id: str | None = None, reason: str | None = None) -> None:
+    def __init__(
+        self, workflow_id: str, run_id: str | None = None, reason: str | None = None
+    ) -> None:
         tail = f": {reason}" if reason else ""
         super().__init__(f"workflow {workflow_id!r} {self.outcome}{tail}")
         self.workflow_id = workflow_id
@@ -168,32 +176,38 @@ class WorkflowOutcome(DurableError):
 
 
 class WorkflowFailed(WorkflowOutcome):
-    """The workflow's code raised and nothing caught it (C7). The workflow's own fault; `.cause` is what it raised."""
+    """The workflow's code raised and nothing caught it (C7). The workflow's own fault; `.cause`
+    is what it raised.
+    """
 
     outcome = "failed"
 
 
 class WorkflowCancelled(WorkflowOutcome):
-    """Somebody asked the workflow to stop, and it did (C9). `reason` is theirs; its compensation has run."""
+    """Somebody asked the workflow to stop, and it did (C9). `reason` is theirs; its
+    compensation has run.
+    """
 
     outcome = "was cancelled"
 
 
 class WorkflowTerminated(WorkflowOutcome):
-    """An operator or a parent ended the workflow by force. Its code was not told, no compensation has run."""
+    """An operator or a parent ended the workflow by force. Its code was not told, no
+    compensation has run.
+    """
 
     outcome = "was terminated"
 
 
-# -- what a workflow sees ---------------------------------------------------------------------------------------------
+# -- what a workflow sees --------------------------------------------------------------------------
 
 
 class ActivityError(DurableError):
     """An activity failed for good: no retry is left, or the failure was not retryable (C6).
 
-    The activity's fault; `.cause` is what it raised in its last attempt. `activity` is its name, `activity_id` its
-    id within the run, `attempt` the number of the last attempt (from 1), `retry_state` why there was no further one
-    (`max_attempts`, `non_retryable`, `timeout`, ...).
+    The activity's fault; `.cause` is what it raised in its last attempt. `activity` is its name,
+    `activity_id` its id within the run, `attempt` the number of the last attempt (from 1),
+    `retry_state` why there was no further one (`max_attempts`, `non_retryable`, `timeout`, ...).
     """
 
     def __init__(
@@ -221,9 +235,10 @@ def _activity_text(activity: str, attempt: int | None, retry_state: str | None) 
 class ActivityTimeout(ActivityError, TimeoutError):
     """An activity ran out of time (C10); a `TimeoutError`, so `except TimeoutError` catches it.
 
-    `kind` is `start_to_close`, `schedule_to_close`, `schedule_to_start` or `heartbeat`. Nobody's fault by itself: a
-    heartbeat timeout means a lost worker or an activity that does not call `durable.heartbeat()` often enough,
-    schedule_to_start that no worker serves the queue fast enough.
+    `kind` is `start_to_close`, `schedule_to_close`, `schedule_to_start` or `heartbeat`. Nobody's
+    fault by itself: a heartbeat timeout means a lost worker or an activity that does not call
+    `durable.heartbeat()` often enough, schedule_to_start that no worker serves the queue fast
+    enough.
     """
 
     def __init__(
@@ -243,7 +258,8 @@ class ActivityTimeout(ActivityError, TimeoutError):
 class ChildWorkflowError(DurableError):
     """A child workflow failed, was cancelled, terminated, or could not start (C15).
 
-    The child's fault; `.cause` is what it raised. `outcome` is `failed`, `cancelled`, `terminated` or `rejected`.
+    The child's fault; `.cause` is what it raised. `outcome` is `failed`, `cancelled`, `terminated`
+    or `rejected`.
     """
 
     def __init__(
@@ -268,17 +284,19 @@ class ChildWorkflowError(DurableError):
 class SagaFailed(DurableError, ExceptionGroup[Exception]):
     """One or more compensations of a saga failed; the others ran nevertheless.
 
-    The members are the failures, in the order in which the compensations ran. What they should have undone stands:
-    somebody has to look. The failure that started the unwinding is its `.cause` or its `__context__`.
+    The members are the failures, in the order in which the compensations ran. What they should have
+    undone stands: somebody has to look. The failure that started the unwinding is its `.cause` or
+    its `__context__`.
     """
 
-    def derive(self, excs: Any) -> SagaFailed:
+    def derive(self, excs: Any) -> Any:  # typeshed's overloads cannot be met by a subclass
         """Keep the class when the group is split by `except*`."""
         return SagaFailed(self.message, excs)
 
 
 class RemoteError(DurableError):
-    """Stands in for an exception whose class cannot be rebuilt here (not imported, gone, or no Exception).
+    """Stands in for an exception whose class cannot be rebuilt here (not imported, gone, or no
+    Exception).
 
     Nobody's fault: `type_name` is the original class as `module:qualname`, `message` its text.
     """
@@ -289,32 +307,43 @@ class RemoteError(DurableError):
         self.message = message
 
 
-# -- the client's and the operator's errors ---------------------------------------------------------------------------
+# -- the client's and the operator's errors --------------------------------------------------------
 
 
 class WorkflowNotFound(DurableError):
-    """No workflow has this id. The caller's fault: check the id and the database; `durable list` shows what exists."""
+    """No workflow has this id. The caller's fault: check the id and the database; `durable
+    list` shows what exists.
+    """
 
 
 class WorkflowAlreadyExists(DurableError):
-    """A workflow of this id exists and the chosen policy refuses a second start (C20). The caller's choice: use
-    another id, the handle of the existing one, or another id policy."""
+    """A workflow of this id exists and the chosen policy refuses a second start (C20). The caller's
+    choice: use another id, the handle of the existing one, or another id policy.
+    """
 
 
 class WorkflowClosed(DurableError):
-    """The workflow has already ended and takes no signal, update, cancel or terminate. The caller came too late."""
+    """The workflow has already ended and takes no signal, update, cancel or terminate. The
+    caller came too late.
+    """
 
 
 class UnknownWorkflow(DurableError):
-    """No workflow is registered under this name. The caller's typing error, or the module was not imported here."""
+    """No workflow is registered under this name. The caller's typing error, or the module was
+    not imported here.
+    """
 
 
 class UnknownActivity(DurableError):
-    """No activity is registered under this name. The caller's typing error, or the module was not imported here."""
+    """No activity is registered under this name. The caller's typing error, or the module was
+    not imported here.
+    """
 
 
 class UnknownSignal(DurableError):
-    """No signal is declared under this name. The caller's typing error, or the module was not imported here."""
+    """No signal is declared under this name. The caller's typing error, or the module was not
+    imported here.
+    """
 
 
 class UnknownQueue(DurableError):
@@ -322,38 +351,50 @@ class UnknownQueue(DurableError):
 
 
 class SchemaOutOfDate(DurableError):
-    """The database's tables are older or newer than this code. The operator's: run `durable migrate`, or deploy the
-    release that the tables belong to."""
+    """The database's tables are older or newer than this code. The operator's: run `durable
+    migrate`, or deploy the release that the tables belong to.
+    """
 
 
 class DatabaseUnavailable(DurableError):
-    """PostgreSQL does not answer. The operator's: is the server up, and is DURABLE_DATABASE_URL right?"""
+    """PostgreSQL does not answer. The operator's: is the server up, and is DURABLE_DATABASE_URL
+    right?
+    """
 
 
 class EmbeddedPostgresError(DurableError):
-    """The embedded PostgreSQL could not be found, started or stopped. The message holds the server's own words."""
+    """The embedded PostgreSQL could not be found, started or stopped. The message holds the
+    server's own words.
+    """
 
 
 class LeaseLost(DurableError):
-    """This worker no longer owns the run or job; what it tried to write was refused and nothing was written (C2).
+    """This worker no longer owns the run or job; what it tried to write was refused and nothing was
+    written (C2).
 
-    Nobody's fault: it was too slow or cut off, and another worker took over. It drops its copy and carries on.
+    Nobody's fault: it was too slow or cut off, and another worker took over. It drops its copy and
+    carries on.
     """
 
 
 class InternalError(DurableError):
-    """A bug in `durable`: an invariant of ours does not hold. Not your fault; please report it with the message."""
+    """A bug in `durable`: an invariant of ours does not hold. Not your fault; please report it
+    with the message.
+    """
 
 
-# -- control flow: never caught by user code --------------------------------------------------------------------------
+# -- control flow: never caught by user code -------------------------------------------------------
 
 
 class Evicted(_Portable):
-    """A cached run is being dropped from memory; replay will bring it back (C12). Never catch it."""
+    """A cached run is being dropped from memory; replay will bring it back (C12). Never catch
+    it.
+    """
 
 
 class ContinueAsNew(_Portable):
-    """Raised by `durable.continue_as_new(...)` to end this run and start its successor. Never catch it.
+    """Raised by `durable.continue_as_new(...)` to end this run and start its successor. Never catch
+    it.
 
     `workflow` (None: the same), `args`, `kwargs` and `options` describe the successor.
     """

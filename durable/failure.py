@@ -1,22 +1,25 @@
 """Exceptions to JSON and back (C7).
 
-The problem. An exception raised in an activity has to arrive in the workflow, hours later, in another process, and
-once more at every replay: the same class, so that `except PaymentDeclined` works; the same message, attributes,
-cause, context, notes and group members; and the traceback, for whoever reads it.
+The problem. An exception raised in an activity has to arrive in the workflow, hours later, in
+another process, and once more at every replay: the same class, so that `except PaymentDeclined`
+works; the same message, attributes, cause, context, notes and group members; and the traceback, for
+whoever reads it.
 
-What does not work. Pickle runs code that the stored bytes choose. Calling `cls(*exc.args)` breaks on every class whose
-constructor composes its message (`super().__init__(f"order {id} failed")`): the message is composed twice, or a
-parameter is missing. Importing the module named in the data lets a database row import anything.
+What does not work. Pickle runs code that the stored bytes choose. Calling `cls(*exc.args)` breaks
+on every class whose constructor composes its message (`super().__init__(f"order {id} failed")`):
+the message is composed twice, or a parameter is missing. Importing the module named in the data
+lets a database row import anything.
 
-The solution. We store the class's name, `args` and those attributes that are JSON. We rebuild only classes that are
-already imported, and without running Python constructors: `cls.__new__`, then `args`, then the built-in base's
-`__init__` (OSError and UnicodeError keep C-level state there), then the attributes. Only if that gives an exception
-that cannot even print itself we try the constructor, and then fall back to `RemoteError`, which carries the text.
-Classes that are not `Exception` are not rebuilt, except CancelledError: a KeyboardInterrupt that a database row raises
+The solution. We store the class's name, `args` and those attributes that are JSON. We rebuild only
+classes that are already imported, and without running Python constructors: `cls.__new__`, then
+`args`, then the built-in base's `__init__` (OSError and UnicodeError keep C-level state there),
+then the attributes. Only if that gives an exception that cannot even print itself we try the
+constructor, and then fall back to `RemoteError`, which carries the text. Classes that are not
+`Exception` are not rebuilt, except CancelledError: a KeyboardInterrupt that a database row raises
 would stop the worker. Neither is StopIteration, which no coroutine or future can carry.
 
-What can still fail. Attributes and args that are not JSON are left out, and named in `omitted`. Everything is bounded
-(depth, number of exceptions, text) and what was cut says so in its place.
+What can still fail. Attributes and args that are not JSON are left out, and named in `omitted`.
+Everything is bounded (depth, number of exceptions, text) and what was cut says so in its place.
 """
 
 from __future__ import annotations
@@ -52,9 +55,11 @@ def type_name(cls: type) -> str:
 
 
 def failure_type_names(exc: BaseException) -> list[str]:
-    """The names under which `exc` can be listed as not retryable (C6): its classes, most specific first.
+    """The names under which `exc` can be listed as not retryable (C6): its classes, most specific
+    first.
 
-    Each class counts as `module:qualname`, `module.qualname` and by its bare name. A `RemoteError` counts as what it stands for too.
+    Each class counts as `module:qualname`, `module.qualname` and by its bare name. A `RemoteError`
+    counts as what it stands for too.
     """
     names: dict[str, None] = {}
     if isinstance(exc, RemoteError):
@@ -74,7 +79,9 @@ def _split(name: str) -> tuple[str, str]:
 
 
 def leaves(exc: BaseException) -> Iterator[BaseException]:
-    """The exceptions inside a group, groups in groups flattened, in order; any other exception is its own leaf (C7)."""
+    """The exceptions inside a group, groups in groups flattened, in order; any other exception
+    is its own leaf (C7).
+    """
     pending = [exc]
     while pending:
         current = pending.pop()
@@ -84,14 +91,15 @@ def leaves(exc: BaseException) -> Iterator[BaseException]:
             yield current
 
 
-# -- encoding ---------------------------------------------------------------------------------------------------------
+# -- encoding --------------------------------------------------------------------------------------
 
 
 def encode_failure(exc: BaseException) -> dict[str, Any]:
     """`exc` and all that hangs on it as a JSON object; never raises, whatever the exception does.
 
-    Keys: `type`, `message`, and where there is one `args`, `state` (attributes), `omitted` (what is not JSON), `notes`,
-    `traceback`, `cause`, `context`, `group`. Text is cleaned of NUL and lone surrogates. Bounded; see `MAX_*`.
+    Keys: `type`, `message`, and where there is one `args`, `state` (attributes), `omitted` (what is
+    not JSON), `notes`, `traceback`, `cause`, `context`, `group`. Text is cleaned of NUL and lone
+    surrogates. Bounded; see `MAX_*`.
     """
     return _Encoder().encode(exc, 0)
 
@@ -144,7 +152,7 @@ class _Encoder:
         omitted: list[str] = []
         values: dict[str, Any] = {}
         if not isinstance(exc, BaseExceptionGroup):
-            self._put(values, "args", list(exc.args), omitted)
+            self._put(values, "args", _args(exc), omitted)
         state: dict[str, Any] = {}
         for name, value in list(vars(exc).items()):
             if name not in _OWN_ATTRIBUTES:
@@ -169,15 +177,21 @@ class _Encoder:
         notes = getattr(exc, "__notes__", None)
         if not isinstance(notes, list):
             return []
-        own = [note for note in notes if isinstance(note, str) and not note.startswith(REMOTE_HEADING)]
+        own = [
+            note for note in notes if isinstance(note, str) and not note.startswith(REMOTE_HEADING)
+        ]
         kept = [self._text(note, MAX_MESSAGE) for note in own[:MAX_NOTES]]
         return kept if len(own) <= MAX_NOTES else [*kept, f"... [{len(own) - MAX_NOTES} notes cut]"]
 
     def _traceback(self, exc: BaseException) -> str:
         earlier = getattr(exc, "remote_traceback", "")
-        with contextlib.suppress(Exception):  # a broken __loader__ or source file must not hide the failure itself
+        with contextlib.suppress(
+            Exception
+        ):  # a broken __loader__ or source file must not hide the failure itself
             frames = "".join(traceback.format_tb(exc.__traceback__, limit=-40))
-            return self._text((earlier if isinstance(earlier, str) else "") + frames, MAX_TRACEBACK, keep_end=True)
+            return self._text(
+                (earlier if isinstance(earlier, str) else "") + frames, MAX_TRACEBACK, keep_end=True
+            )
         return "[the traceback could not be formatted]"
 
     def _text(self, text: str, limit: int, *, keep_end: bool = False) -> str:
@@ -188,6 +202,12 @@ class _Encoder:
             return text
         mark = f"... [{len(text) - limit} characters cut]"
         return f"{mark}\n{text[len(text) - limit :]}" if keep_end else text[:limit] + mark
+
+
+def _args(exc: BaseException) -> list[Any]:
+    if isinstance(exc, OSError) and len(exc.args) == 2 and exc.filename is not None:
+        return [*exc.args, exc.filename]  # OSError takes the file name out of its args
+    return list(exc.args)
 
 
 def _message(exc: BaseException) -> str:
@@ -208,7 +228,9 @@ def _json_or_none(value: Any) -> str | None:
     """`value` as JSON text, or None if it would not come back as it is."""
     try:
         text = json.dumps(value, allow_nan=False)
-        if json.loads(text) != _tuples_as_lists(value) or _UNSTORABLE.search(json.dumps(value, ensure_ascii=False)):
+        if json.loads(text) != _tuples_as_lists(value) or _UNSTORABLE.search(
+            json.dumps(value, ensure_ascii=False)
+        ):
             return None
     except (TypeError, ValueError, RecursionError):
         return None
@@ -223,14 +245,15 @@ def _tuples_as_lists(value: Any) -> Any:
     return value
 
 
-# -- decoding ---------------------------------------------------------------------------------------------------------
+# -- decoding --------------------------------------------------------------------------------------
 
 
 def decode_failure(failure: Mapping[str, Any]) -> BaseException:
     """The exception that `encode_failure` stored, with its chain; never raises.
 
-    The class is rebuilt if it is an Exception (or CancelledError) that this process has imported; otherwise a
-    `RemoteError` stands in. The remote traceback is the attribute `remote_traceback` and a note.
+    The class is rebuilt if it is an Exception (or CancelledError) that this process has imported;
+    otherwise a `RemoteError` stands in. The remote traceback is the attribute `remote_traceback`
+    and a note.
     """
     exc = _rebuilt(failure)
     if (cause := failure.get("cause")) is not None:
@@ -239,10 +262,17 @@ def decode_failure(failure: Mapping[str, Any]) -> BaseException:
         exc.__context__ = decode_failure(context)
     for note in failure.get("notes", ()):
         exc.add_note(note)
+    _keep_message(exc, str(failure.get("message", "")))
     if text := failure.get("traceback"):
         exc.remote_traceback = text  # type: ignore[attr-defined]
         exc.add_note(REMOTE_HEADING + text)
     return exc
+
+
+def _keep_message(exc: BaseException, message: str) -> None:
+    """Add the message as a note where the rebuilt exception does not print it (args were omitted)."""
+    if message not in str(exc) and message not in getattr(exc, "__notes__", ()):
+        exc.add_note(message)
 
 
 def _rebuilt(failure: Mapping[str, Any]) -> BaseException:
@@ -250,12 +280,18 @@ def _rebuilt(failure: Mapping[str, Any]) -> BaseException:
     cls = None if failure.get("cut") else _imported_class(name)
     if cls is not None:
         for build in (_without_constructor, _with_constructor):
-            with contextlib.suppress(Exception):  # any class of the author's may refuse; RemoteError is the answer
+            with contextlib.suppress(
+                Exception
+            ):  # any class of the author's may refuse; RemoteError is the answer
                 exc = build(cls, failure)
-                str(exc), repr(exc)
-                if isinstance(exc, cls):
+                if isinstance(exc, cls) and _prints(exc):
                     return exc
     return _stand_in(name, message, failure)
+
+
+def _prints(exc: BaseException) -> bool:
+    """A class whose `__str__` needs what was not stored raises here, not later in somebody's log."""
+    return isinstance(f"{exc} {exc!r}", str)
 
 
 def _stand_in(name: str, message: str, failure: Mapping[str, Any]) -> BaseException:
@@ -285,7 +321,9 @@ def _may_be_raised(cls: type) -> bool:
 
 def _arguments(failure: Mapping[str, Any]) -> tuple[Any, ...]:
     if "group" in failure:
-        return str(failure.get("message", "")), [decode_failure(member) for member in failure["group"]]
+        return str(failure.get("message", "")), [
+            decode_failure(member) for member in failure["group"]
+        ]
     if "args" in failure:
         return tuple(failure["args"])
     return (failure["message"],) if failure.get("message") else ()
@@ -295,7 +333,9 @@ def _without_constructor(cls: type[BaseException], failure: Mapping[str, Any]) -
     args = _arguments(failure)
     exc = cls.__new__(cls, *args)
     exc.args = args
-    with contextlib.suppress(TypeError, ValueError):  # a UnicodeError whose bytes were omitted: args are all it has
+    with contextlib.suppress(
+        TypeError, ValueError
+    ):  # a UnicodeError whose bytes were omitted: args are all it has
         _builtin_init(cls)(exc, *args)
     vars(exc).update(failure.get("state", {}))
     return exc

@@ -1,32 +1,39 @@
 """Values to JSON text and back, checked against the author's annotations (C18).
 
-The problem. Arguments and results are JSON text in a table, written by one process and read by others, today and at
-every replay in the months to come. So what goes in must come out equal: same types, same values. And the text itself
-is compared: a digest of the arguments tells replay whether the code still does the same (C13).
+The problem. Arguments and results are JSON text in a table, written by one process and read by
+others, today and at every replay in the months to come. So what goes in must come out equal: same
+types, same values. And the text itself is compared: a digest of the arguments tells replay whether
+the code still does the same (C13).
 
-What does not work. pydantic alone nearly does it, but with its defaults it loses things without a word: NaN and infinity
-become `null` (in any model, however deep, and a setting on the outer adapter does not reach inner models, which
-carry their own); bytes that are not UTF-8 raise, and bytes that are come back as text in a union; a set is written in hash order, which
-differs between two processes; a value annotated `Any` (or not at all) is written as whatever it resembles and read
-back as a dict; NUL and deep nesting are written happily and refused later by PostgreSQL, or by the parser at replay.
+What does not work. pydantic alone nearly does it, but with its defaults it loses things without a
+word: NaN and infinity become `null` (in any model, however deep, and a setting on the outer adapter
+does not reach inner models, which carry their own); bytes that are not UTF-8 raise, and bytes that
+are come back as text in a union; a set is written in hash order, which differs between two
+processes; a value annotated `Any` (or not at all) is written as whatever it resembles and read back
+as a dict; NUL and deep nesting are written happily and refused later by PostgreSQL, or by the
+parser at replay.
 
-The solution. Take the schema that pydantic builds for an annotation and mend it once (`_Mender`): every config writes
-NaN as the token `NaN`, which is not JSON and so can be found in the text, writes bytes as base64, and validates
-instances again, because they may have been changed since they were made; every set is sorted by its members' JSON; every `Any`
-admits only what JSON carries. Then compile it without the classes' prebuilt validators, which would bring the old
-settings back. Encoding validates, dumps, and looks at the finished bytes with a few substring searches; only a
-suspicious text is parsed to find the culprit and its path. Where the schema leaves room for doubt (a union, whose members may
-look alike in JSON as in `datetime | str`; a custom validator or serializer, as in SecretStr; an excluded field)
-the text is read back at once and compared with the value, type by type, and a difference is an error.
+The solution. Take the schema that pydantic builds for an annotation and mend it once (`payload_schema.py`):
+every config writes NaN as the token `NaN`, which is not JSON and so can be found in the text,
+writes bytes as base64, and validates instances again, because they may have been changed since they
+were made; every set is sorted by its members' JSON; every `Any` admits only what JSON carries. Then
+compile it without the classes' prebuilt validators, which would bring the old settings back.
+Encoding validates, dumps, and looks at the finished bytes with a few substring searches; only a
+suspicious text is parsed to find the culprit and its path. Where the schema leaves room for doubt
+(a union, whose members may look alike in JSON as in `datetime | str`; a custom validator or
+serializer, as in SecretStr; an excluded field) the text is read back at once and compared with the
+value, type by type, and a difference is an error.
 
-Decoding is always `validate_json` on the text, live and in replay alike, so that both see the same object.
+Decoding is always `validate_json` on the text, live and in replay alike, so that both see the same
+object.
 
-Arguments are an object by parameter name; one compiled schema covers a whole signature. Defaults that the caller did
-not give are not stored, so that the function's own default applies when it runs (and a new optional parameter
-keeps old runs valid).
+Arguments are an object by parameter name; one compiled schema covers a whole signature. Defaults
+that the caller did not give are not stored, so that the function's own default applies when it runs
+(and a new optional parameter keeps old runs valid).
 
-What can still fail. An instance of a subclass, passed where its base is annotated, is stored as the base (pydantic's rule, and
-the reader sees what the annotation promises). Members of a union that differ only inside a set, and objects that cannot be compared, are trusted.
+What can still fail. An instance of a subclass, passed where its base is annotated, is stored as the
+base (pydantic's rule, and the reader sees what the annotation promises). Members of a union that
+differ only inside a set, and objects that cannot be compared, are trusted.
 """
 
 from __future__ import annotations
@@ -40,23 +47,18 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from hashlib import blake2b
-from typing import Annotated, Any, TypeVar
+from typing import Any, NotRequired, Required, TypeVar
 
 import pydantic
 import pydantic_core
-from pydantic_core import SchemaSerializer, SchemaValidator, core_schema
-from typing_extensions import NotRequired, Required, TypedDict
+from typing_extensions import TypedDict  # pydantic refuses the one of typing before 3.12
 
 from durable.errors import PayloadError
+from durable.payload_schema import DEEPEST, compile_schema, short
 
 MAX_BYTES = 2 * 1024 * 1024
 
-_CONFIG: dict[str, Any] = {"ser_json_inf_nan": "constants", "revalidate_instances": "always"}
-_BYTES_CONFIG: dict[str, Any] = {"ser_json_bytes": "base64", "val_json_bytes": "base64"}
-_ROOT_CONFIG = core_schema.CoreConfig(**_CONFIG, **_BYTES_CONFIG)
-_DEEPEST = 190  # the JSON parser gives up at 200
 _MOST_DIGITS = 4300  # so does int()
-_SCALARS = frozenset({str, int, float, bool, type(None)})
 _EMPTY = inspect.Parameter.empty
 _T = TypeVar("_T")
 
@@ -66,17 +68,19 @@ def digest(text: str) -> str:
     return blake2b(text.encode(), digest_size=8).hexdigest()
 
 
-# -- one value --------------------------------------------------------------------------------------------------------
+# -- one value -------------------------------------------------------------------------------------
 
 
 class ValueCodec:
     """Encodes and decodes values of one annotation.
 
-    `field` names the value in errors; `max_bytes` bounds the encoded text. The schema is built at the first use, so an
-    annotation may name a class that is defined later.
+    `field` names the value in errors; `max_bytes` bounds the encoded text. The schema is built at
+    the first use, so an annotation may name a class that is defined later.
     """
 
-    def __init__(self, annotation: Any, *, field: str = "value", max_bytes: int = MAX_BYTES) -> None:
+    def __init__(
+        self, annotation: Any, *, field: str = "value", max_bytes: int = MAX_BYTES
+    ) -> None:
         self.annotation = Any if annotation is _EMPTY else annotation
         self.field = field
         self.max_bytes = max_bytes
@@ -89,11 +93,15 @@ class ValueCodec:
         return self._compiled
 
     def encode(self, value: Any) -> str:
-        """`value` as JSON text. Raises PayloadError if it does not fit the annotation or is not storable."""
+        """`value` as JSON text. Raises PayloadError if it does not fit the annotation or is not
+        storable.
+        """
         return (self._compiled or self.prepare()).encode(value, self.field, self.max_bytes)
 
     def decode(self, text: str) -> Any:
-        """The value back from JSON text. Raises PayloadError if the text does not fit the annotation."""
+        """The value back from JSON text. Raises PayloadError if the text does not fit the
+        annotation.
+        """
         return (self._compiled or self.prepare()).decode(text, self.field)
 
 
@@ -111,7 +119,10 @@ def _compiled_for(annotation: Any, field: str) -> _Compiled:
 
 
 def _shared(cache: dict[Any, _T], annotation: Any, make: Callable[[], _T]) -> _T:
-    key = (annotation, str(annotation))  # unions in another order are equal, but not the same to a parser
+    key = (
+        annotation,
+        str(annotation),
+    )  # unions in another order are equal, but not the same to a parser
     try:
         known = cache.get(key)
     except TypeError:  # an unhashable annotation, as Annotated[int, Field(...)] may be
@@ -125,22 +136,21 @@ class _Compiled:
     __slots__ = ("_doubtful", "_dump", "_read", "_validate")
 
     def __init__(self, schema: Any) -> None:
-        mender = _Mender()
-        mended = mender.mend(schema)
-        self._doubtful = mender.doubtful
-        validator = SchemaValidator(mended, _ROOT_CONFIG, _use_prebuilt=False)
+        validator, serializer, self._doubtful = compile_schema(schema)
         self._validate = validator.validate_python
         self._read = validator.validate_json
-        self._dump = SchemaSerializer(mended, _ROOT_CONFIG, _use_prebuilt=False).to_json
+        self._dump = serializer.to_json
 
     def encode(self, value: Any, field: str, max_bytes: int) -> str:
         try:
             valid = self._validate(value, by_alias=True, by_name=True)
             raw = self._dump(valid, round_trip=True, warnings=False)
         except Exception as error:
-            raise _refusal(error, field, _PASS) from error
+            raise _refusal(error, field, _CALL) from error
         text = raw.decode()
-        if "N" in text or "I" in text or "\\u0" in text or len(raw) > 2 * _DEEPEST:  # bytes search is 5 times slower
+        if (
+            "N" in text or "I" in text or "\\u0" in text or len(raw) > 2 * DEEPEST
+        ):  # bytes search is 5 times slower
             _inspect(raw, field, max_bytes)
         if self._doubtful:
             self._read_back(raw, valid, field)
@@ -151,12 +161,14 @@ class _Compiled:
             back = self._read(raw, by_alias=True, by_name=True)
             loss = next(_differences(value, back, ""), None)
         except Exception as error:
-            raise _refusal(error, field, "The stored form does not fit its own type: mend its definition") from error
+            raise _refusal(
+                error, field, "The stored form does not fit its own type: mend its definition"
+            ) from error
         if loss is not None:
             path, before, after = loss
             raise PayloadError(
                 f"{field}{path}".lstrip("."),
-                f"it would not come back as it is: {_short(before)} would become {_short(after)}",
+                f"it would not come back as it is: {short(before)} would become {short(after)}",
                 "Use a type whose JSON is not ambiguous: a tagged union, or no custom serializer.",
             )
 
@@ -187,7 +199,9 @@ def _first_line(error: BaseException) -> str:
 
 
 def _differences(before: Any, after: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
-    """Where two values differ in type or content; objects that know no equality are equal if their attributes are."""
+    """Where two values differ in type or content; objects that know no equality are equal if
+    their attributes are.
+    """
     if type(before) is not type(after):
         yield path, before, after
     elif isinstance(before, list | tuple) and len(before) == len(after):
@@ -196,128 +210,19 @@ def _differences(before: Any, after: Any, path: str) -> Iterator[tuple[str, Any,
     elif isinstance(before, dict) and before.keys() == after.keys():
         for key, one in before.items():
             yield from _differences(one, after[key], f"{path}.{key}")
-    elif isinstance(before, pydantic.BaseModel) or (dataclasses.is_dataclass(before) and hasattr(before, "__dict__")):
+    elif isinstance(before, pydantic.BaseModel) or (
+        dataclasses.is_dataclass(before) and hasattr(before, "__dict__")
+    ):
         yield from _differences(vars(before), vars(after), path)
-    elif type(before).__eq__ is not object.__eq__ and before != after:
+    elif not _knows_no_equality(type(before)) and before != after:
         yield path, before, after
 
 
-# -- mending pydantic's schema ----------------------------------------------------------------------------------------
-
-_NOT_SCHEMAS = frozenset({"metadata", "default", "expected", "members", "cls", "config", "function", "ref", "serialization"})
-_DOUBTFUL = frozenset({"union", "is-instance", "call", "lax-or-strict", "json-or-python", "chain", "custom-error", "complex"})
-_MAY_BE_NONE = frozenset({"nullable", "any", "none", "union"})
+def _knows_no_equality(cls: Any) -> bool:
+    return cls.__eq__ is object.__eq__
 
 
-class _Mender:
-    """Copies a core schema so that nothing is lost without an error (see the essay above).
-
-    `doubtful` tells whether it met something that may not come back as it went in.
-    """
-
-    def __init__(self) -> None:
-        self.doubtful = False
-
-    def mend(self, node: Any) -> Any:
-        if isinstance(node, list):
-            return [self.mend(item) for item in node]
-        if isinstance(node, tuple):
-            return tuple(self.mend(item) for item in node)
-        if not isinstance(node, dict):
-            return node
-        mended = {key: value if key in _NOT_SCHEMAS else self.mend(value) for key, value in node.items()}
-        self.doubtful = self.doubtful or _is_doubtful(mended)
-        if isinstance(mended.get("config"), dict):
-            mended["config"] = _mended_config(mended["config"])
-        mend = _MENDERS.get(str(mended.get("type")))
-        return mend(mended) if mend is not None and "serialization" not in mended else mended
-
-
-def _is_doubtful(node: dict[str, Any]) -> bool:
-    kind = str(node.get("type"))
-    if kind in _DOUBTFUL or kind.startswith("function-") or "serialization" in node:
-        return True
-    if kind == "json" or node.get("computed_fields"):
-        return True
-    if kind == "default" and "default" in node and node["default"] is None:
-        return node["schema"].get("type") not in _MAY_BE_NONE  # `note: str = None`
-    return bool(node.get("serialization_exclude")) or "serialization_exclude_if" in node
-
-
-def _mended_config(config: dict[str, Any]) -> dict[str, Any]:
-    chosen = "ser_json_bytes" in config or "val_json_bytes" in config
-    return {**({} if chosen else _BYTES_CONFIG), **config, **_CONFIG}
-
-
-def _mend_set(node: dict[str, Any]) -> dict[str, Any]:
-    items = node.get("items_schema", _ANY)
-    sort = core_schema.wrap_serializer_function_ser_schema(_sorted_members)
-    return {**node, "items_schema": items, "serialization": sort}
-
-
-def _sorted_members(value: Any, handler: Callable[[Any], Any]) -> Any:
-    return sorted(handler(value), key=pydantic_core.to_json)
-
-
-def _mend_any(node: dict[str, Any]) -> dict[str, Any]:
-    return {**node, "serialization": core_schema.plain_serializer_function_ser_schema(_only_json)}
-
-
-def _mend_dict(node: dict[str, Any]) -> dict[str, Any]:
-    keys = node.get("keys_schema", _ANY)
-    if keys["type"] == "any":
-        keys = {**keys, "serialization": core_schema.plain_serializer_function_ser_schema(_only_key)}
-    elif keys["type"] == "str":
-        keys = {"max_length": MAX_BYTES, **keys}  # any constraint makes pydantic look for lone surrogates
-    return {"values_schema": _ANY, **node, "keys_schema": keys}
-
-
-def _mend_model(node: dict[str, Any]) -> dict[str, Any]:
-    inner = node.get("schema", {})
-    extra = node.get("config", {}).get("extra_fields_behavior")
-    if extra != "allow" or inner.get("type") != "model-fields" or "extras_schema" in inner:
-        return node
-    return {**node, "schema": {**inner, "extras_schema": _ANY}}
-
-
-class _NotJson(ValueError):
-    """A value where JSON's own types are needed; the message says which."""
-
-
-def _only_json(value: Any, depth: int = 0) -> Any:
-    """Let through what JSON carries as it is; a tuple passes as an array."""
-    kind = type(value)
-    if kind in _SCALARS:
-        return value
-    if depth > _DEEPEST:
-        raise _NotJson("it is nested too deeply or contains itself")
-    if kind is list or kind is tuple:
-        return [_only_json(item, depth + 1) for item in value]
-    if kind is dict:
-        return {_only_key(key): _only_json(item, depth + 1) for key, item in value.items()}
-    raise _NotJson(f"a value of type {kind.__module__}.{kind.__qualname__} has no annotation that says how to store it")
-
-
-def _only_key(key: Any) -> str:
-    if type(key) is not str:
-        raise _NotJson(f"the dict key {_short(key)} is not a str, and would come back as one")
-    if not key.isascii():
-        key.encode()  # a lone surrogate: as a key, it would be replaced without a word
-    return key
-
-
-_ANY = _mend_any({"type": "any"})
-_MENDERS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
-    "any": _mend_any,
-    "set": _mend_set,
-    "frozenset": _mend_set,
-    "list": lambda node: {"items_schema": _ANY, **node},
-    "dict": _mend_dict,
-    "model": _mend_model,
-}
-
-
-# -- what the finished text must not contain --------------------------------------------------------------------------
+# -- what the finished text must not contain -------------------------------------------------------
 
 
 def _inspect(raw: bytes, field: str, max_bytes: int) -> None:
@@ -330,7 +235,7 @@ def _inspect(raw: bytes, field: str, max_bytes: int) -> None:
         )
     if b"NaN" in raw or b"Infinity" in raw or b"\\u0000" in raw:
         _find_culprit(raw, field)
-    if raw.count(b"[") + raw.count(b"{") >= _DEEPEST or len(raw) > _MOST_DIGITS:
+    if raw.count(b"[") + raw.count(b"{") >= DEEPEST or len(raw) > _MOST_DIGITS:
         _try_parser(raw, field)
 
 
@@ -343,7 +248,11 @@ def _culprits(node: Any, path: str) -> Iterator[tuple[str, str, str]]:
     if isinstance(node, float) and not float("-inf") < node < float("inf"):
         yield path, f"{node} is not a JSON number", "Use None, or a number."
     elif isinstance(node, str) and "\x00" in node:
-        yield path, "the text contains a NUL character, which PostgreSQL cannot store", "Remove it, or use bytes."
+        yield (
+            path,
+            "the text contains a NUL character, which PostgreSQL cannot store",
+            "Remove it, or use bytes.",
+        )
     elif isinstance(node, list):
         for index, item in enumerate(node):
             yield from _culprits(item, f"{path}.{index}")
@@ -362,12 +271,14 @@ def _try_parser(raw: bytes, field: str) -> None:
         ) from error
 
 
-# -- errors -----------------------------------------------------------------------------------------------------------
+# -- errors ----------------------------------------------------------------------------------------
 
 
-_PASS = "Pass a value that fits the annotation"
-_FIT = "Run the code that wrote it, or give new parameters and fields a default and keep the old ones"
-_NOT_JSON = re.compile(r"_NotJson: (.*)", re.DOTALL)
+_CALL = "Pass a value that fits the annotation"
+_FIT = (
+    "Run the code that wrote it, or give new parameters and fields a default and keep the old ones"
+)
+_NOT_JSON = re.compile(r"NotJson: (.*)", re.DOTALL)
 
 
 def _refusal(error: Exception, field: str, remedy: str) -> PayloadError:
@@ -375,47 +286,52 @@ def _refusal(error: Exception, field: str, remedy: str) -> PayloadError:
         return _invalid(error, field, remedy)
     found = _NOT_JSON.search(str(error))
     if found is not None:
-        return PayloadError(field, found.group(1), "Annotate it with its type, or pass JSON values.")
+        return PayloadError(
+            field, found.group(1), "Annotate it with its type, or pass JSON values."
+        )
     if "surrogates not allowed" in str(error):
-        return PayloadError(field, "the text contains a lone surrogate, which is not valid Unicode", "Remove it, or use bytes.")
-    return PayloadError(field, f"it cannot be written as JSON ({_first_line(error)})", "Pass JSON values, or mend the type.")
+        return PayloadError(
+            field,
+            "the text contains a lone surrogate, which is not valid Unicode",
+            "Remove it, or use bytes.",
+        )
+    return PayloadError(
+        field,
+        f"it cannot be written as JSON ({_first_line(error)})",
+        "Pass JSON values, or mend the type.",
+    )
 
 
 def _invalid(error: pydantic.ValidationError, field: str, remedy: str) -> PayloadError:
     first = error.errors(include_url=False, include_context=False)[0]
     path = ".".join((field, *map(str, first["loc"]))).lstrip(".")
-    rule = _RULES.get(first["type"]) or f"{first['msg']} (got {_short(first['input'])})"
+    rule = _RULES.get(first["type"]) or f"{first['msg']} (got {short(first['input'])})"
     more = error.error_count() - 1
     if more:
         rule += f"; and {more} more"
     return PayloadError(path or "arguments", rule, f"{remedy}.")
 
 
-_RULES = {"missing": "it is missing", "extra_forbidden": "there is no parameter or field of this name"}
+_RULES = {
+    "missing": "it is missing",
+    "extra_forbidden": "there is no parameter or field of this name",
+}
 
 
-def _short(value: Any) -> str:
-    try:
-        text = repr(value)
-    except Exception as broken:
-        text = f"<{type(value).__name__} whose repr raised {type(broken).__name__}>"
-    text = text.encode("utf-8", "backslashreplace").decode()
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
-# -- a function's arguments -------------------------------------------------------------------------------------------
+# -- a function's arguments ------------------------------------------------------------------------
 
 
 class ArgumentsCodec:
     """Encodes and decodes the arguments of one function, and knows its result's codec (`.result`).
 
-    `name` is the function's registered name, for errors. `injected` names parameters that the worker supplies (a
-    transactional activity's connection); they are neither stored nor accepted. `localns` helps to resolve annotations
-    that name classes local to a function; without it such an annotation is looked up in the function's module and
-    closure, and if it is found in neither, counts as `Any` (and errors about that parameter say so).
+    `name` is the function's registered name, for errors. `injected` names parameters that the
+    worker supplies (a transactional activity's connection); they are neither stored nor accepted.
+    `localns` helps to resolve annotations that name classes local to a function; without it such an
+    annotation is looked up in the function's module and closure, and if it is found in neither,
+    counts as `Any` (and errors about that parameter say so).
 
-    `*args` is stored as an array under its name, `**kwargs` as an object under its name. Schemas are built at the first
-    use; `prepare()` builds them at once.
+    `*args` is stored as an array under its name, `**kwargs` as an object under its name. Schemas
+    are built at the first use; `prepare()` builds them at once.
     """
 
     def __init__(
@@ -432,7 +348,9 @@ class ArgumentsCodec:
         self._fn = fn
         self._localns = localns
         signature = inspect.signature(fn)
-        self._parameters = {p.name: p for p in signature.parameters.values() if p.name not in injected}
+        self._parameters = {
+            p.name: p for p in signature.parameters.values() if p.name not in injected
+        }
         self._signature = signature.replace(parameters=list(self._parameters.values()))
         by_position = all(p.kind in _BY_POSITION for p in self._parameters.values())
         self._plain = tuple(self._parameters) if by_position else ()
@@ -441,10 +359,14 @@ class ArgumentsCodec:
 
     @property
     def result(self) -> ValueCodec:
-        """The codec of what the function returns (for a generator function, of what it returns in the end)."""
+        """The codec of what the function returns (for a generator function, of what it returns
+        in the end).
+        """
         if self._result is None:
             returned = _returned(self._hints().get("return", Any))
-            self._result = ValueCodec(returned, field=f"result of {self.name}", max_bytes=self.max_bytes)
+            self._result = ValueCodec(
+                returned, field=f"result of {self.name}", max_bytes=self.max_bytes
+            )
         return self._result
 
     def encode(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
@@ -461,7 +383,9 @@ class ArgumentsCodec:
             raise self._explained(error, given) from error
 
     def decode(self, text: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """`(args, kwargs)` to call the function with. Raises PayloadError if the text does not fit the signature."""
+        """`(args, kwargs)` to call the function with. Raises PayloadError if the text does not
+        fit the signature.
+        """
         if text == "{}" and not self._parameters:
             return (), {}
         try:
@@ -473,7 +397,9 @@ class ArgumentsCodec:
         return self._spread(given)
 
     def prepare(self) -> _Compiled:
-        """Build the schema now; a worker calls it at start. Raises PayloadError naming the parameter at fault."""
+        """Build the schema now; a worker calls it at start. Raises PayloadError naming the
+        parameter at fault.
+        """
         if self._compiled is None:
             hints = self._hints()
             fields = {name: _field(p, hints.get(name, Any)) for name, p in self._parameters.items()}
@@ -521,13 +447,19 @@ class ArgumentsCodec:
         field = error.field or next(self._culprits(given, hints), "arguments")
         rule = f"{error.rule}, in the arguments of {self.name}"
         parameter = self._parameters.get(field.partition(".")[0])
-        if parameter is not None and parameter.annotation is not _EMPTY and parameter.name not in hints:
+        if (
+            parameter is not None
+            and parameter.annotation is not _EMPTY
+            and parameter.name not in hints
+        ):
             rule += f" (its annotation {parameter.annotation!r} could not be resolved: define the class in the module)"
         return PayloadError(field, rule, error.remedy)
 
     def _culprits(self, given: Mapping[str, Any], hints: Mapping[str, Any]) -> Iterator[str]:
         for name, value in given.items():
-            codec = ValueCodec(_stored_type(self._parameters[name], hints.get(name, Any)), field=name)
+            codec = ValueCodec(
+                _stored_type(self._parameters[name], hints.get(name, Any)), field=name
+            )
             try:
                 codec.encode(value)
             except PayloadError as error:
@@ -543,7 +475,9 @@ class ArgumentsCodec:
 
 _VAR_POSITIONAL = inspect.Parameter.VAR_POSITIONAL
 _VAR_KEYWORD = inspect.Parameter.VAR_KEYWORD
-_BY_POSITION = frozenset({inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD})
+_BY_POSITION = frozenset(
+    {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD}
+)
 
 
 def _stored_type(parameter: inspect.Parameter, hint: Any) -> Any:
@@ -559,25 +493,33 @@ def _field(parameter: inspect.Parameter, hint: Any) -> Any:
 
 
 def _arguments_schema(fields: dict[str, Any]) -> Any:
-    arguments: Any = TypedDict("arguments", fields)  # type: ignore[operator]
+    make_typed_dict: Any = TypedDict  # type checkers want a literal here
+    arguments = make_typed_dict("arguments", fields)
     arguments.__pydantic_config__ = pydantic.ConfigDict(extra="forbid")
     return pydantic.TypeAdapter(arguments).core_schema
 
 
 def _hints(fn: Callable[..., Any], localns: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The resolved annotations; one that names something unknown is missing here (and counts as Any)."""
+    """The resolved annotations; one that names something unknown is missing here (and counts as
+    Any).
+    """
     fn = inspect.unwrap(fn)
     names = getattr(getattr(fn, "__code__", None), "co_freevars", ())
     cells = zip(names, getattr(fn, "__closure__", None) or (), strict=False)
     namespace = {**dict(_filled(cells)), **(localns or {})}
     globalns = getattr(fn, "__globals__", {})
-    found = {name: _resolved(raw, globalns, namespace) for name, raw in getattr(fn, "__annotations__", {}).items()}
+    found = {
+        name: _resolved(raw, globalns, namespace)
+        for name, raw in getattr(fn, "__annotations__", {}).items()
+    }
     return {name: hint for name, hint in found.items() if hint is not _EMPTY}
 
 
 def _filled(cells: Iterable[tuple[str, types.CellType]]) -> Iterator[tuple[str, Any]]:
     for name, cell in cells:
-        with contextlib.suppress(ValueError):  # a cell that is still empty: the function's own name, while it is decorated
+        with contextlib.suppress(
+            ValueError
+        ):  # a cell that is still empty: the function's own name, while it is decorated
             yield name, cell.cell_contents
 
 
@@ -590,7 +532,9 @@ def _resolved(raw: Any, globalns: dict[str, Any], namespace: dict[str, Any]) -> 
 
 
 def _returned(hint: Any) -> Any:
-    """What a call gives in the end: R of Generator[Y, S, R], T of Awaitable[T], the hint itself otherwise."""
+    """What a call gives in the end: R of Generator[Y, S, R], T of Awaitable[T], the hint itself
+    otherwise.
+    """
     position = _LAZY.get(typing.get_origin(hint) or hint) if _is_hashable(hint) else None
     if position is not None:
         parameters = typing.get_args(hint)

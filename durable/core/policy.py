@@ -1,8 +1,10 @@
-"""Retry policies and timeouts: plain values, merged field by field, and the arithmetic of the next attempt (C6).
+"""Retry policies and timeouts: plain values, merged field by field, and the arithmetic of the next
+attempt (C6).
 
-A field that is None is *unset*. `merge(call, activity, workflow)` takes the first set value of each field and
-falls back to `LIBRARY_DEFAULT`, so a call that only says `max_attempts=1` keeps the activity's intervals. Nothing here reads a clock or
-draws a random number: the caller passes the number in, and it is recorded.
+A field that is None is *unset*. `merge(call, activity, workflow)` takes the first set value of each
+field and falls back to `LIBRARY_DEFAULT`, so a call that only says `max_attempts=1` keeps the
+activity's intervals. Nothing here reads a clock or draws a random number: the caller passes the
+number in, and it is recorded.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from dataclasses import dataclass, fields
 from datetime import timedelta
 from typing import Any, Literal
 
-from durable.errors import InvalidOption, NonRetryable
+from durable.errors import InternalError, InvalidOption, NonRetryable
 from durable.failure import failure_type_names, leaves, type_name
 
 Jitter = Literal["full", "none"] | float
@@ -25,14 +27,14 @@ _LONGEST_S = timedelta(days=3650).total_seconds()
 class RetryPolicy:
     """How often and how fast an activity is tried again (C6). Every field may be left unset (None).
 
-    max_attempts: attempts in all, the first one included; 1 means no retry, 0 means no bound.
-    initial_interval: the wait before the second attempt.
-    backoff_coefficient: each further wait is this many times longer; at least 1.
-    max_interval: no wait is longer.
-    jitter: "full" waits a random time between zero and the computed wait, "none" exactly that, and a fraction f in
-        0..1 takes off at most that part.
-    non_retryable: exception classes, or their names (`PaymentDeclined` or `shop.payments:PaymentDeclined`), that are not
-        tried again; subclasses count. Kept as names.
+    - max_attempts: attempts in all, the first one included; 1 means no retry, 0 means no bound.
+    - initial_interval: the wait before the second attempt.
+    - backoff_coefficient: each further wait is this many times longer; at least 1.
+    - max_interval: no wait is longer.
+    - jitter: "full" waits a random time between zero and the computed wait, "none" exactly that,
+      and a fraction f from 0 to 1 takes off at most that part.
+    - non_retryable: exception classes, or their names (`PaymentDeclined`, or
+      `shop.payments:PaymentDeclined`), that are not tried again; subclasses count. Kept as names.
 
     Raises InvalidOption when a value makes no sense.
     """
@@ -83,7 +85,9 @@ class RetryPolicy:
 
 
 def merge(*policies: RetryPolicy | None) -> RetryPolicy:
-    """The first set value of each field, most specific policy first, over `LIBRARY_DEFAULT`; all fields set (C6)."""
+    """The first set value of each field, most specific policy first, over `LIBRARY_DEFAULT`;
+    all fields set (C6).
+    """
     return RetryPolicy(**_first_set(RetryPolicy, (*policies, LIBRARY_DEFAULT)))
 
 
@@ -92,12 +96,17 @@ def delay_s(policy: RetryPolicy, attempt: int, random_unit: float) -> float:
 
     `random_unit` is the caller's random number in 0..1; the result is a pure function of it.
     """
-    full = merge(policy)
-    assert full.initial_interval and full.max_interval and full.backoff_coefficient and full.jitter is not None
-    cap = full.max_interval.total_seconds()
-    wait = min(cap, _grown(full.initial_interval.total_seconds(), full.backoff_coefficient, attempt - 1))
-    part = {"full": 1.0, "none": 0.0}[full.jitter] if isinstance(full.jitter, str) else full.jitter
+    initial, coefficient, cap, jitter = _intervals(merge(policy))
+    wait = min(cap, _grown(initial, coefficient, attempt - 1))
+    part = {"full": 1.0, "none": 0.0}[jitter] if isinstance(jitter, str) else jitter
     return wait * (1.0 - part * (1.0 - random_unit))
+
+
+def _intervals(full: RetryPolicy) -> tuple[float, float, float, Jitter]:
+    first, coefficient, cap = full.initial_interval, full.backoff_coefficient, full.max_interval
+    if first is None or coefficient is None or cap is None or full.jitter is None:
+        raise InternalError(f"a merged retry policy has unset fields: {full}")
+    return first.total_seconds(), coefficient, cap.total_seconds(), full.jitter
 
 
 def _grown(initial_s: float, coefficient: float, times: int) -> float:
@@ -115,8 +124,9 @@ def is_retryable(
 ) -> bool:
     """Whether another attempt follows the failed attempt number `attempt` (from 1).
 
-    `failure` is the exception, or the class names of one as `failure_type_names` gives them. A group is retried only
-    if every leaf may be (C7). `non_retryable_flag` is the caller's own verdict, and wins.
+    `failure` is the exception, or the class names of one as `failure_type_names` gives them. A
+    group is retried only if every leaf may be (C7). `non_retryable_flag` is the caller's own
+    verdict, and wins.
     """
     full = merge(policy)
     if non_retryable_flag or (full.max_attempts and attempt >= full.max_attempts):
@@ -125,7 +135,9 @@ def is_retryable(
 
 
 def is_excluded(policy: RetryPolicy, failure: BaseException | Iterable[str]) -> bool:
-    """Whether `non_retryable`, or a raised `NonRetryable`, rules out another attempt, whatever the count."""
+    """Whether `non_retryable`, or a raised `NonRetryable`, rules out another attempt, whatever
+    the count.
+    """
     excluded = {*(policy.non_retryable or ()), type_name(NonRetryable)}
     if not isinstance(failure, BaseException):
         return not excluded.isdisjoint(failure)
@@ -169,7 +181,7 @@ def merge_timeouts(*timeouts: Timeouts | None) -> Timeouts:
     return Timeouts(**_first_set(Timeouts, timeouts))
 
 
-def _first_set(cls: type[RetryPolicy] | type[Timeouts], values: Iterable[Any]) -> dict[str, Any]:
+def _first_set(cls: type[RetryPolicy | Timeouts], values: Iterable[Any]) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for value in values:
         for field in fields(cls):
@@ -182,7 +194,9 @@ def _type_names(classes: Any) -> tuple[str, ...] | None:
     if classes is None:
         return None
     if isinstance(classes, str | type) or not isinstance(classes, Iterable):
-        raise _invalid("retry.non_retryable", classes, "a tuple of exception classes or their names")
+        raise _invalid(
+            "retry.non_retryable", classes, "a tuple of exception classes or their names"
+        )
     return tuple(_exception_name(cls) for cls in classes)
 
 
