@@ -212,7 +212,8 @@ declare
 begin
     update durable.runs r
        set owner = null,
-           ready_at = case when b.delay_s is null then null else v_now + b.delay_s * interval '1 second' end,
+           ready_at = v_now + b.delay_s * interval '1 second' * case when b.review ->> 'kind' = 'unknown_workflow' then 1
+                      when b.review is null then 1 else power(2, least(coalesce((r.review ->> 'times')::int, 0), 4)) end,
            review = case when b.review is null then r.review
                     else b.review || jsonb_build_object(
                         'since', coalesce(r.review -> 'since', to_jsonb(v_now)),
@@ -442,7 +443,7 @@ declare
     v_error jsonb := jsonb_build_object('attempt', j.attempt, 'at', p_now, 'worker', j.owner, 'failure', p_failure);
     v_delay_s float8;
 begin
-    if not p_final and j.attempt < coalesce((v_retry ->> 'max_attempts')::int, 5) then
+    if not p_final and j.attempt < coalesce(nullif((v_retry ->> 'max_attempts')::int, 0), case when v_retry ? 'max_attempts' then 2147483647 else 5 end) then
         v_delay_s := case when p_type = 'WorkerLost' then 0 else
             least(coalesce((v_retry ->> 'max_interval_s')::float8, 60),
                   coalesce((v_retry ->> 'initial_interval_s')::float8, 1)
@@ -527,19 +528,19 @@ begin
     return v_count;
 end $$;
 
--- A worker's sign of life. Answers false when it has been declared dead meanwhile: it must drop everything and register anew.
+-- A worker's sign of life. Answers false when it had been declared dead meanwhile: it lives again, and must drop everything that it held.
 create function durable.beat(p_worker uuid, p_name text, p_state text, p_queues jsonb, p_info jsonb, p_lease_s double precision)
 returns table (alive boolean, now_us bigint) language plpgsql as $$
 declare
     v_now timestamptz := durable.now();
+    v_before text;
 begin
+    select w.state into v_before from durable.workers w where w.worker_id = p_worker for update;
     insert into durable.workers as w (worker_id, name, state, queues, info, started_at, beat_at, lease_until)
     values (p_worker, p_name, p_state, p_queues, p_info, v_now, v_now, v_now + p_lease_s * interval '1 second')
     on conflict (worker_id) do update
-       set state = excluded.state, beat_at = excluded.beat_at, lease_until = excluded.lease_until, info = excluded.info
-     where w.state in ('alive', 'stopping')
-    returning true into alive;
-    alive := coalesce(alive, false);
+       set state = excluded.state, beat_at = excluded.beat_at, lease_until = excluded.lease_until, info = excluded.info;
+    alive := coalesce(v_before in ('alive', 'stopping'), true);
     now_us := durable.to_us(v_now);
     return next;
 end $$;

@@ -1,0 +1,284 @@
+"""The worker's verbs on the database, each one round trip. Everything here is I/O; nothing here decides."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import psycopg
+
+from durable.core.events import Event, Message
+from durable.store.arrays import plain, quoted
+from durable.store.batch import (
+    Outcome,
+    PutBack,
+    Release,
+    Retry,
+    RunCommit,
+    commit_arguments,
+    outcome_arguments,
+    release_arguments,
+    retry_arguments,
+)
+from durable.store.queries import load_queries
+from durable.store.session import DatabaseRefused, Session
+
+_SQL = load_queries("engine.sql")
+
+RUN_FENCE_LOST = "DU001"
+JOB_FENCE_LOST = "DU002"
+
+
+class FenceLost(Exception):
+    """Some run or job of the batch has another owner now; nothing was written (C2).
+
+    `losers` are positions in the batch; empty when the database cannot tell which (then bisect).
+    """
+
+    def __init__(self, losers: frozenset[int]) -> None:
+        super().__init__(f"lost the fence of {sorted(losers) or 'a job'}")
+        self.losers = losers
+
+
+class ClaimedRun(NamedTuple):
+    """A run that is ours from now on."""
+
+    shard: int
+    run_id: str
+    workflow_id: str
+    workflow: str
+    version: int
+    epoch: int
+    last_seq: int
+    turn: int
+    queue: str
+    priority: int
+    reviewed: bool
+
+
+class InboxRow(NamedTuple):
+    """A message waiting for one of our runs."""
+
+    shard: int
+    run_id: str
+    message_id: str
+    message: Message
+
+
+class ClaimedJob(NamedTuple):
+    """An attempt that is ours to run. `options` is the body of the opening event, or the job's own."""
+
+    shard: int
+    run_id: str
+    seq: int
+    kind: str
+    name: str
+    queue: str
+    attempt: int
+    input: str | None
+    options: str
+    workflow_id: str | None
+    actor: str | None
+    heartbeat: str | None
+    scheduled_us: int
+    created_us: int
+
+
+class Held(NamedTuple):
+    """What the database believes that this worker holds: kind is 'run' (number: epoch) or 'job' (number: attempt)."""
+
+    kind: str
+    shard: int
+    run_id: str
+    number: int
+    seq: int
+
+
+class Heartbeat(NamedTuple):
+    """A sign of life of an executing attempt; `details` None leaves the stored ones alone."""
+
+    shard: int
+    run_id: str
+    seq: int
+    attempt: int
+    details: str | None
+    interval_s: float | None
+
+
+async def commit(
+    session: Session, owner: str, commits: Sequence[RunCommit]
+) -> tuple[int, list[str]]:
+    """Write a batch of turns. Returns the database's time (us) and the workers to tell of cancelled attempts.
+
+    Raises FenceLost when a run or job is no longer ours, ConnectionLost when the outcome is unknown.
+    """
+    try:
+        rows = await session.fetch(_SQL["commit"], commit_arguments(owner, commits))
+    except DatabaseRefused as error:
+        raise _fence_lost(error) or error from error
+    now_us, pushes = rows[0]
+    return now_us, json.loads(pushes) if pushes else []
+
+
+def _fence_lost(error: DatabaseRefused) -> FenceLost | None:
+    if error.sqlstate not in (RUN_FENCE_LOST, JOB_FENCE_LOST):
+        return None
+    detail = error.detail if error.sqlstate == RUN_FENCE_LOST else ""
+    return FenceLost(frozenset(int(mark[1:]) - 1 for mark in detail.split(",") if mark))
+
+
+async def claim_runs(
+    session: Session, owner: str, queues: Sequence[str], limit: int
+) -> list[ClaimedRun]:
+    """Take up to `limit` claimable runs of the queues."""
+    rows = await session.fetch(_SQL["claim_runs"], (owner, quoted(queues), limit))
+    return [ClaimedRun._make(row) for row in rows]
+
+
+async def load_history(session: Session, runs: Sequence[ClaimedRun]) -> dict[str, list[Event]]:
+    """Return the whole histories of claimed runs by run id."""
+    rows = await session.fetch(
+        _SQL["load_history"], (plain([r.shard for r in runs]), plain([r.run_id for r in runs]))
+    )
+    histories: dict[str, list[Event]] = {run.run_id: [] for run in runs}
+    for run_id, seq, turn, kind, at_us, body, payload in rows:
+        histories[run_id].append(Event(seq, turn, kind, at_us, json.loads(body), payload))
+    return histories
+
+
+async def read_inbox(
+    session: Session, owner: str, queues: Sequence[str], limit: int
+) -> list[InboxRow]:
+    """Return the messages for runs that `owner` owns, oldest first; those not yet consumed come again."""
+    rows = await session.fetch(_SQL["read_inbox"], (owner, quoted(queues), limit))
+    return [
+        InboxRow(shard, run_id, message_id, Message(kind, at_us, json.loads(body), payload))
+        for shard, run_id, message_id, kind, at_us, body, payload in rows
+    ]
+
+
+async def release_runs(session: Session, owner: str, releases: Sequence[Release]) -> None:
+    """Give runs back; those no longer ours are left alone."""
+    await session.fetch(_SQL["release_runs"], release_arguments(owner, releases))
+
+
+async def stage_due(session: Session, limit: int) -> tuple[int, int | None]:
+    """Fire due timers and stage due jobs. Returns how many moved, and when the next is due (us)."""
+    fired, staged, next_due_us = (await session.fetch(_SQL["stage_due"], (limit,)))[0]
+    return fired + staged, next_due_us
+
+
+async def claim_jobs(session: Session, owner: str, free: dict[str, int]) -> list[ClaimedJob]:
+    """Take available jobs, per queue at most as many as it has free slots."""
+    rows = await session.fetch(
+        _SQL["claim_jobs"], (owner, quoted(free.keys()), plain(free.values()))
+    )
+    return [ClaimedJob._make(row) for row in rows]
+
+
+async def settle_jobs(
+    session: Session, owner: str, outcomes: Sequence[Outcome]
+) -> tuple[list[int], list[str]]:
+    """Record outcomes. Returns the positions refused by the fence, and the owners to wake."""
+    refused, wake = (
+        await session.fetch(_SQL["settle_jobs"], outcome_arguments(owner, outcomes))
+    )[0]
+    return [ix - 1 for ix in refused or ()], [w for w in wake or () if w]
+
+
+async def retry_jobs(session: Session, owner: str, retries: Sequence[Retry]) -> list[int]:
+    """Schedule next attempts. Returns the positions refused by the fence."""
+    rows = await session.fetch(_SQL["retry_jobs"], retry_arguments(owner, retries))
+    return [ix - 1 for ix in rows[0][0] or ()]
+
+
+async def put_back_jobs(session: Session, owner: str, jobs: Sequence[PutBack]) -> None:
+    """Return attempts that never started."""
+    await session.fetch(_SQL["put_back_jobs"], retry_arguments(owner, jobs))
+
+
+async def heartbeat_jobs(
+    session: Session, owner: str, beats: Sequence[Heartbeat]
+) -> dict[int, bool]:
+    """Store heartbeats. Returns, by position, whether cancel was requested; a missing position has lost its fence."""
+    rows = await session.fetch(
+        _SQL["heartbeat_jobs"],
+        (
+            owner,
+            plain([b.shard for b in beats]),
+            plain([b.run_id for b in beats]),
+            plain([b.seq for b in beats]),
+            plain([b.attempt for b in beats]),
+            quoted([b.details for b in beats]),
+            plain([b.interval_s for b in beats]),
+        ),
+    )
+    return {ix - 1: cancel for ix, cancel in rows}
+
+
+async def bury_dead_workers(session: Session, limit: int) -> tuple[int, int, int]:
+    """Free what lapsed workers held. Returns the numbers of workers, runs and jobs."""
+    workers, runs, jobs = (await session.fetch(_SQL["bury_dead_workers"], (limit,)))[0]
+    return workers, runs, jobs
+
+
+async def expire_deadlines(session: Session, grace_s: float, limit: int) -> int:
+    """End what has waited or run past its deadline. Returns how many."""
+    count: int = (await session.fetch(_SQL["expire_deadlines"], (grace_s, limit)))[0][0]
+    return count
+
+
+async def beat(
+    session: Session, owner: str, name: str, state: str, queues: str, info: str, lease_s: float
+) -> tuple[bool, int]:
+    """Renew the worker's lease. Returns whether it still lives for the database, and the time (us)."""
+    alive, now_us = (
+        await session.fetch(_SQL["beat"], (owner, name, state, queues, info, lease_s))
+    )[0]
+    return alive, now_us
+
+
+async def owned(session: Session, owner: str) -> list[Held]:
+    """Return what the database believes this worker holds."""
+    return [Held._make(row) for row in await session.fetch(_SQL["owned"], (owner, owner))]
+
+
+async def leave(session: Session, owner: str) -> None:
+    """Sign the worker off."""
+    await session.fetch(_SQL["leave"], (owner,))
+
+
+async def notify(session: Session, hint: str) -> None:
+    """Send a wake-up hint (C4): 'queue:<name>' or 'worker:<id>'."""
+    await session.fetch(_SQL["notify"], (hint,))
+
+
+async def listen(session: Session) -> psycopg.AsyncConnection[tuple[object, ...]]:
+    """Subscribe the session to hints and return its connection."""
+    await session.fetch(_SQL["listen"])
+    return await session.connection()
+
+
+class Registration(NamedTuple):
+    """A name that running code knows, with the JSON schema of its input."""
+
+    kind: str
+    name: str
+    version: int
+    queue: str | None
+    schema: str
+
+
+async def register_definitions(session: Session, definitions: Sequence[Registration]) -> None:
+    """Publish what this worker's code defines."""
+    await session.fetch(
+        _SQL["register_definitions"],
+        (
+            plain([d.kind for d in definitions]),
+            quoted([d.name for d in definitions]),
+            plain([d.version for d in definitions]),
+            quoted([d.queue for d in definitions]),
+            quoted([d.schema for d in definitions]),
+        ),
+    )

@@ -1,0 +1,83 @@
+"""One asynchronous connection that is opened when needed and reopened after a break."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, LiteralString
+
+import psycopg
+
+from durable.errors import DatabaseUnavailable
+
+
+class ConnectionLost(Exception):
+    """The connection broke while a statement was under way: whether it took effect is unknown."""
+
+
+class DatabaseRefused(Exception):
+    """The database answered with an error; nothing was written. `transient`: the same statement may succeed later."""
+
+    def __init__(self, error: psycopg.Error) -> None:
+        super().__init__(str(error).strip() or type(error).__name__)
+        self.sqlstate = error.sqlstate or ""
+        self.detail = error.diag.message_detail or ""
+        self.transient = self.sqlstate[:2] in ("40", "53", "55")
+
+
+class Session:
+    """A connection in autocommit mode: every statement is a transaction of its own.
+
+    It carries one statement at a time: each busy loop has a session of its own, the others share one under `lock`.
+    """
+
+    def __init__(self, url: str, name: str) -> None:
+        self._url = url
+        self._name = name
+        self._connection: psycopg.AsyncConnection[tuple[Any, ...]] | None = None
+        self.lock = asyncio.Lock()
+
+    async def connection(self) -> psycopg.AsyncConnection[tuple[Any, ...]]:
+        """Return the open connection, opening one if there is none. Raises DatabaseUnavailable."""
+        if self._connection is None or self._connection.closed:
+            try:
+                self._connection = await psycopg.AsyncConnection.connect(
+                    self._url,
+                    autocommit=True,
+                    application_name=self._name,
+                    connect_timeout=10,
+                    prepare_threshold=0,
+                )
+            except psycopg.OperationalError as error:
+                raise DatabaseUnavailable(f"cannot reach the database: {error}") from error
+        return self._connection
+
+    async def fetch(self, query: LiteralString, params: tuple[Any, ...] = ()) -> list[Any]:
+        """Run one prepared statement and return its rows.
+
+        Raises DatabaseUnavailable when there is no connection to be had, ConnectionLost when it breaks meanwhile, DatabaseRefused
+        when the database answers with an error.
+        """
+        connection = self._connection
+        if connection is None or connection.closed:
+            connection = await self.connection()
+        try:
+            cursor = await connection.execute(query, params)
+            return await cursor.fetchall() if cursor.description else []
+        except psycopg.Error as error:
+            if not connection.closed and not _breaks(error):
+                raise DatabaseRefused(error) from error
+            await self.close()
+            raise ConnectionLost(str(error)) from error
+
+    async def close(self) -> None:
+        """Close the connection if it is open; the next use opens another."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
+
+
+def _breaks(error: psycopg.Error) -> bool:
+    """Tell whether the server is going away (class 57: operator intervention) or the connection is (class 08)."""
+    if error.sqlstate is None:
+        return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+    return error.sqlstate[:2] in ("57", "08")

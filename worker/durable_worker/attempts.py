@@ -1,0 +1,397 @@
+"""Attempts: the activities and jobs that run in this process.
+
+An attempt arrives in one of two ways: *eagerly*, straight from the commit of the turn that scheduled it (its row was inserted as executing under our lease),
+or *claimed* from the queue. It ends in exactly one record: an outcome, a retry, or a put-back; the database fences each by owner and
+attempt number (C5), so an attempt that was taken away meanwhile changes nothing.
+
+If the run that waits for the outcome lives in this process, the outcome goes into its next turn (merged turn); otherwise to the inbox.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import json
+import logging
+import random
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any
+
+from durable.activity_context import ActivityContext, ActivityInfo, run_in_context
+from durable.core.events import Event
+from durable.core.policy import RetryPolicy, delay_s, is_excluded
+from durable.definitions import Activity
+from durable.errors import PayloadError
+from durable.failure import encode_failure
+from durable.payload import value_codec
+from durable.store.batch import Outcome, PutBack, Retry
+from durable.store.engine import ClaimedJob, Heartbeat
+from durable_worker.clock import DatabaseClock
+from durable_worker.committer import Committer
+from durable_worker.runs import LiveRun
+
+logger = logging.getLogger("durable.worker")
+
+_UNKNOWN_DELAY_S = 3.0
+_details_codec = value_codec(Any)
+
+
+class Attempt:
+    """One execution of an activity, from hand-over to its record."""
+
+    __slots__ = (
+        "activity", "attempt", "cancel_requested", "context", "details", "dirty", "input", "kind", "lost", "name", "options", "queue",
+        "heard_at", "run_id", "seq", "shard", "silence_s", "task", "timed_out", "timer", "workflow_id",
+    )  # fmt: skip
+
+    def __init__(
+        self, shard: int, run_id: str, seq: int, attempt: int, activity: Activity[Any, Any]
+    ) -> None:
+        self.shard = shard
+        self.run_id = run_id
+        self.seq = seq
+        self.attempt = attempt
+        self.activity = activity
+        self.kind = "activity"
+        self.name = activity.name
+        self.queue = "default"
+        self.input: str | None = None
+        self.options: Mapping[str, Any] = {}
+        self.workflow_id: str | None = None
+        self.context: ActivityContext | None = None
+        self.task: asyncio.Task[Any] | None = None
+        self.timer: asyncio.TimerHandle | None = None
+        self.details: str | None = None
+        self.dirty = False
+        self.cancel_requested = False
+        self.timed_out: str | None = None
+        self.lost = False
+        self.silence_s: float | None = None
+        self.heard_at = 0.0
+
+
+class Attempts:
+    """Runs attempts within the slots of each queue."""
+
+    def __init__(
+        self,
+        committer: Committer,
+        clock: DatabaseClock,
+        activities: Mapping[str, Activity[Any, Any]],
+        queues: Mapping[str, int],
+        *,
+        worker_name: str,
+        freed: Callable[[], None],
+        due: Callable[[int], None],
+    ) -> None:
+        self._committer = committer
+        self._clock = clock
+        self._activities = activities
+        self._slots = dict(queues)
+        self._worker_name = worker_name
+        self._freed = freed
+        self._due = due
+        self._running: dict[tuple[str, int], Attempt] = {}
+        self._by_run: dict[str, set[int]] = {}
+        self._threads = ThreadPoolExecutor(
+            max_workers=min(sum(queues.values()) or 1, 1000), thread_name_prefix="durable-activity"
+        )
+        self.deliver_outcome: Callable[[Outcome], bool]
+        self.starting = True
+        self.finished = 0
+
+    # -- slots ------------------------------------------------------------------------------------
+
+    def take_slot(self, name: str, queue: str) -> bool:
+        """Reserve a slot for an eager attempt; see AttemptHandOver."""
+        if not self.starting or self._slots.get(queue, 0) <= 0 or name not in self._activities:
+            return False
+        self._slots[queue] -= 1
+        return True
+
+    def return_slot(self, queue: str) -> None:
+        """Give a slot back."""
+        self._slots[queue] += 1
+        if self._slots[queue] == 1:
+            self._freed()
+
+    def free(self) -> dict[str, int]:
+        """Return the queues that have free slots, and how many."""
+        if not self.starting:
+            return {}
+        return {queue: slots for queue, slots in self._slots.items() if slots > 0}
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def held(self) -> dict[tuple[str, int], int]:
+        """Return the attempt numbers of the jobs held, by (run id, seq)."""
+        return {key: attempt.attempt for key, attempt in self._running.items()}
+
+    # -- hand-over --------------------------------------------------------------------------------
+
+    def start_eager(self, run: LiveRun, event: Event) -> None:
+        """Run what a turn of ours has just scheduled."""
+        body = event.body
+        attempt = Attempt(run.shard, run.run_id, event.seq, 1, self._activities[body["name"]])
+        attempt.queue = body["queue"]
+        attempt.input = event.payload
+        attempt.options = body
+        attempt.workflow_id = run.workflow_id
+        actor = run.execution.actor
+        self._start(attempt, actor, None, event.at_us, event.at_us)
+
+    def start_claimed(self, job: ClaimedJob) -> None:
+        """Run a claimed job, or put it back if this worker's code does not know it (rolling deploys)."""
+        activity = self._activities.get(job.name)
+        if activity is None:
+            self._put_back_unknown(job)
+            return
+        self._slots[job.queue] -= 1
+        attempt = Attempt(job.shard, job.run_id, job.seq, job.attempt, activity)
+        attempt.kind = job.kind
+        attempt.queue = job.queue
+        attempt.input = job.input
+        attempt.options = json.loads(job.options)
+        attempt.workflow_id = job.workflow_id
+        actor = json.loads(job.actor) if job.actor else None
+        self._start(attempt, actor, job.heartbeat, job.scheduled_us, job.created_us)
+
+    def _put_back_unknown(self, job: ClaimedJob) -> None:
+        logger.warning("no activity named %s here; put back", job.name)
+        note = {"kind": "unknown_activity", "message": f"worker {self._worker_name} has no activity {job.name!r}"}
+        wait_s = _UNKNOWN_DELAY_S * random.uniform(0.5, 1.5)  # noqa: S311 - jitter
+        self._committer.write(PutBack(job.shard, job.run_id, job.seq, job.attempt, wait_s, note))
+
+    def _start(
+        self, attempt: Attempt, actor: Any, heartbeat: str | None, scheduled_us: int, created_us: int
+    ) -> None:
+        self._running[attempt.run_id, attempt.seq] = attempt
+        self._by_run.setdefault(attempt.run_id, set()).add(attempt.seq)
+        loop = asyncio.get_running_loop()
+        limit_s = None
+        if timeouts := attempt.options.get("timeouts"):
+            limit_s, kind = self._limit(timeouts, created_us)
+            if limit_s is not None:
+                attempt.timer = loop.call_later(limit_s, self._time_out, attempt, kind)
+            attempt.silence_s = timeouts.get("heartbeat_s")
+            attempt.heard_at = loop.time()
+        attempt.context = ActivityContext(
+            self._info(attempt, actor, heartbeat, scheduled_us, limit_s),
+            lambda details: self._heartbeat(attempt, details),
+        )
+        attempt.task = loop.create_task(self._run(attempt))
+
+    def _limit(self, timeouts: Mapping[str, float], created_us: int) -> tuple[float | None, str]:
+        """Return how long (s) this attempt may run and which timeout says so."""
+        limits = []
+        if "start_to_close_s" in timeouts:
+            limits.append((timeouts["start_to_close_s"], "start_to_close"))
+        if "schedule_to_close_s" in timeouts:
+            elapsed_s = (self._clock.now_us() - created_us) / 1e6
+            limits.append((max(0.0, timeouts["schedule_to_close_s"] - elapsed_s), "schedule_to_close"))
+        return min(limits, default=(None, ""))
+
+    def _info(
+        self, attempt: Attempt, actor: Any, heartbeat: str | None, scheduled_us: int, limit_s: float | None
+    ) -> ActivityInfo:
+        return ActivityInfo(
+            workflow_id=attempt.workflow_id,
+            run_id=attempt.run_id,
+            activity_id=attempt.options.get("id") or attempt.run_id,
+            name=attempt.name,
+            queue=attempt.queue,
+            attempt=attempt.attempt,
+            max_attempts=(attempt.options.get("retry") or {}).get("max_attempts"),
+            idempotency_key=f"{attempt.run_id}/{attempt.seq}",
+            actor=actor,
+            deadline=None if limit_s is None else _instant(self._clock.now_us() + int(limit_s * 1e6)),
+            heartbeat_details=tuple(json.loads(heartbeat)) if heartbeat else (),
+            scheduled_at=_instant(scheduled_us),
+        )
+
+    # -- running ----------------------------------------------------------------------------------
+
+    async def _run(self, attempt: Attempt) -> None:
+        try:
+            payload = await self._call(attempt)
+        except asyncio.CancelledError as error:
+            self._cancelled(attempt, error)
+        except Exception as error:  # noqa: BLE001 - an attempt's failure is a record, whatever it is
+            self._failed(attempt, error)
+        except BaseException as error:  # noqa: BLE001 - SystemExit in an activity must not end the worker
+            self._failed(attempt, error)
+        else:
+            self._ended(attempt, "ActivityCompleted", {}, payload)
+        finally:
+            self._forget(attempt)
+
+    async def _call(self, attempt: Attempt) -> str:
+        activity = attempt.activity
+        assert attempt.context is not None
+        args, kwargs = activity.arguments.decode(attempt.input or "{}")
+        if activity.is_async:
+            with attempt.context:
+                value = await activity.fn(*args, **kwargs)
+        else:
+            context = contextvars.copy_context()
+            call = lambda: context.run(run_in_context, attempt.context, activity.fn, args, kwargs)  # noqa: E731
+            value = await asyncio.get_running_loop().run_in_executor(self._threads, call)
+        return activity.arguments.result.encode(value)
+
+    def _forget(self, attempt: Attempt) -> None:
+        key = (attempt.run_id, attempt.seq)
+        if attempt.timer is not None:
+            attempt.timer.cancel()
+        if self._running.get(key) is attempt:
+            del self._running[key]
+            siblings = self._by_run[attempt.run_id]
+            siblings.discard(attempt.seq)
+            if not siblings:
+                del self._by_run[attempt.run_id]
+        self.finished += 1
+        self.return_slot(attempt.queue)
+
+    # -- endings ----------------------------------------------------------------------------------
+
+    def _ended(
+        self, attempt: Attempt, kind: str, extra: dict[str, Any], payload: str | None
+    ) -> None:
+        if attempt.timed_out and kind == "ActivityCompleted":
+            logger.info("%s finished after its timeout; the answer is offered all the same", attempt.name)
+        body = {"ref": attempt.seq, "attempt": attempt.attempt, **extra}
+        outcome = Outcome(
+            attempt.shard, attempt.run_id, attempt.seq, attempt.attempt, kind, body, payload
+        )
+        if attempt.kind != "activity" or not self.deliver_outcome(outcome):
+            self._committer.write(outcome)
+
+    def _failed(self, attempt: Attempt, error: BaseException) -> None:
+        failure = encode_failure(error)
+        policy = RetryPolicy.from_body(attempt.options.get("retry") or {})
+        limit = policy.max_attempts
+        final = (
+            isinstance(error, PayloadError)
+            or is_excluded(policy, error)
+            or attempt.cancel_requested
+            or attempt.timed_out == "schedule_to_close"
+        )
+        if final or (limit and attempt.attempt >= limit):
+            state = "non_retryable" if final else "max_attempts"
+            self._exhausted(attempt, failure, state)
+            return
+        wait_s = delay_s(policy, attempt.attempt, random.random())  # noqa: S311 - jitter
+        self._committer.write(
+            Retry(attempt.shard, attempt.run_id, attempt.seq, attempt.attempt, wait_s, {"failure": failure})
+        )
+        self._due(self._clock.now_us() + int(wait_s * 1e6))
+
+    def _exhausted(self, attempt: Attempt, failure: dict[str, Any], state: str) -> None:
+        body: dict[str, Any] = {"failure": failure, "retry_state": state}
+        if attempt.timed_out:
+            body["timeout"] = attempt.timed_out
+        kind = "ActivityTimedOut" if attempt.timed_out else "ActivityFailed"
+        self._ended(attempt, kind, body, None)
+
+    def _cancelled(self, attempt: Attempt, error: asyncio.CancelledError) -> None:
+        """The task was cancelled: by its timeout, by its run, by the loss of its fence, or by the worker's hurry."""
+        if attempt.lost:
+            return
+        if attempt.timed_out:
+            self._failed(attempt, TimeoutError(f"{attempt.timed_out} timeout"))
+        elif attempt.cancel_requested:
+            self._ended(attempt, "ActivityCancelled", {"started": True}, None)
+        elif self.starting:
+            self._failed(attempt, error)
+        else:
+            self._committer.write(
+                PutBack(attempt.shard, attempt.run_id, attempt.seq, attempt.attempt, 0.0, {"kind": "worker_stopped"})
+            )
+
+    # -- interruptions ----------------------------------------------------------------------------
+
+    def _time_out(self, attempt: Attempt, kind: str) -> None:
+        """End an attempt at its limit. A thread cannot be killed: its attempt ends now, the thread's answer will be refused."""
+        attempt.timed_out = kind
+        if attempt.context is not None:
+            attempt.context.cancel()
+        self._cancel_task(attempt)
+
+    def expire_silent(self) -> None:
+        """Time out attempts that owe a heartbeat."""
+        now = asyncio.get_running_loop().time()
+        for attempt in list(self._running.values()):
+            if attempt.silence_s and not attempt.timed_out and now - attempt.heard_at > attempt.silence_s:
+                self._time_out(attempt, "heartbeat")
+
+    def cancel(self, run_id: str, seq: int) -> None:
+        """Tell an attempt to stop (C9): an async one is cancelled, a thread learns it at its next heartbeat."""
+        attempt = self._running.get((run_id, seq))
+        if attempt is None or attempt.cancel_requested:
+            return
+        attempt.cancel_requested = True
+        if attempt.context is not None:
+            attempt.context.cancel()
+        if attempt.activity.is_async:
+            self._cancel_task(attempt)
+
+    def cancel_run(self, run_id: str) -> None:
+        """Tell every attempt of a run to stop."""
+        for seq in tuple(self._by_run.get(run_id, ())):
+            self.cancel(run_id, seq)
+
+    def drop(self, attempt: Attempt) -> None:
+        """The fence is lost: somebody else may be running this attempt's successor. Stop, record nothing."""
+        if self._running.get((attempt.run_id, attempt.seq)) is attempt:
+            attempt.lost = True
+            if attempt.context is not None:
+                attempt.context.cancel()
+            self._cancel_task(attempt)
+
+    def forget_all(self) -> None:
+        """Drop every attempt: the database has declared this worker dead."""
+        for attempt in list(self._running.values()):
+            self.drop(attempt)
+
+    def _cancel_task(self, attempt: Attempt) -> None:
+        if attempt.task is not None:
+            attempt.task.cancel()
+
+    def hurry(self) -> None:
+        """Stop every attempt now (second SIGTERM). Threads are left to the lease."""
+        for attempt in list(self._running.values()):
+            if attempt.activity.is_async:
+                self._cancel_task(attempt)
+
+    def close(self) -> None:
+        """Take no more thread work."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    # -- heartbeats -------------------------------------------------------------------------------
+
+    def _heartbeat(self, attempt: Attempt, details: tuple[Any, ...]) -> None:
+        """Called by the activity, maybe in a thread: keep the latest, the next beat stores it."""
+        attempt.details = _details_codec.encode(list(details))
+        attempt.heard_at = time.monotonic()
+        attempt.dirty = True
+
+    def heartbeats(self, *, dirty_only: bool) -> list[tuple[Attempt, Heartbeat]]:
+        """Return what to tell the database of the running attempts."""
+        beats = []
+        for attempt in self._running.values():
+            if dirty_only and not attempt.dirty:
+                continue
+            interval_s = (attempt.options.get("timeouts") or {}).get("heartbeat_s")
+            details = attempt.details if attempt.dirty else None
+            attempt.dirty = False
+            beats.append(
+                (attempt, Heartbeat(attempt.shard, attempt.run_id, attempt.seq, attempt.attempt, details, interval_s))
+            )
+        return beats
+
+
+def _instant(at_us: int) -> datetime:
+    return datetime.fromtimestamp(at_us / 1e6, tz=UTC)

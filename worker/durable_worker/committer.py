@@ -1,0 +1,227 @@
+"""Group commit: everything that is ready goes into one transaction.
+
+The problem. A step of a workflow is a handful of rows. Written alone they cost a round trip and a commit; a thousand concurrent runs would spend
+their time waiting for the disk one after the other.
+
+The solution. While one commit is in flight, whatever becomes ready gathers in a list; when the commit ends, the whole list is the next
+batch. Nobody waits for a timer: a lone step commits at once, and under load batches grow by themselves to just the size that the database
+can take. A batch is one call of one set-based SQL function per kind of write.
+
+What does not work. Committing each run in its own transaction on many connections: more CPU per step in Python and in Postgres, and Python
+is single-threaded anyway. A timer that waits for more: it delays the lone step.
+
+What can fail, and what happens then.
+* A fence is lost (another worker owns the run now): the function raises with the losers and nothing is written. The losers are told; the others
+  commit again at once (C2).
+* A poison row (a value that Postgres refuses): the batch is bisected until the poison stands alone; its run is told, its neighbours
+  commit (C8).
+* The connection breaks: whether the batch took effect is unknown. Committing it again would meet fences that its own success had moved, so every
+  ticket is told `lost`: the worker drops those runs and reconciles with what the database says it holds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol
+
+from durable.errors import DatabaseUnavailable
+from durable.store import engine
+from durable.store.batch import Outcome, PutBack, Release, Retry, RunCommit
+from durable.store.session import ConnectionLost, DatabaseRefused, Session
+from durable_worker.clock import DatabaseClock
+
+logger = logging.getLogger("durable.worker")
+
+SideWrite = Outcome | Retry | PutBack | Release
+_SIDE_WRITES: dict[type[Any], Callable[..., Awaitable[Any]]] = {
+    Outcome: engine.settle_jobs,
+    Retry: engine.retry_jobs,
+    PutBack: engine.put_back_jobs,
+    Release: engine.release_runs,
+}
+
+
+class Ticket(Protocol):
+    """A turn waiting for its commit. Exactly one of the three answers is called, once."""
+
+    commit: RunCommit
+
+    def committed(self) -> None:
+        """The turn is durable: its effects may begin."""
+
+    def lost(self) -> None:
+        """The run is not ours any more, or nobody knows: drop it."""
+
+    def refused(self, error: Exception) -> None:
+        """The database refuses this turn whoever commits it."""
+
+
+class Committer:
+    """Gathers writes and commits them in groups over one session."""
+
+    MAX_BATCH = 1_000
+
+    def __init__(
+        self,
+        session: Session,
+        owner: str,
+        clock: DatabaseClock,
+        *,
+        hint: Callable[[str], None],
+        broken: Callable[[], None],
+    ) -> None:
+        self._session = session
+        self._owner = owner
+        self._clock = clock
+        self._hint = hint
+        self._broken = broken
+        self._tickets: list[Ticket] = []
+        self._side: dict[type[Any], list[Any]] = {kind: [] for kind in _SIDE_WRITES}
+        self._gathered = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._pause_s = 0.0
+        self.commits = 0
+        self.turns = 0
+
+    def submit(self, ticket: Ticket) -> None:
+        """Add a turn to the next batch."""
+        self._tickets.append(ticket)
+        self._wake()
+
+    def write(self, record: SideWrite) -> None:
+        """Add what is not a turn: an outcome for somebody else's run, a retry, a put-back, a release."""
+        self._side[type(record)].append(record)
+        self._wake()
+
+    def _wake(self) -> None:
+        self._gathered.set()
+        self._idle.clear()
+
+    async def run(self) -> None:
+        """Commit for ever, one batch after the other."""
+        while True:
+            await self._gathered.wait()
+            self._gathered.clear()
+            await self._commit_gathered()
+            if self._pause_s:
+                await asyncio.sleep(self._pause_s * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
+            if not self._gathered.is_set():
+                self._idle.set()
+
+    async def drained(self) -> None:
+        """Wait until everything submitted so far has been written or refused."""
+        await self._idle.wait()
+
+    async def _commit_gathered(self) -> None:
+        while self._tickets:
+            batch = self._tickets[: self.MAX_BATCH]
+            del self._tickets[: self.MAX_BATCH]
+            await self._commit(batch)
+        for kind, waiting in self._side.items():
+            if waiting:
+                self._side[kind] = []
+                await self._write(kind, waiting)
+
+    async def _commit(self, batch: list[Ticket]) -> None:
+        try:
+            now_us, pushes = await engine.commit(
+                self._session, self._owner, [ticket.commit for ticket in batch]
+            )
+        except engine.FenceLost as error:
+            await self._commit_without(batch, error)
+        except DatabaseRefused as error:
+            await self._commit_halves(batch, error)
+        except (ConnectionLost, DatabaseUnavailable) as error:
+            self._lose(batch, error)
+        else:
+            self._clock.learn(now_us)
+            self._finish(batch, pushes)
+
+    def _finish(self, batch: list[Ticket], pushes: list[str]) -> None:
+        self._pause_s = 0.0
+        self.commits += 1
+        self.turns += len(batch)
+        for ticket in batch:
+            ticket.committed()
+        for worker in pushes:
+            self._hint(f"worker:{worker}")
+
+    def _lose(self, batch: Sequence[Ticket], error: Exception) -> None:
+        self._back_off(error)
+        for ticket in batch:
+            ticket.lost()
+
+    def _back_off(self, error: Exception) -> None:
+        logger.warning("the database did not answer, trying again: %s", error)
+        self._pause_s = min(5.0, self._pause_s * 2 or 0.05)
+        self._broken()
+
+    async def _commit_without(self, batch: list[Ticket], error: engine.FenceLost) -> None:
+        """Commit the batch again without its losers; where nobody knows which they are, by halves."""
+        if not error.losers:
+            await self._commit_halves(batch, error)
+            return
+        for position in error.losers:
+            batch[position].lost()
+        rest = [ticket for position, ticket in enumerate(batch) if position not in error.losers]
+        if rest:
+            await self._commit(rest)
+
+    async def _commit_halves(self, batch: list[Ticket], error: Exception) -> None:
+        """Bisect: the culprit ends up alone and is told; its neighbours commit."""
+        if len(batch) > 1:
+            middle = len(batch) // 2
+            await self._commit(batch[:middle])
+            await self._commit(batch[middle:])
+        elif isinstance(error, DatabaseRefused) and not error.transient:
+            batch[0].refused(error)
+        else:
+            batch[0].lost()
+
+    async def _write(self, kind: type[Any], records: list[Any]) -> None:
+        try:
+            answer = await _SIDE_WRITES[kind](self._session, self._owner, records)
+        except (ConnectionLost, DatabaseUnavailable) as error:
+            self._side[kind][:0] = records
+            self._gathered.set()
+            self._back_off(error)
+        except DatabaseRefused as error:
+            await self._write_halves(kind, records, error)
+        else:
+            self._pause_s = 0.0
+            if kind is Outcome:
+                self._report_outcomes(records, *answer)
+
+    async def _write_halves(
+        self, kind: type[Any], records: list[Any], error: DatabaseRefused
+    ) -> None:
+        if len(records) > 1:
+            middle = len(records) // 2
+            await self._write(kind, records[:middle])
+            await self._write(kind, records[middle:])
+        elif error.transient:
+            self._side[kind].extend(records)
+            self._gathered.set()
+        else:
+            logger.error("the database refused %r: %s", records[0], error)
+            if isinstance(records[0], Outcome) and records[0].type == "ActivityCompleted":
+                self.write(_failed_instead(records[0], error))
+
+    def _report_outcomes(
+        self, outcomes: Sequence[Outcome], refused: list[int], wake: list[str]
+    ) -> None:
+        for position in refused:
+            logger.warning("a late answer was refused and kept as evidence: %r", outcomes[position])
+        for owner in wake:
+            self._hint(f"worker:{owner}")
+
+
+def _failed_instead(outcome: Outcome, error: DatabaseRefused) -> Outcome:
+    """An outcome that cannot be stored becomes a failure that says so, so that the run is not left waiting."""
+    failure = {"type": "durable.errors:PayloadError", "message": f"the result was refused: {error}"}
+    body = {**outcome.body, "failure": failure, "retry_state": "non_retryable"}
+    return outcome._replace(type="ActivityFailed", body=body, payload=None)

@@ -1,0 +1,155 @@
+"""What a worker does beside its work: prove that it lives, take over from the dead, enforce deadlines, keep the database's view and its own in step.
+
+Every duty is bounded per pass and may be done by any number of workers at once; rows are taken with SKIP LOCKED, so there is no leader to lose.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import random
+import socket
+from collections.abc import Awaitable, Callable
+
+from durable.errors import DatabaseUnavailable
+from durable.store import engine
+from durable.store.batch import PutBack, Release
+from durable.store.session import ConnectionLost, DatabaseRefused, Session
+from durable_worker.attempts import Attempts
+from durable_worker.clock import DatabaseClock
+from durable_worker.committer import Committer
+from durable_worker.runs import Runs
+from durable_worker.settings import WorkerSettings
+
+logger = logging.getLogger("durable.worker")
+
+_BURY_LIMIT = 1_000
+_EXPIRE_LIMIT = 200
+
+
+class Housekeeping:
+    """The periodic duties, over one session."""
+
+    def __init__(
+        self,
+        session: Session,
+        settings: WorkerSettings,
+        owner: str,
+        runs: Runs,
+        attempts: Attempts,
+        committer: Committer,
+        clock: DatabaseClock,
+        *,
+        declared_dead: Callable[[], None],
+        wake: Callable[[], None],
+    ) -> None:
+        self._session = session
+        self._settings = settings
+        self._owner = owner
+        self._runs = runs
+        self._attempts = attempts
+        self._committer = committer
+        self._clock = clock
+        self._declared_dead = declared_dead
+        self._wake = wake
+        self._queues = json.dumps(settings.queues)
+        self._suspect = asyncio.Event()
+        self._doubtful: set[tuple[str, str, int, int]] = set()
+        self._next_full_round = 0.0
+        self.state = "alive"
+        self.takeovers = 0
+
+    def suspect(self) -> None:
+        """A connection broke: what the database believes may differ from what we hold."""
+        self._suspect.set()
+
+    async def run(self) -> None:
+        """Do all duties for ever, each at its own pace."""
+        lease_s = self._settings.lease_s
+        await asyncio.gather(
+            self._repeat(lease_s / 3, self.beat),
+            self._repeat(min(1.0, lease_s / 3), self._take_over),
+            self._repeat(0.25, self._heartbeats),
+            self._repeat(0.25, self._reconcile),
+        )
+
+    async def _repeat(self, interval_s: float, duty: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            try:
+                async with self._session.lock:
+                    await duty()
+            except (ConnectionLost, DatabaseUnavailable, DatabaseRefused) as error:
+                logger.warning("%s: %s", duty.__name__, error)
+            await asyncio.sleep(interval_s * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
+
+    async def beat(self) -> None:
+        """Renew the lease; if the database has declared this worker dead, say so."""
+        info = {"pid": os.getpid(), "host": socket.gethostname(), "runs": len(self._runs), "attempts": len(self._attempts)}
+        alive, now_us = await engine.beat(
+            self._session, self._owner, self._settings.name, self.state, self._queues, json.dumps(info), self._settings.lease_s
+        )
+        self._clock.learn(now_us)
+        if not alive:
+            self._declared_dead()
+
+    async def _take_over(self) -> None:
+        workers, runs, jobs = await engine.bury_dead_workers(self._session, _BURY_LIMIT)
+        if workers or runs or jobs:
+            logger.warning("took over from %s dead workers: %s runs, %s attempts", workers, runs, jobs)
+            self.takeovers += runs + jobs
+            self._wake()
+        if await engine.expire_deadlines(self._session, self._settings.deadline_grace_s, _EXPIRE_LIMIT):
+            self._wake()
+
+    async def _heartbeats(self) -> None:
+        """Store heartbeats soon; ask about every attempt at the pace of the lease, in case a hint was lost."""
+        self._attempts.expire_silent()
+        beats = self._attempts.heartbeats(dirty_only=not self._full_round_due())
+        if not beats:
+            return
+        answers = await engine.heartbeat_jobs(self._session, self._owner, [beat for _, beat in beats])
+        for position, (attempt, _) in enumerate(beats):
+            cancel_requested = answers.get(position)
+            if cancel_requested:
+                self._attempts.cancel(attempt.run_id, attempt.seq)
+            elif cancel_requested is None:
+                self._attempts.drop(attempt)
+
+    def ask_cancels(self) -> None:
+        """A hint says that some attempt here was told to stop: ask about all of them at the next round."""
+        self._next_full_round = 0.0
+
+    def _full_round_due(self) -> bool:
+        now = asyncio.get_running_loop().time()
+        if now < self._next_full_round:
+            return False
+        self._next_full_round = now + min(5.0, self._settings.lease_s / 3)
+        return True
+
+    async def _reconcile(self) -> None:
+        """After a broken connection: give back what the database says is ours and we do not know of, seen twice in a row."""
+        if not self._suspect.is_set() and not self._doubtful:
+            return
+        self._suspect.clear()
+        unknown = {held for held in await engine.owned(self._session, self._owner) if not self._knows(held)}
+        keys = {(h.kind, h.run_id, h.number, h.seq) for h in unknown}
+        for held in unknown:
+            if (held.kind, held.run_id, held.number, held.seq) in self._doubtful:
+                self._give_back(held)
+        self._doubtful = keys - self._doubtful
+
+    def _knows(self, held: engine.Held) -> bool:
+        if held.kind == "run":
+            return self._runs.held().get(held.run_id) == held.number
+        return self._attempts.held().get((held.run_id, held.seq)) == held.number
+
+    def _give_back(self, held: engine.Held) -> None:
+        logger.warning("giving back what a broken connection left: %s", held)
+        if held.kind == "run":
+            self._committer.write(Release(held.shard, held.run_id, held.number, 0.0, None))
+        else:
+            self._committer.write(
+                PutBack(held.shard, held.run_id, held.seq, held.number, 0.0, {"kind": "connection_lost"})
+            )

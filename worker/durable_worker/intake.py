@@ -1,0 +1,179 @@
+"""The intake loop: ask the database what there is to do, as often as it pays.
+
+NOTIFY is only a hint (C4): this loop is correct without it. After work or a hint it asks again at short gaps for a while, which also covers the hints that senders
+swallow within their own coalescing window; then it backs off to the slow poll. A due time known beforehand (a timer, a retry) shortens
+the wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Mapping
+
+from durable.definitions import Workflow
+from durable.errors import DatabaseUnavailable
+from durable.store import engine
+from durable.store.batch import PutBack
+from durable.store.session import ConnectionLost, DatabaseRefused, Session
+from durable_worker.attempts import Attempts
+from durable_worker.clock import DatabaseClock
+from durable_worker.committer import Committer
+from durable_worker.runs import Runs
+from durable_worker.settings import WorkerSettings
+
+logger = logging.getLogger("durable.worker")
+
+_INBOX_LIMIT = 2_000
+_STAGE_LIMIT = 1_000
+
+
+class Intake:
+    """Claims runs and jobs, reads the inbox, and stages what is due, over one session."""
+
+    def __init__(
+        self,
+        session: Session,
+        settings: WorkerSettings,
+        owner: str,
+        workflows: Mapping[tuple[str, int], Workflow],
+        runs: Runs,
+        attempts: Attempts,
+        committer: Committer,
+        clock: DatabaseClock,
+    ) -> None:
+        self._session = session
+        self._settings = settings
+        self._owner = owner
+        self._workflows = workflows
+        self._runs = runs
+        self._attempts = attempts
+        self._committer = committer
+        self._clock = clock
+        self._queues = list(settings.queues)
+        self._wake = asyncio.Event()
+        self._next_due_us: int | None = None
+        self._busy_until = 0.0
+        self._stage_at = 0.0
+        self._gap_s = settings.poll_s
+        self.stopping = False
+        self.passes = 0
+
+    def wake(self) -> None:
+        """A hint came, or a slot is free: ask now."""
+        self._wake.set()
+
+    def due(self, at_us: int) -> None:
+        """Something will be due then: do not sleep longer."""
+        if self._next_due_us is None or at_us < self._next_due_us:
+            self._next_due_us = at_us
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Poll until stopped."""
+        failures = 0
+        while not self.stopping:
+            try:
+                found = await self.poll_once()
+                failures = 0
+            except (ConnectionLost, DatabaseUnavailable, DatabaseRefused) as error:
+                failures += 1
+                logger.warning("intake: %s", error)
+                await asyncio.sleep(min(5.0, 0.05 * 2**failures) * random.uniform(0.5, 1.5))  # noqa: S311
+                continue
+            if not found:
+                await self._rest()
+            else:
+                self._stay_busy()
+                await asyncio.sleep(0)
+
+    def _stay_busy(self) -> None:
+        self._gap_s = self._settings.poll_min_s
+        self._busy_until = asyncio.get_running_loop().time() + self._settings.busy_poll_s
+
+    async def _rest(self) -> None:
+        """Sleep until a hint, a due time or the next poll; the gap grows once the busy window is over."""
+        try:
+            await asyncio.wait_for(self._wake.wait(), self._rest_s())
+        except TimeoutError:
+            if asyncio.get_running_loop().time() > self._busy_until:
+                self._gap_s = min(self._settings.poll_s, self._gap_s * 2)
+        else:
+            self._stay_busy()
+        self._wake.clear()
+
+    def _rest_s(self) -> float:
+        rest_s = self._gap_s
+        if self._next_due_us is not None:
+            rest_s = min(rest_s, (self._next_due_us - self._clock.now_us()) / 1e6)
+        return max(rest_s, 0.0005)
+
+    async def poll_once(self) -> int:
+        """One pass over everything. Returns how much was found."""
+        self.passes += 1
+        found = await self._stage()
+        if self._settings.run_workflows:
+            found += await self._take_runs()
+        if self._settings.run_activities:
+            found += await self._take_jobs()
+        return found
+
+    async def _stage(self) -> int:
+        """Stage what is due: when something is, and at every slow poll in case somebody else's work is."""
+        loop_time = asyncio.get_running_loop().time()
+        due = self._next_due_us is not None and self._next_due_us <= self._clock.now_us()
+        if not due and loop_time < self._stage_at:
+            return 0
+        self._stage_at = loop_time + self._settings.poll_s
+        self._next_due_us = None
+        moved, next_due_us = await engine.stage_due(self._session, _STAGE_LIMIT)
+        if next_due_us is not None:
+            self.due(next_due_us)
+            self._wake.clear()
+        return moved
+
+    async def _take_runs(self) -> int:
+        claimed = await engine.claim_runs(
+            self._session, self._owner, self._queues, self._settings.claim_limit
+        )
+        if claimed:
+            await self._adopt(claimed)
+        new = 0
+        if claimed or len(self._runs):
+            rows = await engine.read_inbox(
+                self._session, self._owner, self._queues, _INBOX_LIMIT
+            )
+            new = self._runs.deliver(rows)
+        for run in claimed:
+            live = self._runs.get(run.run_id)
+            if live is not None and (live.fresh or live.pending):
+                self._runs.wake(live)
+        return len(claimed) + new
+
+    async def _adopt(self, claimed: list[engine.ClaimedRun]) -> None:
+        known = []
+        for run in claimed:
+            if (run.workflow, run.version) in self._workflows:
+                known.append(run)
+            else:
+                self._runs.put_back_unknown(run, self._settings.name)
+        if not known:
+            return
+        histories = await engine.load_history(self._session, known)
+        for run in known:
+            self._runs.adopt(run, self._workflows[run.workflow, run.version], histories[run.run_id])
+
+    async def _take_jobs(self) -> int:
+        free = self._attempts.free()
+        if not free:
+            return 0
+        jobs = await engine.claim_jobs(self._session, self._owner, free)
+        for job in jobs:
+            if self._attempts.starting:
+                self._attempts.start_claimed(job)
+            else:
+                self._committer.write(
+                    PutBack(job.shard, job.run_id, job.seq, job.attempt, 0.0, {"kind": "worker_stopped"})
+                )
+        return len(jobs)

@@ -1,0 +1,179 @@
+"""The command `durable-worker MODULE... [--queue name=N] [--processes N]`.
+
+One process runs one Worker. With `--processes N` this process only supervises N of them: it passes signals on and starts anew, with back-off, a
+child that died. SIGTERM or SIGINT stops gracefully; a second one hurries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from typing import Annotated
+
+import typer
+
+from durable.errors import DurableError
+from durable_worker.settings import DEFAULT_SLOTS
+from durable_worker.worker import Worker
+
+logger = logging.getLogger("durable.worker")
+
+EXIT_STOPPED_BY_FAILURE = 1
+EXIT_BAD_USAGE = 2
+EXIT_NO_DATABASE = 4
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command(help="Run the workflows and activities that MODULES define, until SIGTERM.")
+def durable_worker(  # noqa: PLR0913 - one parameter an option
+    modules: Annotated[list[str], typer.Argument(help="modules to import, e.g. shop.flows")],
+    queue: Annotated[
+        list[str], typer.Option("--queue", "-q", help="queue=slots, repeatable; default=100 if none is given")
+    ] = [],  # noqa: B006 - typer copies it
+    processes: Annotated[int, typer.Option(min=1, help="worker processes to supervise")] = 1,
+    url: Annotated[str | None, typer.Option(envvar="DURABLE_DATABASE_URL", help="database to use")] = None,
+    name: Annotated[str | None, typer.Option(help="shown to people; default host:pid")] = None,
+    lease: Annotated[float, typer.Option(help="seconds of silence after which others take over")] = 15.0,
+    poll: Annotated[float, typer.Option(help="seconds between polls when idle")] = 0.2,
+    cache: Annotated[int, typer.Option(help="live runs kept in memory")] = 10_000,
+    grace: Annotated[float, typer.Option(help="seconds that running attempts get at SIGTERM")] = 30.0,
+    notify: Annotated[bool, typer.Option(help="use LISTEN/NOTIFY hints; not through a transaction pooler")] = True,
+    workflows: Annotated[bool, typer.Option(help="run workflows")] = True,
+    activities: Annotated[bool, typer.Option(help="run activities")] = True,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning, error")] = "info",
+) -> None:
+    """Start one worker, or supervise several."""
+    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    if processes > 1:
+        raise SystemExit(supervise(processes, _without_processes(sys.argv[1:])))
+    sys.path.insert(0, os.getcwd())
+    try:
+        worker = Worker(
+            url,
+            modules=modules,
+            queues=_queues(queue),
+            name=name or f"{os.uname().nodename}:{os.getpid()}",
+            lease_s=lease,
+            poll_s=poll,
+            max_cached_runs=cache,
+            shutdown_grace_s=grace,
+            notify=notify,
+            run_workflows=workflows,
+            run_activities=activities,
+        )
+        asyncio.run(serve(worker))
+    except DurableError as error:
+        typer.echo(f"durable-worker: {error}", err=True)
+        raise SystemExit(EXIT_NO_DATABASE) from error
+    except ModuleNotFoundError as error:
+        typer.echo(f"durable-worker: cannot import {error.name!r}; run it where the module can be found", err=True)
+        raise SystemExit(EXIT_BAD_USAGE) from error
+
+
+async def serve(worker: Worker) -> None:
+    """Run a worker until a signal or its own failure, then stop it in order."""
+    stop = asyncio.Event()
+    asked = 0
+
+    def on_signal() -> None:
+        nonlocal asked
+        asked += 1
+        stop.set()
+        if asked > 1:
+            logger.warning("stopping in a hurry")
+            worker.hurry()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    await worker.start()
+    logger.info("worker %s is ready", worker.worker_id)
+    failed = asyncio.ensure_future(worker.wait())
+    stopping = asyncio.ensure_future(stop.wait())
+    await asyncio.wait([failed, stopping], return_when=asyncio.FIRST_COMPLETED)
+    logger.info("worker %s is stopping", worker.worker_id)
+    await worker.stop()
+    stopping.cancel()
+    if failed.done():
+        await failed
+    failed.cancel()
+
+
+def _queues(options: list[str]) -> dict[str, int]:
+    """Read `name=N` options. Raises SystemExit(2) with the rule."""
+    queues: dict[str, int] = {}
+    for option in options:
+        name, _, slots = option.partition("=")
+        if not name or (slots and not slots.isdigit()):
+            typer.echo(f"durable-worker: --queue {option!r}: write name=slots, e.g. --queue payments=20", err=True)
+            raise SystemExit(EXIT_BAD_USAGE)
+        queues[name] = int(slots) if slots else DEFAULT_SLOTS
+    return queues or {"default": DEFAULT_SLOTS}
+
+
+# -- several processes ----------------------------------------------------------------------------
+
+
+def supervise(count: int, arguments: list[str]) -> int:
+    """Keep `count` worker processes running until a signal. Returns the exit code."""
+    stopping = 0
+    children: dict[int, subprocess.Popen[bytes]] = {}
+
+    def on_signal(number: int, _frame: object) -> None:
+        nonlocal stopping
+        stopping += 1
+        for child in children.values():
+            with contextlib.suppress(ProcessLookupError):
+                child.send_signal(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, on_signal)
+    failures = 0
+    while not stopping:
+        for place in range(count):
+            if place not in children:
+                children[place] = subprocess.Popen([sys.executable, "-m", "durable_worker", *arguments])
+        if (code := _reap(children)) == EXIT_BAD_USAGE:
+            on_signal(signal.SIGTERM, None)
+        elif code is not None:
+            failures += 1
+            time.sleep(min(10.0, 0.2 * 2**failures) * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
+        time.sleep(0.05)
+    return max((child.wait() for child in children.values()), default=0)
+
+
+def _reap(children: dict[int, subprocess.Popen[bytes]]) -> int | None:
+    """Forget one child that has ended and return its exit code."""
+    for place, child in list(children.items()):
+        code = child.poll()
+        if code is not None:
+            logger.error("worker process %s ended with %s; starting another", child.pid, code)
+            del children[place]
+            return code
+    return None
+
+
+def _without_processes(arguments: list[str]) -> list[str]:
+    kept: list[str] = []
+    skip = False
+    for argument in arguments:
+        if skip:
+            skip = False
+        elif argument == "--processes":
+            skip = True
+        elif not argument.startswith("--processes="):
+            kept.append(argument)
+    return kept
+
+
+def main() -> None:
+    """Entry point of `durable-worker`."""
+    app()

@@ -1,0 +1,396 @@
+"""The runs that this worker owns, kept live between turns (sticky), and how a turn is taken.
+
+A run is *parked* when nothing waits for it, *ready* when something arrived, and *committing* while its last turn is on its way to the database. A turn
+is taken only when no commit of the run is in flight: what arrives meanwhile waits in `pending` and becomes one turn (C1: all of it is
+applied, then the loop runs once).
+
+Turns are taken from a plain callback of the worker's loop, never inside one of its tasks: the deterministic loop is then the only one with a current
+task (see durable/core/loop.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import random
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from itertools import islice
+from typing import NamedTuple, Protocol
+from uuid import UUID
+
+from durable.core.events import Event, Message
+from durable.core.execution import Decision, Execution
+from durable.definitions import Workflow
+from durable.failure import encode_failure
+from durable.store.batch import Outcome, Release, RunCommit
+from durable.store.engine import ClaimedRun, InboxRow
+from durable_worker.clock import DatabaseClock
+from durable_worker.committer import Committer, Ticket
+from durable_worker.effects import add_effects
+
+logger = logging.getLogger("durable.worker")
+
+_REVIEW_DELAY_S = 5.0  # doubled by the database with each time, up to 16-fold
+_UNKNOWN_DELAY_S = 3.0
+
+
+class Inbound(NamedTuple):
+    """A message on its way into a run, and what its commit must remove: an inbox row, or the job of an attempt made here."""
+
+    message: Message
+    message_id: str | None = None
+    done: Outcome | None = None
+
+
+class LiveRun:
+    """A run of ours with its coroutine."""
+
+    __slots__ = (
+        "committing",
+        "epoch",
+        "execution",
+        "fresh",
+        "known",
+        "last_seq",
+        "name",
+        "pending",
+        "priority",
+        "queue",
+        "ready",
+        "run_id",
+        "shard",
+        "workflow_id",
+    )
+
+    def __init__(self, claimed: ClaimedRun, execution: Execution) -> None:
+        self.shard = claimed.shard
+        self.run_id = claimed.run_id
+        self.workflow_id = claimed.workflow_id
+        self.name = claimed.workflow
+        self.queue = claimed.queue
+        self.priority = claimed.priority
+        self.epoch = claimed.epoch
+        self.last_seq = claimed.last_seq
+        self.execution = execution
+        self.pending: list[Inbound] = []
+        self.known: set[str] = set()  # message ids taken and not yet committed
+        self.committing = False
+        self.ready = False
+        self.fresh = claimed.turn == 0
+
+
+class AttemptHandOver(Protocol):
+    """Where eager activities go after their commit, and the slots they were promised."""
+
+    def take_slot(self, name: str, queue: str) -> bool:
+        """Reserve a slot for an attempt that this worker will run itself."""
+
+    def return_slot(self, queue: str) -> None:
+        """Give back a slot whose attempt never came."""
+
+    def start_eager(self, run: LiveRun, event: Event) -> None:
+        """Run the attempt that the event scheduled; its job row is ours already."""
+
+    def cancel(self, run_id: str, seq: int) -> None:
+        """Tell an attempt that runs here to stop (C9)."""
+
+    def cancel_run(self, run_id: str) -> None:
+        """Tell every attempt of a closed run to stop."""
+
+
+class Runs:
+    """The sticky cache: owned runs by id, least recently used first, and the queue of ready ones."""
+
+    MAX_TURNS_IN_A_ROW = 200
+
+    def __init__(
+        self,
+        committer: Committer,
+        clock: DatabaseClock,
+        *,
+        max_cached: int,
+        watch: Callable[[LiveRun | None], None],
+        due: Callable[[int], None],
+        hint: Callable[[str], None],
+    ) -> None:
+        self._committer = committer
+        self._clock = clock
+        self._max_cached = max_cached
+        self._watch = watch
+        self._due = due
+        self._hint = hint
+        self._runs: OrderedDict[str, LiveRun] = OrderedDict()
+        self._ready: deque[LiveRun] = deque()
+        self._turning = False
+        self.attempts: AttemptHandOver
+        self.eager = True
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def get(self, run_id: str) -> LiveRun | None:
+        """Return the live run, if it is owned and cached here."""
+        return self._runs.get(run_id)
+
+    # -- arrivals ---------------------------------------------------------------------------------
+
+    def adopt(
+        self, claimed: ClaimedRun, workflow: Workflow, history: Sequence[Event]
+    ) -> LiveRun | None:
+        """Bring a claimed run to life by replay. A run that cannot be replayed is parked for review (C8)."""
+        execution = Execution(workflow, UUID(claimed.run_id), claimed.workflow_id)
+        run = LiveRun(claimed, execution)
+        self._watch(run)
+        try:
+            execution.replay(history)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the run is parked and shows it
+            self._park(run, error)
+            return None
+        finally:
+            self._watch(None)
+        self._runs[run.run_id] = run
+        return run
+
+    def deliver(self, rows: Sequence[InboxRow]) -> int:
+        """Hand inbox messages to their runs. Returns how many were new."""
+        new = 0
+        for row in rows:
+            run = self._runs.get(row.run_id)
+            if run is not None and row.message_id not in run.known:
+                run.known.add(row.message_id)
+                run.pending.append(Inbound(row.message, row.message_id))
+                self.wake(run)
+                new += 1
+        return new
+
+    def deliver_outcome(self, outcome: Outcome) -> bool:
+        """Merge an attempt's outcome into its run's next turn, if the run lives here."""
+        run = self._runs.get(outcome.run_id)
+        if run is None:
+            return False
+        message = Message(outcome.type, self._clock.now_us(), outcome.body, outcome.payload)
+        run.pending.append(Inbound(message, done=outcome))
+        self.wake(run)
+        return True
+
+    def wake(self, run: LiveRun) -> None:
+        """Put a run in the queue for a turn."""
+        if run.ready or run.committing:
+            return
+        run.ready = True
+        self._ready.append(run)
+        if not self._turning:
+            self._turning = True
+            asyncio.get_running_loop().call_soon(self._take_turns)
+
+    # -- turns ------------------------------------------------------------------------------------
+
+    def _take_turns(self) -> None:
+        for _ in range(min(len(self._ready), self.MAX_TURNS_IN_A_ROW)):
+            run = self._ready.popleft()
+            run.ready = False
+            if self._runs.get(run.run_id) is run:
+                self._take_turn(run)
+        self._turning = bool(self._ready)
+        if self._turning:
+            asyncio.get_running_loop().call_soon(self._take_turns)
+
+    def _take_turn(self, run: LiveRun) -> None:
+        inbound, run.pending = run.pending, []
+        if not inbound and not run.fresh:
+            return
+        run.fresh = False
+        self._watch(run)
+        try:
+            decision = run.execution.activate([i.message for i in inbound], self._clock.now_us())
+        except Exception as error:  # noqa: BLE001 - parked and shown, never swallowed (C8)
+            self._drop(run, inbound)
+            self._park(run, error)
+            return
+        finally:
+            self._watch(None)
+        for warning in decision.warnings:
+            logger.warning("%s %s: %s", run.name, run.workflow_id, warning)
+        self._submit(run, inbound, decision)
+
+    def _submit(self, run: LiveRun, inbound: list[Inbound], decision: Decision) -> None:
+        execution = run.execution
+        commit = RunCommit(
+            run.shard,
+            run.run_id,
+            run.epoch,
+            run.last_seq,
+            execution.last_seq,
+            execution.turn,
+            "running",
+            json.dumps(decision.waiting_on, separators=(",", ":")) if decision.waiting_on else None,
+            decision.events,
+        )
+        for item in inbound:
+            if item.message_id is not None:
+                commit.consumed.append(item.message_id)
+            elif item.done is not None:
+                commit.done.append((item.done.seq, item.done.attempt))
+        take_slot = self.attempts.take_slot if self.eager and not decision.closed else _no_slot
+        for event in decision.events:
+            add_effects(commit, event, run.queue, take_slot)
+        run.committing = True
+        self._committer.submit(TurnTicket(self, run, commit, inbound))
+
+    # -- answers from the committer ---------------------------------------------------------------
+
+    def committed(self, ticket: TurnTicket) -> None:
+        """The turn is durable: its effects begin (C3)."""
+        run, commit = ticket.run, ticket.commit
+        run.committing = False
+        run.last_seq = commit.last_seq
+        run.known.difference_update(commit.consumed)
+        if commit.status != "running":
+            self._close(run, commit.status)
+            return
+        if commit.jobs:
+            self._begin_effects(run, commit)
+        for seq in commit.activities_cancelled:
+            self.attempts.cancel(run.run_id, seq)
+        self._runs.move_to_end(run.run_id)
+        if run.pending:
+            self.wake(run)
+        self._trim()
+
+    def _begin_effects(self, run: LiveRun, commit: RunCommit) -> None:
+        eager = {job.seq for job in commit.jobs if job.eager}
+        for event in commit.events:
+            if event.seq in eager:
+                self.attempts.start_eager(run, event)
+        for job in commit.jobs:
+            if job.at_us is not None:
+                self._due(job.at_us)
+            elif not job.eager:
+                self._hint(f"queue:{job.queue}")
+
+    def _close(self, run: LiveRun, status: str) -> None:
+        self._runs.pop(run.run_id, None)
+        self._hand_outcomes(run.pending)
+        run.execution.evict()
+        self.attempts.cancel_run(run.run_id)
+        logger.info("%s %s: %s", run.name, run.workflow_id, status)
+
+    def lost(self, ticket: TurnTicket) -> None:
+        """The run has another owner, or nobody knows. Drop it; if it is still ours the release frees it for a replay."""
+        self._drop(ticket.run, ticket.inbound, ticket.commit)
+        self._give_back(ticket.run, 0.0, None)
+
+    def refused(self, ticket: TurnTicket, error: Exception) -> None:
+        """The database refuses this turn whoever commits it: a person must look (C8)."""
+        self._drop(ticket.run, ticket.inbound, ticket.commit)
+        self._park(ticket.run, error)
+
+    def _drop(
+        self, run: LiveRun, inbound: Sequence[Inbound], commit: RunCommit | None = None
+    ) -> None:
+        """Forget a run; outcomes of attempts made here go the ordinary way instead."""
+        if commit is not None:
+            for job in commit.jobs:
+                if job.eager:
+                    self.attempts.return_slot(job.queue)
+        if self._runs.get(run.run_id) is run:
+            del self._runs[run.run_id]
+        self._hand_outcomes([*inbound, *run.pending])
+        run.pending.clear()
+        run.execution.evict()
+
+    def _hand_outcomes(self, inbound: Sequence[Inbound]) -> None:
+        for item in inbound:
+            if item.done is not None:
+                self._committer.write(item.done)
+
+    # -- giving back ------------------------------------------------------------------------------
+
+    def _give_back(
+        self, run: LiveRun | ClaimedRun, delay_s: float | None, review: dict[str, object] | None
+    ) -> None:
+        self._committer.write(Release(run.shard, run.run_id, run.epoch, delay_s, review))
+
+    def _park(self, run: LiveRun, error: Exception) -> None:
+        """Needs Review (C8): visible, tried again with back-off, nothing lost."""
+        logger.error("%s %s needs review: %s", run.name, run.workflow_id, error)
+        kind = "nondeterminism" if type(error).__name__ == "NondeterminismError" else "error"
+        review = {"kind": kind, "failure": encode_failure(error)}
+        self._give_back(run, _jittered(_REVIEW_DELAY_S), review)
+
+    def put_back_unknown(self, claimed: ClaimedRun, worker: str) -> None:
+        """A workflow that this worker's code does not have: others may, during a rolling deploy."""
+        logger.warning("no workflow named %s (version %s) here", claimed.workflow, claimed.version)
+        review = {
+            "kind": "unknown_workflow",
+            "message": f"worker {worker} has no workflow {claimed.workflow!r} version {claimed.version}",
+        }
+        self._give_back(claimed, _jittered(_UNKNOWN_DELAY_S), review)
+
+    def _trim(self) -> None:
+        """Evict the least recently used parked runs beyond the bound (C12)."""
+        surplus = len(self._runs) - self._max_cached
+        if surplus <= 0:
+            return
+        for run in list(islice(filter(_is_parked, self._runs.values()), surplus)):
+            self._evict(run)
+
+    def _evict(self, run: LiveRun) -> None:
+        del self._runs[run.run_id]
+        run.execution.evict()
+        self._give_back(run, None, None)
+
+    def evict_parked(self) -> int:
+        """Give back every parked run; returns how many are still busy."""
+        for run in [r for r in self._runs.values() if _is_parked(r)]:
+            self._evict(run)
+        return len(self._runs)
+
+    def forget_all(self) -> None:
+        """Drop everything without a word to the database: it has declared this worker dead."""
+        for run in list(self._runs.values()):
+            self._drop(run, ())
+
+    def held(self) -> dict[str, int]:
+        """Return the epochs of the runs held, by run id."""
+        return {run.run_id: run.epoch for run in self._runs.values()}
+
+
+class TurnTicket(Ticket):
+    """One turn on its way through the committer."""
+
+    __slots__ = ("commit", "inbound", "run", "runs")
+
+    def __init__(
+        self, runs: Runs, run: LiveRun, commit: RunCommit, inbound: list[Inbound]
+    ) -> None:
+        self.runs = runs
+        self.run = run
+        self.commit = commit
+        self.inbound = inbound
+
+    def committed(self) -> None:
+        """See Ticket."""
+        self.runs.committed(self)
+
+    def lost(self) -> None:
+        """See Ticket."""
+        self.runs.lost(self)
+
+    def refused(self, error: Exception) -> None:
+        """See Ticket."""
+        self.runs.refused(self, error)
+
+
+def _is_parked(run: LiveRun) -> bool:
+    return not (run.committing or run.ready or run.pending or run.fresh)
+
+
+def _no_slot(_name: str, _queue: str) -> bool:
+    return False
+
+
+def _jittered(delay_s: float) -> float:
+    return delay_s * random.uniform(0.5, 1.5)  # noqa: S311 - jitter, not secrets

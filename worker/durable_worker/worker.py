@@ -1,0 +1,291 @@
+"""The worker: composes the loops, starts and stops them.
+
+    committer     groups what is ready into transactions            committer.py (the hard one)
+    runs          live workflows, turn by turn                       runs.py
+    attempts      activities running here                            attempts.py
+    intake        claims and reads what there is to do               intake.py
+    housekeeping  lease, takeover, deadlines                         housekeeping.py
+    hints         NOTIFY, received and sent                          wakeup.py
+    watchdog      who blocks the loop                                watchdog.py
+
+All of it runs on one asyncio loop in one thread (plus a pool for synchronous activities); more cores take more processes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import logging
+import os
+from collections.abc import Coroutine, Iterable, Mapping
+from importlib import import_module
+from types import ModuleType, TracebackType
+from typing import Any, Self
+
+from durable import definitions
+from durable.definitions import Activity, Workflow
+from durable.errors import DatabaseUnavailable, InvalidOption
+from durable.ids import uuid7
+from durable.store import engine
+from durable.store.engine import Registration
+from durable.store.session import ConnectionLost, Session
+from durable_worker.attempts import Attempts
+from durable_worker.clock import DatabaseClock
+from durable_worker.committer import Committer
+from durable_worker.housekeeping import Housekeeping
+from durable_worker.intake import Intake
+from durable_worker.runs import Runs
+from durable_worker.settings import WorkerSettings
+from durable_worker.wakeup import Hints, listen
+from durable_worker.watchdog import Watchdog
+
+logger = logging.getLogger("durable.worker")
+
+
+class Worker:
+    """Runs workflows and activities until stopped.
+
+    `async with Worker(url, modules=[shop]):` runs in the background until the block ends. `url` defaults to DURABLE_DATABASE_URL.
+    Give `workflows` and `activities` (exactly those), or `modules` (everything decorated in them; names or module objects), or
+    neither (everything registered so far). Other keywords are fields of WorkerSettings.
+
+    Raises InvalidOption for unusable settings, DatabaseUnavailable when the database cannot be reached, SchemaOutOfDate when it is not
+    migrated.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        workflows: Iterable[Workflow[..., Any]] | None = None,
+        activities: Iterable[Activity[..., Any]] | None = None,
+        modules: Iterable[str | ModuleType] | None = None,
+        settings: WorkerSettings | None = None,
+        **overrides: Any,
+    ) -> None:
+        self.settings = _settings(settings, overrides)
+        self.worker_id = str(uuid7())
+        self._url = _database_url(url)
+        found = _definitions(workflows, activities, modules)
+        self._workflows = {(w.name, w.version): w for w in found[0]}
+        self._activities = {a.name: a for a in found[1]}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._failure: BaseException | None = None
+        self._stopped = asyncio.Event()
+
+    # -- start ------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Connect, register, and begin to work in the background."""
+        self._compose()
+        await self._register()
+        await self.housekeeping.beat()
+        self._watchdog.start()
+        loops: dict[str, Coroutine[Any, Any, None]] = {
+            "committer": self.committer.run(),
+            "intake": self.intake.run(),
+            "housekeeping": self.housekeeping.run(),
+            "hints": self._hints.run(),
+        }
+        if self.settings.notify:
+            queues = list(self.settings.queues)
+            loops["listener"] = listen(self._listening, self.worker_id, queues, self._woken)
+        for name, loop in loops.items():
+            task = asyncio.get_running_loop().create_task(loop)
+            task.set_name(f"durable-{name}")
+            task.add_done_callback(self._loop_ended)
+            self._tasks.append(task)  # type: ignore[arg-type]
+
+    def _compose(self) -> None:
+        settings, url, owner = self.settings, self._url, self.worker_id
+        self.clock = DatabaseClock()
+        self._committing = Session(url, "durable-commit")
+        self._taking = Session(url, "durable-intake")
+        self._keeping = Session(url, "durable-housekeeping")
+        self._listening = Session(url, "durable-listen")
+        self._watchdog = Watchdog(settings.block_warning_s)
+        self._hints = Hints(self._keeping, owner, enabled=settings.notify)
+        self.committer = Committer(
+            self._committing, owner, self.clock, hint=self._hints.give, broken=self._connection_broke
+        )
+        self.runs = Runs(
+            self.committer, self.clock, max_cached=settings.max_cached_runs, watch=self._watchdog.watch, due=self._due,
+            hint=self._hints.give,
+        )  # fmt: skip
+        self.runs.eager = settings.eager
+        self.attempts = Attempts(
+            self.committer,
+            self.clock,
+            self._activities if settings.run_activities else {},
+            settings.queues,
+            worker_name=settings.name,
+            freed=self._slot_freed,
+            due=self._due,
+        )
+        self.runs.attempts = self.attempts
+        self.attempts.deliver_outcome = self.runs.deliver_outcome
+        self.intake = Intake(
+            self._taking, settings, owner, self._workflows, self.runs, self.attempts, self.committer, self.clock
+        )
+        self.housekeeping = Housekeeping(
+            self._keeping, settings, owner, self.runs, self.attempts, self.committer, self.clock,
+            declared_dead=self._declared_dead, wake=self.intake.wake,
+        )  # fmt: skip
+
+    async def _register(self) -> None:
+        registrations = [
+            Registration("workflow", w.name, w.version, w.queue, json.dumps(w.arguments.schema()))
+            for w in self._workflows.values()
+        ]
+        registrations += [
+            Registration("activity", a.name, 1, a.queue, json.dumps(a.arguments.schema()))
+            for a in self._activities.values()
+        ]
+        registrations += [
+            Registration("signal", s.name, 1, None, json.dumps(s.schema()))
+            for s in definitions.registered_signals()
+        ]
+        if registrations:
+            await engine.register_definitions(self._keeping, registrations)
+
+    # -- what the loops tell each other -----------------------------------------------------------
+
+    def _woken(self, hint: str) -> None:
+        if hint.startswith("worker:"):
+            self.housekeeping.ask_cancels()
+        self.intake.wake()
+
+    def _due(self, at_us: int) -> None:
+        self.intake.due(at_us)
+
+    def _slot_freed(self) -> None:
+        self.intake.wake()
+
+    def _connection_broke(self) -> None:
+        self.housekeeping.suspect()
+
+    def _declared_dead(self) -> None:
+        """The lease lapsed and others may have taken over: forget everything, and find out what is still ours (C2)."""
+        logger.error("this worker's lease had lapsed; it drops what it held and goes on")
+        self.runs.forget_all()
+        self.attempts.forget_all()
+        self.housekeeping.suspect()
+
+    def _loop_ended(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is not None:
+            logger.critical("%s ended: %r", task.get_name(), error, exc_info=error)
+            self._failure = error
+            self._stopped.set()
+
+    # -- stop -------------------------------------------------------------------------------------
+
+    async def wait(self) -> None:
+        """Return when the worker cannot go on: one of its loops met a bug. Raises what ended it."""
+        await self._stopped.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    async def stop(self) -> None:
+        """Stop claiming, let running attempts end within the grace, give everything back, sign off."""
+        if not self._tasks:
+            return
+        self.intake.stopping = True
+        self.attempts.starting = False
+        self.intake.wake()
+        await self._finish_attempts()
+        await self._hand_back()
+        await self._end()
+
+    async def _finish_attempts(self) -> None:
+        deadline = asyncio.get_running_loop().time() + self.settings.shutdown_grace_s
+        while len(self.attempts) and asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(0.01)
+        self.attempts.hurry()
+
+    def hurry(self) -> None:
+        """Do not wait for running attempts any longer (second SIGTERM)."""
+        self.settings = dataclasses.replace(self.settings, shutdown_grace_s=0.0)
+        self.attempts.hurry()
+
+    async def _hand_back(self) -> None:
+        """Let turns in flight commit and release every run; bounded, because the lease covers what is left."""
+        deadline = asyncio.get_running_loop().time() + 5.0
+        while asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(0)
+            busy = self.runs.evict_parked()
+            if not busy:
+                break
+            await asyncio.sleep(0.005)
+        try:
+            await asyncio.wait_for(self.committer.drained(), 5.0)
+        except TimeoutError:
+            logger.warning("stopping with writes that the database did not take; the lease covers them")
+
+    async def _end(self) -> None:
+        tasks, self._tasks = self._tasks, []
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        try:
+            if not len(self.attempts):
+                await engine.leave(self._keeping, self.worker_id)
+        except (ConnectionLost, DatabaseUnavailable) as error:
+            logger.warning("could not sign off: %s", error)
+        for session in (self._committing, self._taking, self._keeping, self._listening):
+            await session.close()
+        self.attempts.close()
+        self._watchdog.stop()
+
+    async def __aenter__(self) -> Self:
+        """Start; see `start`."""
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        """Stop; see `stop`."""
+        await self.stop()
+
+
+def _settings(settings: WorkerSettings | None, overrides: Mapping[str, Any]) -> WorkerSettings:
+    known = {field.name for field in dataclasses.fields(WorkerSettings)}
+    unknown = sorted(set(overrides) - known)
+    if unknown:
+        raise InvalidOption(f"Worker has no option {unknown[0]!r}; there are: {', '.join(sorted(known))}")
+    merged = dataclasses.replace(settings or WorkerSettings(), **overrides)
+    for queue, slots in merged.queues.items():
+        if not queue or slots < 0:
+            raise InvalidOption(f"queue {queue!r}: needs a name and a number of slots of 0 or more")
+    return merged
+
+
+def _database_url(url: str | None) -> str:
+    found = url or os.environ.get("DURABLE_DATABASE_URL")
+    if not found:
+        raise InvalidOption("no database: pass url=, or set DURABLE_DATABASE_URL")
+    return found
+
+
+def _definitions(
+    workflows: Iterable[Workflow[..., Any]] | None,
+    activities: Iterable[Activity[..., Any]] | None,
+    modules: Iterable[str | ModuleType] | None,
+) -> tuple[list[Workflow[..., Any]], list[Activity[..., Any]]]:
+    """Return what the worker shall know: exactly the given ones, those of the modules, or all registered."""
+    if modules is not None:
+        names = [m if isinstance(m, str) else m.__name__ for m in modules]
+        for name in names:
+            import_module(name)
+        found = definitions.in_modules(names)
+        return [*found[0], *(workflows or ())], [*found[1], *(activities or ())]
+    if workflows is None and activities is None:
+        return list(definitions.registered_workflows()), list(definitions.registered_activities())
+    return list(workflows or ()), list(activities or ())
