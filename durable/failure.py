@@ -332,7 +332,6 @@ def _arguments(failure: Mapping[str, Any]) -> tuple[Any, ...]:
 def _without_constructor(cls: type[BaseException], failure: Mapping[str, Any]) -> BaseException:
     args = _arguments(failure)
     exc = cls.__new__(cls, *args)
-    exc.args = args
     with contextlib.suppress(
         TypeError, ValueError
     ):  # a UnicodeError whose bytes were omitted: args are all it has
