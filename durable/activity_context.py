@@ -1,0 +1,107 @@
+"""What an activity may ask about itself: `activity_info()`, `heartbeat()`. The worker provides it around each attempt."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from durable.errors import DurableError
+
+
+class NotInActivity(DurableError):
+    """An activity's call was made where no activity runs. The author's fault: a plain function has no attempt."""
+
+
+class ActivityCancelledError(BaseException):
+    """The run asked this sync activity to stop. Raised by `heartbeat()`; let it pass, after cleaning up.
+
+    A BaseException, as asyncio.CancelledError is, so that `except Exception` does not swallow it.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class ActivityInfo:
+    """Facts about the running attempt.
+
+    `activity_id` names the call within its run; `idempotency_key` is the same for every attempt of that call and for no
+    other: pass it to the service you call, since an attempt may run twice (C5). `attempt` counts from 1, `max_attempts` 0 is
+    no bound. `deadline` is when this attempt times out. `heartbeat_details` are the last ones of the attempt before. A job
+    of its own, enqueued by a client, has no workflow_id and run_id.
+    """
+
+    workflow_id: str | None
+    run_id: UUID | None
+    activity_id: str
+    name: str
+    queue: str
+    attempt: int
+    max_attempts: int
+    idempotency_key: str
+    actor: str | None
+    deadline: datetime | None
+    heartbeat_details: tuple[Any, ...]
+    scheduled_at: datetime
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the run has asked this attempt to stop; a long loop may look, instead of heartbeating."""
+        context = _context.get()
+        return context is not None and context.info is self and context.is_cancelled()
+
+
+class ActivityContext:
+    """The worker's side of one attempt: the facts, where heartbeats go, whether a cancel has come in."""
+
+    __slots__ = ("info", "is_async", "is_cancelled", "send_heartbeat")
+
+    def __init__(
+        self,
+        info: ActivityInfo,
+        send_heartbeat: Callable[[tuple[Any, ...]], None],
+        is_cancelled: Callable[[], bool],
+        is_async: bool,
+    ) -> None:
+        self.info = info
+        self.send_heartbeat = send_heartbeat
+        self.is_cancelled = is_cancelled
+        self.is_async = is_async
+
+
+_context: ContextVar[ActivityContext | None] = ContextVar("durable_activity", default=None)
+
+enter = _context.set
+"""For the worker: make a context the current one; returns the token for `leave`."""
+
+leave = _context.reset
+
+
+def _current(call: str) -> ActivityContext:
+    context = _context.get()
+    if context is None:
+        raise NotInActivity(
+            f"durable.{call} works inside a running activity only. In a test of the plain function, set a context"
+        )
+    return context
+
+
+def activity_info() -> ActivityInfo:
+    """Facts about the running attempt. Raises NotInActivity elsewhere."""
+    return _current("activity_info()").info
+
+
+def heartbeat(*details: Any) -> None:
+    """Say that this attempt is alive, and leave `details` (JSON values) for the next one should it not be.
+
+    Cheap: the worker sends at most some per second. Raises asyncio.CancelledError in an async activity and
+    ActivityCancelledError in a sync one when the run has asked it to stop; NotInActivity outside activities.
+    """
+    context = _current("heartbeat()")
+    context.send_heartbeat(details)
+    if context.is_cancelled():
+        message = "the workflow has cancelled this activity"
+        raise asyncio.CancelledError(message) if context.is_async else ActivityCancelledError(message)

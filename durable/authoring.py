@@ -1,0 +1,149 @@
+"""What workflow code may call: time, randomness, waiting. All of it answers the same on replay (C13)."""
+
+from __future__ import annotations
+
+import asyncio
+import random as _random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+from uuid import UUID
+
+from durable.core import fiber
+from durable.core.durations import duration_us
+from durable.core.execution import Execution
+from durable.core.futures import DurableFuture
+from durable.core.loop import current
+from durable.errors import NotInWorkflow
+
+T = TypeVar("T")
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowInfo:
+    """What a run knows about itself; `durable.info()`.
+
+    `history_length` is the number of events at the beginning of this turn. `is_replaying` is for logging only: code that
+    decides by it is not deterministic.
+    """
+
+    workflow_id: str
+    run_id: UUID
+    workflow: str
+    version: int
+    queue: str
+    priority: int
+    actor: str | None
+    headers: dict[str, Any]
+    started_at: datetime
+    history_length: int
+    is_replaying: bool
+
+
+def _run(call: str) -> Execution:
+    run = current()
+    if run is None:
+        raise NotInWorkflow(f"durable.{call} works inside a workflow only, and no workflow is calling")
+    return run
+
+
+def _instant(at_us: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=at_us)
+
+
+def in_workflow() -> bool:
+    """Whether workflow code is calling."""
+    return current() is not None
+
+
+def info() -> WorkflowInfo:
+    """Facts about the calling run. Raises NotInWorkflow outside a workflow, like everything here."""
+    run = _run("info()")
+    start = run.start
+    return WorkflowInfo(
+        workflow_id=run.workflow_id,
+        run_id=run.run_id,
+        workflow=run.definition.name,
+        version=start.get("version", 1),
+        queue=run.defaults.queue,
+        priority=run.defaults.priority,
+        actor=start.get("actor"),
+        headers=start.get("headers") or {},
+        started_at=_instant(run.started_us),
+        history_length=run.last_seq,
+        is_replaying=run.replaying,
+    )
+
+
+def actor() -> str | None:
+    """Who started the run, as the client said."""
+    actor: str | None = _run("actor()").start.get("actor")
+    return actor
+
+
+def now() -> datetime:
+    """The time of this turn, in UTC. It stands still until the workflow waits."""
+    return _instant(_run("now()").now_us)
+
+
+def time() -> float:
+    """The time of this turn, in seconds since the epoch."""
+    return _run("time()").now_us / 1_000_000
+
+
+def random() -> _random.Random:
+    """The run's random generator, seeded by its id: always the same one within a run."""
+    state = _run("random()").author_state
+    if "random" not in state:
+        state["random"] = _random.Random(_run("random()").run_id.int)
+    generator: _random.Random = state["random"]
+    return generator
+
+
+def uuid4() -> UUID:
+    """A UUID from the run's random generator."""
+    _run("uuid4()")
+    return UUID(int=random().getrandbits(128), version=4)
+
+
+def sleep(duration: timedelta | float) -> DurableFuture[None]:
+    """Wait durably: `await durable.sleep(timedelta(days=3))`, or seconds. Survives restarts; holds no worker meanwhile.
+
+    In a plain `def` workflow the call itself waits. Zero or less only lets other tasks run. Raises InvalidOption if
+    the duration is not finite or longer than a century.
+    """
+    return _waited(_run("sleep()").sleep(duration_us("duration", duration)))
+
+
+def wait_until(predicate: Callable[[], Any], timeout: timedelta | float | None = None) -> DurableFuture[None]:
+    """Wait until `predicate()` is true; it is asked whenever something has happened in the run, and must only read.
+
+    In a plain `def` workflow the call itself waits. Raises TimeoutError when it is still false after `timeout` (a
+    timedelta, or seconds), and whatever the predicate raises.
+    """
+    timeout_us = None if timeout is None else duration_us("timeout", timeout)
+    return _waited(_run("wait_until()").wait_until(predicate, timeout_us))
+
+
+def _waited(future: DurableFuture[None]) -> DurableFuture[None]:
+    """In the blocking style a call that gives no value waits by itself: nobody would think of `.result()`."""
+    if fiber.on_fiber():
+        future.result()
+    return future
+
+
+def wait(awaitable: Awaitable[T]) -> T:
+    """In a plain `def` workflow: wait for any awaitable, `durable.wait(asyncio.gather(a, b))`.
+
+    Raises NotInWorkflow elsewhere, where `await` or `yield` does the same.
+    """
+    _run("wait()")
+    result: T = fiber.block(awaitable)
+    return result
+
+
+shield = asyncio.shield
+gather = asyncio.gather

@@ -1,0 +1,81 @@
+"""What workflow code asks for, before it has a number; and the source line that asked.
+
+A command becomes the outbound event of the same type when its turn ends. A command that is cancelled before that is
+*struck*: it leaves no trace.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from types import CodeType
+from typing import Any, Protocol
+
+
+class Operation(Protocol):
+    """Something durable that was started and waits for the event that closes it."""
+
+    seq: int
+    """The number of the opening event; 0 until its turn ends."""
+
+    def waiting(self) -> dict[str, Any]:
+        """How `explain` shows it."""
+
+
+class Command:
+    """A prospective outbound event. `line` is where the author's code gave it: `file.py:31`, or empty."""
+
+    __slots__ = ("body", "line", "operation", "payload", "struck", "type")
+
+    def __init__(
+        self,
+        type: str,  # noqa: A002 the event's word
+        body: dict[str, Any],
+        payload: str | None = None,
+        operation: Operation | None = None,
+        line: str = "",
+    ) -> None:
+        self.type = type
+        self.body = body
+        self.payload = payload
+        self.operation = operation
+        self.line = line
+        self.struck = False
+
+
+_HERE = os.path.dirname(__file__)
+_INTERNAL_FOLDERS = frozenset({_HERE, os.path.dirname(_HERE), os.path.dirname(asyncio.__file__)})
+_INTERNAL_FILES = frozenset({contextlib.__file__})
+
+_short_names: dict[str, str] = {}
+"""File name -> how we print it; empty for files that are not the author's."""
+
+drain_code: set[CodeType] = set()
+"""The code of the loop's drain: below it on the stack is the worker, where no author's line can be."""
+
+
+def source_line(depth: int = 1) -> str:
+    """Where the author's code called us: `file.py:31`; empty if nothing of the author's is on the stack.
+
+    On the hot path, hence by hand: one dictionary look-up per frame, and mostly two frames.
+    """
+    frame = sys._getframe(depth)
+    while frame is not None:
+        code = frame.f_code
+        name = _short_names.get(code.co_filename)
+        if name is None:
+            name = _short_name(code.co_filename)
+        if name:
+            return f"{name}:{frame.f_lineno}"
+        if code in drain_code:
+            return ""
+        frame = frame.f_back  # type: ignore[assignment]
+    return ""
+
+
+def _short_name(filename: str) -> str:
+    folder, base = os.path.split(filename)
+    internal = folder in _INTERNAL_FOLDERS or filename in _INTERNAL_FILES
+    return _short_names.setdefault(filename, "" if internal else base)

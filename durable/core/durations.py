@@ -1,0 +1,27 @@
+"""Durations, from what authors write to whole microseconds."""
+
+from __future__ import annotations
+
+import math
+from datetime import timedelta
+
+from durable.errors import InvalidOption
+
+LONGEST_US = 100 * 366 * 24 * 3600 * 1_000_000
+"""About a century; more is a mistake, and would leave the range of datetime."""
+
+
+def duration_us(option: str, value: timedelta | float) -> int:
+    """`value` (a timedelta, or seconds) in microseconds; seconds are rounded to a millisecond.
+
+    Raises InvalidOption, naming `option`, if it is no finite duration of at most a century.
+    """
+    if isinstance(value, timedelta):
+        microseconds = value // timedelta(microseconds=1)
+    elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        microseconds = round(value * 1000) * 1000
+    else:
+        raise InvalidOption(f"{option} is {value!r}; give a timedelta, or a finite number of seconds")
+    if microseconds > LONGEST_US:
+        raise InvalidOption(f"{option} is {value!r}; give at most a hundred years")
+    return microseconds

@@ -1,0 +1,627 @@
+"""One run: history in, decision out (C1, C3, C13). The replay machine.
+
+The problem. A workflow's state is a suspended coroutine, which cannot be stored. What can be stored is everything that
+ever came in. Feed it in again, in the same order and the same portions, and the same coroutine stands at the same line.
+
+What does not work. Memoizing the results of steps by name or position, without an order between them: two executions then
+differ in which of two activities "finished first". Comparing only the kind and name of each step: a run goes on with
+the wrong arguments. Matching each command at the moment it is given: one that is cancelled in the same turn would have
+to be un-matched. Letting author code see an error of ours as an exception: `except Exception` swallows it.
+
+The solution. History is cut into turns. `activate` (live) and `replay` do the same three things with a turn: apply *all* its inbound
+events to state, run the loop once until it is quiet, take the commands that the code gave. Live, the commands become the outbound
+rows. In replay they are compared with them, kind, options and a digest of the arguments, and nothing has run meanwhile.
+Both go through `_turn`; they differ only in what happens to the commands. Time is frozen per turn, and can be read back
+from the turn's rows: it is the latest `at_us` among them (a turn with inbound rows alone lifts the last one).
+
+The first turn may produce nothing at all: code that first waits for a signal. Then there is no row that could fix when it
+ran, and the turn is provisional: when something arrives, the code runs again from the top, with that in its buffer, exactly
+as a replay will. Nothing was decided, so nothing is lost.
+
+Errors of ours (an undecodable stored payload, nondeterminism, a spinning loop) are raised out of `activate` and `replay`, whatever
+the author's code catches; the execution is then unusable, and the worker parks the run (C8).
+
+What can still fail. State outside the coroutine (globals, caches) is not ours to restore. Code that reads the wall clock or
+the network directly is caught elsewhere, not here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import json
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import groupby, islice, zip_longest
+from operator import attrgetter
+from typing import Any, NamedTuple, NoReturn, Protocol
+from uuid import UUID
+
+from durable.core import events as e
+from durable.core.commands import Command, source_line
+from durable.core.durations import LONGEST_US
+from durable.core.events import Event, Message
+from durable.core.futures import (
+    ActivityFuture,
+    Cancellation,
+    ConditionFuture,
+    DurableFuture,
+    SignalFuture,
+    Timer,
+    TimerFuture,
+)
+from durable.core.loop import DeterministicLoop, DurableTask, stack_of
+from durable.core.machine import ARRIVALS, CLOSES, INBOUND, OUTBOUND, TERMINAL, VIEWS
+from durable.core.styles import Style, as_coroutine
+from durable.errors import (
+    DurableError,
+    Evicted,
+    InternalError,
+    InvalidOption,
+    NondeterminismError,
+    PayloadError,
+)
+from durable.failure import encode_failure, leaves
+from durable.payload import ArgumentsCodec, ValueCodec, digest
+
+SHOWN_WAITS = 16
+"""How many waits `waiting_on` lists one by one."""
+
+_REFUSALS = 100
+"""How many calls a dying coroutine may make and get Evicted for, before they just never complete."""
+
+
+class Definition(Protocol):
+    """What we need to know of a workflow; `durable.definitions.Workflow` is one."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def fn(self) -> Callable[..., Any]: ...
+    @property
+    def style(self) -> Style: ...
+    @property
+    def arguments(self) -> ArgumentsCodec: ...
+
+
+class ActivityPlan(NamedTuple):
+    """All of an activity call that does not depend on its arguments; made once per activity and set of options.
+
+    `body` holds name, queue, priority, retry and timeouts; it is copied, its members are shared and never changed.
+    """
+
+    name: str
+    body: dict[str, Any]
+    arguments: ArgumentsCodec
+    cancellation: Cancellation = "try"
+    id: str | None = None
+
+
+class RunDefaults(NamedTuple):
+    """What the run gives to activities that do not say otherwise."""
+
+    queue: str
+    priority: int
+    retry: str
+    """RetryPolicy.to_body() of the workflow level as JSON text, so that plans can be cached by it."""
+
+
+class Decision(NamedTuple):
+    """What came out of a turn. No events: there is nothing to commit."""
+
+    events: list[Event]
+    closed: bool
+    waiting_on: list[dict[str, Any]]
+    warnings: list[str]
+
+
+class Execution:
+    """One run, live or replaying. Pure: history in, decision out.
+
+    `closed`, `last_seq`, `turn` and `now_us` stand where history stands. `start` is the body of WorkflowStarted. Not
+    thread-safe; all calls for one run come from one thread. After an exception from `replay` or `activate` drop it.
+    """
+
+    def __init__(self, definition: Definition, run_id: UUID, workflow_id: str) -> None:
+        self.definition = definition
+        self.run_id = run_id
+        self.workflow_id = workflow_id
+        self.closed = False
+        self.replaying = False
+        self.last_seq = 0
+        self.turn = 0
+        self.now_us = 0
+        self.started_us = 0
+        self.start: dict[str, Any] = {}
+        self.defaults = RunDefaults("default", 5, "null")
+        self._input: str | None = None
+        self._broken = False
+        self._reset()
+
+    def _reset(self) -> None:
+        """The state before the first turn."""
+        self.gate = ""  # why durable calls are refused just now; empty: they are not
+        self.cancel_requested = False
+        self.author_state: dict[str, Any] = {}  # what modules of the author API keep per run
+        self.unclaimed: list[DurableFuture[Any]] = []
+        self._refused = 0
+        self._poison: BaseException | None = None
+        self._cancel_reason: str | None = None
+        self._main: DurableTask[Any] | None = None
+        self._provisional = False
+        self._commands: list[Command] = []
+        self._pending: dict[int, Any] = {}
+        self._conditions: list[ConditionFuture] = []
+        self._buffered: dict[str, deque[str | None]] = {}
+        self._receivers: dict[str, deque[SignalFuture[Any]]] = {}
+        self._counts: dict[str, int] = {}
+        self._chosen_ids: set[str] = set()
+        self._warnings: list[str] = []
+        self.loop = DeterministicLoop(self)
+
+    # -- the worker's side ----------------------------------------------------------------------------------------------
+
+    def replay(self, history: Sequence[Event]) -> None:
+        """Bring a new execution to where `history` ends; then it is live. May be fed in portions of whole turns.
+
+        Raises NondeterminismError when the code gives other commands than history holds, PayloadError when it cannot
+        read stored data, InternalError when the history itself is damaged.
+        """
+        self._enter()
+        self.replaying = True
+        for turn, rows in groupby(history, attrgetter("turn")):
+            if turn == 0:
+                self._remember_start(*rows)
+            else:
+                self._replay_turn(turn, list(rows))
+        self.replaying = False
+        self._broken = False
+
+    def activate(self, inbound: Sequence[Message], now_us: int) -> Decision:
+        """Run one live turn: apply `inbound`, run, decide (C1).
+
+        A second cancel request is consumed without an event (C9). Raises PayloadError when stored data cannot be
+        read, BlockingCall when the code spins.
+        """
+        self._enter()
+        events: list[Event] = []
+        if inbound and inbound[0].type == e.WORKFLOW_STARTED:
+            events.append(self._record_start(inbound[0]))
+            inbound = inbound[1:]
+        messages = self._admit(inbound)
+        if not self.closed and (messages or self._main is None):
+            events += self._live_turn(messages, now_us)
+        self._broken = False
+        return Decision(events, self.closed, self.waiting_on(), self._taken_warnings())
+
+    def evict(self) -> None:
+        """Drop all coroutines without any durable effect: no command, no compensation (C12). Idempotent."""
+        self.gate = "the run is being dropped from memory"
+        self._broken = True
+        self.loop.tear_down()
+        self._forget_everything()
+
+    def waiting_on(self) -> list[dict[str, Any]]:
+        """What the run waits for, for `explain`: kind, name, line and, where there is one, seq and until_us."""
+        if self.closed:
+            return []
+        waits: list[Any] = [*islice(self._pending.values(), SHOWN_WAITS)]
+        waits += [it for queue in self._receivers.values() for it in islice(queue, SHOWN_WAITS) if not it.done()]
+        waits += self._conditions[:SHOWN_WAITS]
+        shown = [wait.waiting() for wait in waits[:SHOWN_WAITS]]
+        more = len(self._pending) + len(self._conditions) - SHOWN_WAITS
+        return [*shown, {"kind": "more", "name": f"{more} more"}] if more > 0 else shown
+
+    def stacks(self) -> list[dict[str, Any]]:
+        """For each task that has not ended: its name and the lines where it stands, outermost first."""
+        return [
+            {"task": task.get_name(), "lines": stack_of(task.get_coro())}
+            for task in self.loop.tasks()
+            if not task.done()
+        ]
+
+    def _enter(self) -> None:
+        if self._broken:
+            raise InternalError(
+                f"run {self.run_id} was evicted, or an earlier turn raised; make a new Execution and replay"
+            )
+        self._broken = True  # until the call comes to its end
+
+    # -- turns ----------------------------------------------------------------------------------------------------------
+
+    def _record_start(self, message: Message) -> Event:
+        event = Event(1, 0, message.type, message.at_us, message.body, message.payload)
+        self._remember_start(event)
+        return event
+
+    def _remember_start(self, event: Event, *more: Event) -> None:
+        if more or self.last_seq or event.type != e.WORKFLOW_STARTED or event.seq != 1:
+            self._damaged(event, "turn 0 is one WorkflowStarted with seq 1")
+        self.last_seq = 1
+        self.now_us = self.started_us = event.at_us
+        self.start = start = event.body
+        self.defaults = RunDefaults(
+            start.get("queue", "default"), start.get("priority", 5), json.dumps(start.get("retry"), sort_keys=True)
+        )
+        self._input = event.payload
+
+    def _admit(self, inbound: Iterable[Message]) -> list[Message]:
+        """Without cancel requests after the first (C9)."""
+        requested = self.cancel_requested
+        messages = []
+        for message in inbound:
+            if message.type == e.CANCEL_REQUESTED:
+                if requested:
+                    continue
+                requested = True
+            messages.append(message)
+        return messages
+
+    def _live_turn(self, messages: list[Message], now_us: int) -> list[Event]:
+        if self._provisional:
+            self._start_over()
+        turn = self.turn + 1
+        events = self._inbound_rows(turn, messages)
+        before_us = self.now_us
+        self.now_us = max(now_us, events[-1].at_us if events else 0, before_us)
+        self._turn(events)
+        outbound = self._outbound_rows(turn, self.last_seq + len(events))
+        if not outbound and not events:
+            self._provisional, self.now_us = True, before_us
+            return []
+        if not outbound:
+            events[-1] = events[-1]._replace(at_us=self.now_us)
+        events += outbound
+        self.turn = turn
+        self.last_seq = events[-1].seq
+        self._close_after(events[-1])
+        return events
+
+    def _replay_turn(self, turn: int, rows: list[Event]) -> None:
+        if turn != self.turn + 1 or self.closed:
+            self._damaged(rows[0], f"turn {self.turn} was the last one seen" + " and closed the run" * self.closed)
+        for expected, row in enumerate(rows, self.last_seq + 1):
+            if row.seq != expected:
+                self._damaged(row, f"event {expected} should be here")
+        self.now_us = max(self.now_us, *map(attrgetter("at_us"), rows))
+        inbound = [row for row in rows if row.type in INBOUND]
+        outbound = rows[len(inbound) :]
+        if any(row.type not in OUTBOUND for row in outbound):
+            self._damaged(rows[0], "its turn mixes inbound and outbound rows, or has a type this release does not know")
+        self._turn(inbound)
+        self._compare(outbound, rows[-1].seq + 1)
+        self.turn = turn
+        self.last_seq = rows[-1].seq
+        self._close_after(rows[-1])
+
+    def _turn(self, inbound: list[Event]) -> None:
+        """What live and replay have in common: all events into state, then the loop, once."""
+        main = self._main or self._begin()
+        for event in inbound:
+            self._apply(event)
+        self.loop.run_until_quiet(self._settle_conditions, len(inbound))
+        if self._poison is not None:
+            raise self._poison
+        if main.done():
+            self._commands.append(self._closing_command(main))
+
+    def _begin(self) -> DurableTask[Any]:
+        if not self.last_seq:
+            raise InternalError(f"run {self.run_id} has no WorkflowStarted")
+        args, kwargs = self.definition.arguments.decode(self._input or "{}")
+        with self.loop.running():
+            coro = as_coroutine(self.definition.style, self.definition.fn, args, kwargs)
+            self._main = self.loop.create_task(coro, name="main", context=contextvars.Context())
+        return self._main
+
+    def _start_over(self) -> None:
+        """Undo a first turn that left no trace."""
+        self.gate = "the first turn starts over"
+        self.loop.tear_down()
+        self._reset()
+
+    def _apply(self, event: Event) -> None:
+        close = CLOSES.get(event.type)
+        if close is None:
+            ARRIVALS[event.type](self, event)
+            return
+        ref = event.body["ref"]
+        operation = self._pending.pop(ref, None)
+        if operation is not None:
+            close(operation, event)
+        elif not 1 < ref < event.seq:
+            self._damaged(event, f"it refers to event {ref}")
+        # else evidence: the operation was settled before, by a cancel or an earlier answer
+
+    def _inbound_rows(self, turn: int, messages: list[Message]) -> list[Event]:
+        rows = []
+        at_us = self.now_us
+        for seq, message in enumerate(messages, self.last_seq + 1):
+            if message.type not in INBOUND:
+                raise InternalError(f"{message.type!r} is no inbound event that this release knows")
+            at_us = max(at_us, message.at_us)
+            rows.append(Event(seq, turn, message.type, at_us, message.body, message.payload))
+        return rows
+
+    def _outbound_rows(self, turn: int, last_seq: int) -> list[Event]:
+        rows = []
+        for command in self._taken_commands():
+            last_seq += 1
+            if command.line:
+                command.body["line"] = command.line
+            if command.operation is not None:
+                command.operation.seq = last_seq
+                self._pending[last_seq] = command.operation
+            rows.append(Event(last_seq, turn, command.type, self.now_us, command.body, command.payload))
+        return rows
+
+    def _taken_commands(self) -> list[Command]:
+        commands, self._commands = self._commands, []
+        return [command for command in commands if not command.struck]
+
+    def _close_after(self, last: Event) -> None:
+        if last.type in TERMINAL:
+            self.closed = True
+            if not self.replaying:
+                self._report_loose_ends()
+            self.gate = "the run has closed"
+            self.loop.tear_down()
+            self._forget_everything()
+
+    def _forget_everything(self) -> None:
+        """Free what only a live run needs."""
+        self._pending = {}
+        self._conditions = []
+        self._receivers = {}
+        self._buffered = {}
+        self.unclaimed = []
+        self._commands = []
+
+    # -- comparing (C13) ------------------------------------------------------------------------------------------------
+
+    def _compare(self, recorded: list[Event], next_seq: int) -> None:
+        """Pair the commands of this turn with its outbound rows, and number them."""
+        for row, command in zip_longest(recorded, self._taken_commands()):
+            if row is None:
+                raise NondeterminismError(event_seq=next_seq, expected=None, got=_view(command), line=command.line)
+            if command is None or not _same(row, command):
+                raise NondeterminismError(
+                    event_seq=row.seq,
+                    expected=_view(row),
+                    got=None if command is None else _view(command),
+                    line=command.line if command is not None else self._standing_at(),
+                )
+            if command.operation is not None:
+                command.operation.seq = row.seq
+                self._pending[row.seq] = command.operation
+
+    def _standing_at(self) -> str | None:
+        """The line where the code waits instead of giving the next command."""
+        assert self._main is not None
+        lines = stack_of(self._main.get_coro())
+        return lines[-1].partition(" in ")[0] if lines else None
+
+    def _damaged(self, event: Event, why: str) -> NoReturn:
+        raise InternalError(
+            f"history of run {self.run_id}: event {event.seq} ({event.type}, turn {event.turn}) does not belong here: {why}"
+        )
+
+    # -- the end --------------------------------------------------------------------------------------------------------
+
+    def _closing_command(self, main: DurableTask[Any]) -> Command:
+        try:
+            payload = self.definition.arguments.result.encode(main.result())
+        except BaseException as error:
+            return self._unsuccessful(error)
+        return Command(e.WORKFLOW_COMPLETED, {}, payload)
+
+    def _unsuccessful(self, error: BaseException) -> Command:
+        """Cancelled if that was asked for and nothing else went wrong, failed otherwise (C7, C9)."""
+        if self.cancel_requested and all(isinstance(leaf, asyncio.CancelledError) for leaf in leaves(error)):
+            return Command(e.WORKFLOW_CANCELLED, {"reason": self._cancel_reason})
+        return Command(e.WORKFLOW_FAILED, {"failure": encode_failure(error)})
+
+    def _report_loose_ends(self) -> None:
+        """Nothing ends unseen: failed background tasks, results nobody awaited, work that was left pending."""
+        for task in self.loop.tasks():
+            if task is not self._main and task.done() and task._log_traceback:
+                task._log_traceback = False
+                self.warn(f"{task.get_name()} failed and nobody awaited it: {task.exception()!r}")
+            elif task is not self._main and not task.done():
+                self.warn(f"{task.get_name()} was still running when the workflow returned")
+        for future in self.unclaimed:
+            if not future.observed:
+                failed = not future.cancelled() and asyncio.Future.exception(future) is not None
+                self.warn(f"{future.id} ({future.line}) {'failed' if failed else 'ended'} and nobody awaited it")
+        for operation in self._pending.values():
+            if isinstance(operation, ActivityFuture):
+                self.warn(f"{operation.id} ({operation.line}) was still pending when the workflow returned")
+
+    def warn(self, text: str) -> None:
+        """Add to the next decision's warnings; silent in replay and after the end (C17)."""
+        if not self.replaying and not self.gate:
+            self._warnings.append(text)
+
+    def _taken_warnings(self) -> list[str]:
+        warnings, self._warnings = self._warnings, []
+        return warnings
+
+    # -- effects of arrivals ----------------------------------------------------------------------------------------------
+
+    def request_cancel(self, reason: str | None) -> None:
+        """Deliver the one cancellation to the main task (C9)."""
+        assert self._main is not None
+        self.cancel_requested = True
+        self._cancel_reason = reason
+        self._main.cancel(msg=reason)
+
+    def deliver_signal(self, name: str, payload: str | None) -> None:
+        """To whoever waits longest, else into the buffer (C11)."""
+        if not self._hand_over(name, payload):
+            self._buffered.setdefault(name, deque()).append(payload)
+
+    def return_signal(self, name: str, payload: str | None) -> None:
+        """Undo a delivery: it is the next one again."""
+        if not self.gate and not self._hand_over(name, payload):
+            self._buffered.setdefault(name, deque()).appendleft(payload)
+
+    def _hand_over(self, name: str, payload: str | None) -> bool:
+        receivers = self._receivers.get(name)
+        while receivers:
+            receiver = receivers.popleft()
+            if not receiver.done():
+                receiver.deliver(payload)
+                return True
+        return False
+
+    # -- the author's side: what the author API calls ---------------------------------------------------------------------
+
+    def start_activity(self, plan: ActivityPlan, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> ActivityFuture[Any]:
+        """Command an activity. Raises PayloadError when the arguments cannot be stored."""
+        if self.gate:
+            return self._refuse()
+        payload = plan.arguments.encode(args, kwargs)
+        call_id = self._next_id(plan.name) if plan.id is None else self._choose_id(plan.id)
+        body = plan.body.copy()
+        body["id"] = call_id
+        body["digest"] = digest(payload)
+        command = Command(e.ACTIVITY_SCHEDULED, body, payload, None, source_line(3))
+        future = ActivityFuture(self, plan.name, call_id, plan.arguments.result, plan.cancellation, command)
+        command.operation = future
+        self._commands.append(command)
+        return future
+
+    def start_timer(self, delay_us: int, reason: str, action: Callable[[], Any], line: str | None = None) -> Timer:
+        """Command a timer that will call `action` in the turn in which it fires."""
+        if self.gate:
+            return self._refuse()
+        if delay_us > LONGEST_US:
+            raise InvalidOption(f"a timer of {delay_us / 1e6:,.0f} seconds; give at most a hundred years")
+        fire_at_us = self.now_us + delay_us
+        where = source_line(3) if line is None else line
+        command = Command(e.TIMER_STARTED, {"fire_at_us": fire_at_us, "reason": reason}, None, None, where)
+        command.operation = timer = Timer(self, fire_at_us, reason, action, command)
+        self._commands.append(command)
+        return timer
+
+    def sleep(self, delay_us: int) -> TimerFuture:
+        """A future that a timer completes; without a delay it completes once other tasks have run."""
+        if self.gate:
+            return self._refuse()
+        line = source_line(3)
+        future = TimerFuture(self, f"sleep {line}", line)
+        future.timer = None
+        if delay_us > 0:
+            future.timer = self.start_timer(delay_us, "sleep", future.wake, line)
+        else:
+            self.loop.call_soon(future.wake)
+        return future
+
+    def receive(self, name: str, codec: ValueCodec, timeout_us: int | None) -> SignalFuture[Any]:
+        """The next signal of this name, from the buffer or when it comes."""
+        if self.gate:
+            return self._refuse()
+        future: SignalFuture[Any] = SignalFuture(self, name, codec, source_line(3))
+        if buffered := self._buffered.get(name):
+            self._read(future, buffered.popleft())
+        else:
+            self._receivers.setdefault(name, deque()).append(future)
+            future.set_deadline(timeout_us)
+        return future
+
+    def _read(self, future: SignalFuture[Any], payload: str | None) -> None:
+        """Deliver from within author code; what cannot be read parks the run, whatever that code catches (C8)."""
+        try:
+            future.deliver(payload)
+        except PayloadError as error:
+            self._poison = error
+            self.gate = "stored data could not be read"
+            raise Evicted(self.gate) from error
+
+    def signals_buffered(self, name: str) -> int:
+        """How many signals of this name wait to be received."""
+        return len(self._buffered.get(name, ()))
+
+    def stop_receiving(self, future: SignalFuture[Any]) -> None:
+        """Take a receiver out of the queue."""
+        receivers = self._receivers.get(future.name)
+        if receivers and future in receivers:
+            receivers.remove(future)
+
+    def wait_until(self, predicate: Callable[[], Any], timeout_us: int | None) -> ConditionFuture:
+        """A future that completes as soon as the predicate holds; asked now, and whenever the loop is quiet."""
+        if self.gate:
+            return self._refuse()
+        future = ConditionFuture(self, predicate, source_line(3))
+        if not future.check():
+            self._conditions.append(future)
+            future.set_deadline(timeout_us)
+        return future
+
+    def asking(self, context: contextvars.Context, predicate: Callable[[], Any]) -> Any:
+        """Call a predicate; it must only read."""
+        self.gate = "a wait_until predicate must only read state; it may not start anything durable"
+        try:
+            return context.run(predicate)
+        finally:
+            self.gate = ""
+
+    def _settle_conditions(self) -> bool:
+        """Ask all conditions; whether any was settled."""
+        if not self._conditions:
+            return False
+        still = [condition for condition in self._conditions if not condition.check()]
+        changed = len(still) != len(self._conditions)
+        self._conditions = still
+        return changed
+
+    def emit(self, command: Command) -> None:
+        """Add a command that opens nothing."""
+        self._commands.append(command)
+
+    def forget(self, seq: int) -> None:
+        """An operation was given up: its closing event will only be evidence."""
+        self._pending.pop(seq, None)
+
+    def elapsed_us(self) -> int:
+        """Since the run started, by the turn's clock."""
+        return self.now_us - self.started_us
+
+    def _next_id(self, name: str) -> str:
+        while True:
+            self._counts[name] = count = self._counts.get(name, 0) + 1
+            call_id = f"{name}-{count}"
+            if call_id not in self._chosen_ids:
+                return call_id
+
+    def _choose_id(self, call_id: str) -> str:
+        name, _, number = call_id.rpartition("-")
+        taken = call_id in self._chosen_ids or (number.isdecimal() and 0 < int(number) <= self._counts.get(name, 0))
+        if taken:
+            raise InvalidOption(f"id={call_id!r} was already used in this run; an id names one activity call")
+        self._chosen_ids.add(call_id)
+        return call_id
+
+    def _refuse(self) -> Any:
+        """No durable call now: raise, or after many refusals give something that never completes (see loop.py)."""
+        if "predicate" in self.gate:
+            raise DurableError(self.gate)
+        self._refused += 1
+        if self._refused <= _REFUSALS:
+            raise Evicted(self.gate)
+        return self.loop.create_future()
+
+
+def _same(row: Event, command: Command) -> bool:
+    recorded, got = row.body, command.body
+    if row.type != command.type:
+        return False
+    if command.operation is not None:  # the hot path: every key but the line
+        return len(recorded) - ("line" in recorded) == len(got) and got.items() <= recorded.items()
+    return _view(row) == _view(command)
+
+
+def _view(of: Event | Command) -> dict[str, Any]:
+    return {"type": of.type, **VIEWS[of.type](of.body, of.payload)}
+
+

@@ -1,0 +1,63 @@
+"""Plain `def` workflows: the only place that imports greenlet.
+
+The problem. In `reservation = reserve(order).result()` a plain function must stop in the middle and go on hours later, and
+no `await` marks the place. A thread per run would cost megabytes and could not be dropped. So the function runs on a *fiber*
+(a greenlet: a second C stack in the same thread). `block()` switches from there to the coroutine `drive`, which is an
+ordinary task of the deterministic loop, awaits for the fiber, and switches back with the outcome. Everything else
+(cancellation, timeouts, eviction) then works as it does for coroutines, because there is a coroutine.
+
+What can still fail. A greenlet cannot leave its thread: all activations of one run must happen in one thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from greenlet import getcurrent, greenlet
+
+from durable.errors import NotInWorkflow
+
+
+class Fiber(greenlet):
+    """The marker: code runs on a fiber exactly if the current greenlet is one of these."""
+
+
+def on_fiber() -> bool:
+    """Whether the caller may `block()`."""
+    return isinstance(getcurrent(), Fiber)
+
+
+def block(awaitable: Awaitable[Any]) -> Any:
+    """Suspend the fiber until `awaitable` is done; its result, or its exception raised here."""
+    fiber = getcurrent()
+    if not isinstance(fiber, Fiber) or fiber.parent is None:
+        raise NotInWorkflow(
+            "only the body of a plain `def` workflow can block; use `await` in an async workflow or task,"
+            " `yield` in a generator workflow"
+        )
+    return fiber.parent.switch(awaitable)
+
+
+async def drive(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Run `fn` on a fiber and await what it blocks on, until it returns."""
+    here = getcurrent()
+    fiber = Fiber(fn, here)
+    fiber.gr_context = here.gr_context  # one set of context variables for the fiber and its task
+    given = fiber.switch(*args, **kwargs)
+    while not fiber.dead:
+        try:
+            value = await given
+        except BaseException as error:  # CancelledError and Evicted too: the author's code is over there
+            given = _resumed(fiber).throw(error)
+        else:
+            given = _resumed(fiber).switch(value)
+    return given
+
+
+def _resumed(fiber: Fiber) -> Fiber:
+    """The worker may activate us from another greenlet than last time."""
+    here = getcurrent()
+    if fiber.parent is not here:
+        fiber.parent = here
+    return fiber

@@ -1,0 +1,391 @@
+"""The deterministic event loop: plain asyncio code that runs the same way every time.
+
+The problem. A workflow is an ordinary coroutine with gather, timeouts, locks and task groups. Replay must run it again, in
+another process, weeks later, and every callback must run in the same order. asyncio's own loop asks the operating
+system for the time and for ready sockets, so its order is an accident.
+
+What does not work. A loop that only swaps the clock: asyncio keeps tasks in *sets* (`wait`, `as_completed`, `TaskGroup`),
+sets iterate by hash, and the default hash is a memory address. Re-implementing gather and friends over lists: authors
+import asyncio's, libraries do too. Sandboxing the module: proxies leak and cost more than the work itself. One shared
+loop for all runs: `loop.time()`, the ready queue and the current task would belong to nobody.
+
+The solution. One loop object per run, made only of what CPython's own Task, Future, Handle and TimerHandle ask for: a first-in
+first-out queue, `call_later` as a durable timer, a frozen clock. Tasks and futures are subclasses whose hash is a creation
+number, so sets of them iterate by creation and not by address. The loop never waits: `run_until_quiet` drains the queue,
+asks the conditions, and returns; what happens next arrives as an event. While it drains, it is *the running loop* of the
+thread, and afterwards the outer one is put back, because the worker itself lives on asyncio. Activate runs from a plain
+callback of the outer loop, never inside one of its tasks (CPython 3.14 keeps one current task per thread).
+
+`as_completed` puts bare coroutines into a set before it makes tasks of them; their order would be lost before we see them.
+`create_task` notices that caller and makes the tasks in the order of the list that the author passed.
+
+What can still fail. Objects that only `gather()` makes (its combined future) hash by address; a set of those iterates
+at random. Replay's comparison (C13) then reports it. A callback that never returns cannot be interrupted from here: the
+worker's watchdog does. One that always schedules another is stopped after `STEP_LIMIT` steps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import sys
+from asyncio.events import _get_running_loop, _set_running_loop
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+from durable.core.commands import drain_code
+from durable.errors import BlockingCall, Evicted
+
+if TYPE_CHECKING:
+    from durable.core.execution import Execution, Timer
+
+T = TypeVar("T")
+
+STEP_LIMIT = 100_000
+"""Callbacks in one turn, plus ten for each event of the turn, before the run counts as spinning."""
+
+_STUBBORN_THROWS = 100
+"""How often a dying coroutine may suspend again before it is left suspended for ever."""
+
+
+class OrderedFuture(asyncio.Future[T]):
+    """CPython's future, hashed by a number instead of its address."""
+
+    __slots__ = ("number",)
+
+    def __init__(self, loop: DeterministicLoop) -> None:
+        super().__init__(loop=loop)
+        self.number = loop.next_number()
+
+    def __hash__(self) -> int:
+        return self.number
+
+
+class DurableTask(asyncio.Task[T]):
+    """CPython's task, hashed by a number, and able to hold a cancellation back while a saga compensates (C9)."""
+
+    __slots__ = ("held", "masks", "number")
+
+    def __init__(self, coro: Any, loop: DeterministicLoop, name: str | None, context: Any) -> None:
+        self.number = loop.next_number()  # first: registering the task asks for its hash
+        self.masks = 0
+        self.held: list[Any] = []
+        super().__init__(coro, loop=loop, name=name or f"task-{loop.created}", context=context)
+        self._log_destroy_pending = False
+
+    def __hash__(self) -> int:
+        return self.number
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        """Cancel as asyncio does, or keep the request until `unmask()`."""
+        if self.masks and not self.done():
+            self.held.append(msg)
+            return True
+        return super().cancel(msg)
+
+    def mask(self) -> None:
+        """Hold cancellations back from now on; nests."""
+        self.masks += 1
+
+    def unmask(self) -> bool:
+        """Undo one `mask()`. True if a held cancellation is now due: it is raised at the next suspension."""
+        self.masks -= 1
+        if self.masks or not self.held:
+            return False
+        held, self.held = self.held, []
+        for msg in held:
+            super().cancel(msg)
+        return True
+
+
+class DurableTimerHandle(asyncio.TimerHandle):
+    """What `call_later` returns; its timer is durable."""
+
+    __slots__ = ("timer",)
+
+    timer: Timer | None
+
+
+class DeterministicLoop(asyncio.AbstractEventLoop):
+    """The loop of one run. `created` counts its tasks and futures."""
+
+    def __init__(self, execution: Execution) -> None:
+        self.execution = execution
+        self.created = 0
+        # The low bits are the creation number, so small sets iterate by creation; the high bits keep asyncio's
+        # process-wide sets of tasks from piling ten thousand runs' first tasks into one bucket.
+        self._base = (execution.run_id.int & (2**40 - 1)) << 20
+        self._ready: deque[asyncio.Handle] = deque()
+        self._tasks: list[DurableTask[Any]] = []  # strong: asyncio holds tasks weakly, and the GC has no order
+        self._tasks_limit = 16
+        self._asyncgens: list[AsyncGenerator[Any, Any]] = []
+        self._asyncgens_limit = 16
+        self._early: dict[Any, DurableTask[Any]] = {}
+
+    def next_number(self) -> int:
+        """The hash of the next task or future."""
+        self.created += 1
+        return self._base + self.created
+
+    # -- running ------------------------------------------------------------------------------------------------------
+
+    def run_until_quiet(self, settle_conditions: Callable[[], bool], events: int) -> None:
+        """Run callbacks and re-check conditions until neither gives anything more to do."""
+        with self.running():
+            self._drain(STEP_LIMIT + 10 * events)
+            while settle_conditions():
+                self._drain(STEP_LIMIT + 10 * events)
+
+    def _drain(self, limit: int) -> None:
+        ready = self._ready
+        steps = 0
+        while ready:
+            handle = ready.popleft()
+            if handle._cancelled:  # type: ignore[attr-defined]
+                continue
+            try:
+                handle._context.run(handle._callback, *handle._args)  # type: ignore[attr-defined]
+            except KeyboardInterrupt:
+                raise
+            except (SystemExit, Evicted):  # already recorded, by its task or by the execution
+                pass
+            except BaseException as error:
+                self.call_exception_handler({"message": "a callback raised", "exception": error})
+            steps += 1
+            if steps > limit:
+                self._refuse_to_spin(handle, limit)
+
+    def _refuse_to_spin(self, handle: asyncio.Handle, limit: int) -> NoReturn:
+        task = getattr(handle._callback, "__self__", None)  # type: ignore[attr-defined]
+        lines = stack_of(task.get_coro()) if isinstance(task, asyncio.Task) else []
+        where = f" at {lines[-1]}" if lines else ""
+        raise BlockingCall(
+            f"the workflow took {limit:,} steps in one turn without waiting for anything durable{where}."
+            " A loop around asyncio.sleep(0) spins for ever here: wait for an event, a signal or"
+            " durable.wait_until(...) instead. The run is parked; deploy corrected code to resume it"
+        )
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Be the thread's running loop for a while."""
+        outer = _get_running_loop()
+        hooks = sys.get_asyncgen_hooks()
+        _set_running_loop(self)
+        sys.set_asyncgen_hooks(self._keep_asyncgen, _leave_asyncgen)
+        try:
+            yield
+        finally:
+            sys.set_asyncgen_hooks(*hooks)
+            _set_running_loop(outer)
+
+    def tear_down(self) -> list[str]:
+        """End all coroutines without running anything durable (C12). The lines of those that would not die."""
+        survivors: list[str] = []
+        with self.running():
+            for task in self._tasks:
+                if not task.done():
+                    survivors += _kill(task.get_coro())
+            for generator in self._asyncgens:
+                survivors += _kill(generator.athrow(Evicted("the run is being dropped from memory")))
+        self._tasks.clear()
+        self._asyncgens.clear()
+        self._ready.clear()
+        return survivors
+
+    def tasks(self) -> list[DurableTask[Any]]:
+        """All tasks that still matter: not done, or failed with nobody looking."""
+        self._tasks = [task for task in self._tasks if not task.done() or task._log_traceback]
+        return self._tasks
+
+    def _keep_asyncgen(self, generator: AsyncGenerator[Any, Any]) -> None:
+        if len(self._asyncgens) >= self._asyncgens_limit:
+            self._asyncgens = [it for it in self._asyncgens if it.ag_frame is not None]  # type: ignore[attr-defined]
+            self._asyncgens_limit = 2 * len(self._asyncgens) + 16
+        self._asyncgens.append(generator)
+
+    # -- what Task, Future and Handle ask for -------------------------------------------------------------------------
+
+    def get_debug(self) -> bool:
+        return False
+
+    def is_running(self) -> bool:
+        return _get_running_loop() is self
+
+    def is_closed(self) -> bool:
+        return False
+
+    def time(self) -> float:
+        """Seconds since the run started, by the turn's frozen clock."""
+        return self.execution.elapsed_us() / 1_000_000
+
+    def create_future(self) -> OrderedFuture[Any]:
+        return OrderedFuture(self)
+
+    def create_task(  # type: ignore[override]
+        self, coro: Coroutine[Any, Any, T], *, name: str | None = None, context: Any = None, **_eager: Any
+    ) -> DurableTask[T]:
+        """A task that the loop keeps alive. `eager_start` of newer Pythons is ignored: one order for all versions."""
+        if (caller := sys._getframe(1)).f_code in _ENSURE_FUTURE and (early := self._in_given_order(coro, caller)):
+            return early
+        return self._new_task(coro, name, context)
+
+    def _new_task(self, coro: Coroutine[Any, Any, T], name: str | None, context: Any) -> DurableTask[T]:
+        task: DurableTask[T] = DurableTask(coro, self, name, context)
+        if len(self._tasks) >= self._tasks_limit:
+            self._tasks_limit = 2 * len(self.tasks()) + 16
+        self._tasks.append(task)
+        return task
+
+    def _in_given_order(self, coro: Any, frame: Any) -> DurableTask[Any] | None:
+        """The task for `coro` if asyncio.as_completed wants it (see the essay)."""
+        while frame is not None and frame.f_code in _ENSURE_FUTURE:
+            frame = frame.f_back
+        while frame is not None and frame.f_code.co_name == "<setcomp>":
+            frame = frame.f_back
+        if frame is None or frame.f_code is not _AS_COMPLETED:
+            return None
+        given = frame.f_locals.get("aws", frame.f_locals.get("fs"))
+        if not isinstance(given, list | tuple | dict):
+            raise BlockingCall(
+                f"as_completed got a {type(given).__name__} of coroutines, whose order is lost before a task exists;"
+                " pass a list, or tasks made with asyncio.create_task"
+            )
+        return self._tasks_in_order(given, coro)
+
+    def _tasks_in_order(self, given: Any, wanted: Any) -> DurableTask[Any]:
+        if not self._early:
+            distinct = dict.fromkeys(item for item in given if asyncio.iscoroutine(item))
+            self._early = {item: self._new_task(item, None, None) for item in distinct}
+        if wanted not in self._early:
+            raise BlockingCall(
+                "as_completed got an awaitable that is neither a coroutine nor a future, and would lose its order;"
+                " pass tasks made with asyncio.create_task"
+            )
+        return self._early.pop(wanted)
+
+    def call_soon(self, callback: Callable[..., Any], *args: Any, context: Any = None) -> asyncio.Handle:
+        handle = asyncio.Handle(callback, args, self, context)
+        self._ready.append(handle)
+        return handle
+
+    def call_later(
+        self, delay: float, callback: Callable[..., Any], *args: Any, context: Any = None
+    ) -> asyncio.TimerHandle:
+        return self._call_after_us(round(delay * 1000) * 1000, callback, args, context)
+
+    def call_at(
+        self, when: float, callback: Callable[..., Any], *args: Any, context: Any = None
+    ) -> asyncio.TimerHandle:
+        return self._call_after_us(round((when - self.time()) * 1000) * 1000, callback, args, context)
+
+    def _call_after_us(
+        self, delay_us: int, callback: Callable[..., Any], args: tuple[Any, ...], context: Any
+    ) -> asyncio.TimerHandle:
+        when = self.time() + delay_us / 1_000_000
+        handle = DurableTimerHandle(when, callback, args, self, context)
+        handle.timer = None
+        if delay_us <= 0:
+            self._ready.append(handle)
+        else:
+            handle.timer = self.execution.start_timer(delay_us, "call_later", partial(self._ready.append, handle))
+        return handle
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        timer = getattr(handle, "timer", None)
+        if timer is not None:
+            timer.cancel()
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        """asyncio reports here what nobody retrieved; it becomes a warning of the run, never a log line."""
+        error = context.get("exception")
+        detail = f": {error!r}" if error is not None else ""
+        self.execution.warn(f"{context.get('message')}{detail}")
+
+    async def shutdown_asyncgens(self) -> None:
+        return None
+
+
+def _leave_asyncgen(_generator: AsyncGenerator[Any, Any]) -> None:
+    """The GC found an unfinished generator of a run that is gone: leave it, running it would not be inert."""
+
+
+def _kill(coro: Any) -> list[str]:
+    """Throw Evicted into a coroutine until it ends; leak it if it never does.
+
+    A coroutine that catches everything in a loop would do so again when the garbage collector closes it, then without
+    a loop to refuse its calls, and spin for ever. So it is kept suspended: one reference that is never given back.
+    """
+    for _ in range(_STUBBORN_THROWS):
+        try:
+            coro.throw(Evicted("the run is being dropped from memory"))
+        except BaseException:  # however it ended, it ended; nobody is left to be told
+            return []
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(coro))
+    return stack_of(coro)[-1:] or ["?"]
+
+
+def stack_of(coro: Any) -> list[str]:
+    """The lines where a suspended coroutine and those it awaits stand, outermost first: `file.py:31 in name`."""
+    lines = []
+    while coro is not None:
+        frame = getattr(coro, "cr_frame", None) or getattr(coro, "gi_frame", None) or getattr(coro, "ag_frame", None)
+        if frame is not None:
+            lines.append(f"{frame.f_code.co_filename.rpartition('/')[2]}:{frame.f_lineno} in {frame.f_code.co_name}")
+        coro = getattr(coro, "cr_await", None) or getattr(coro, "gi_yieldfrom", None) or getattr(coro, "ag_await", None)
+    return lines
+
+
+def current() -> Execution | None:
+    """The execution whose code is calling, or None outside workflows."""
+    loop = _get_running_loop()
+    return loop.execution if type(loop) is DeterministicLoop else None
+
+
+def current_task() -> DurableTask[Any]:
+    """The task whose code is calling; only inside a workflow."""
+    task = asyncio.current_task()
+    assert isinstance(task, DurableTask)
+    return task
+
+
+_REPLACEMENTS = {
+    "run_in_executor": "an activity (a sync activity runs in a thread)",
+    "set_default_executor": "an activity",
+    "call_soon_threadsafe": "a signal",
+    "run_forever": "`await`",
+    "run_until_complete": "`await`",
+    "add_signal_handler": "a durable Signal",
+    "remove_signal_handler": "a durable Signal",
+    **dict.fromkeys(
+        """create_connection create_server create_unix_connection create_unix_server create_datagram_endpoint
+        connect_accepted_socket connect_read_pipe connect_write_pipe subprocess_exec subprocess_shell sendfile
+        start_tls getaddrinfo getnameinfo add_reader remove_reader add_writer remove_writer sock_recv sock_recv_into
+        sock_recvfrom sock_recvfrom_into sock_sendall sock_sendto sock_connect sock_accept sock_sendfile""".split(),
+        "an activity",
+    ),
+}
+
+
+def _forbidden(name: str, replacement: str) -> Callable[..., NoReturn]:
+    def refuse(*_args: Any, **_kwargs: Any) -> NoReturn:
+        raise BlockingCall(
+            f"workflow code called {name} of its event loop; that would do something else on replay. Use {replacement}"
+        )
+
+    return refuse
+
+
+for _name, _replacement in _REPLACEMENTS.items():
+    setattr(DeterministicLoop, _name, _forbidden(_name, _replacement))
+
+_ENSURE_FUTURE = frozenset(
+    fn.__code__
+    for name in ("ensure_future", "_ensure_future")
+    if (fn := getattr(asyncio.tasks, name, None)) is not None
+)
+_AS_COMPLETED_ITERATOR: Any = getattr(asyncio.tasks, "_AsCompletedIterator", None)  # since 3.13
+_AS_COMPLETED = (_AS_COMPLETED_ITERATOR.__init__ if _AS_COMPLETED_ITERATOR else asyncio.as_completed).__code__
+drain_code.add(DeterministicLoop._drain.__code__)

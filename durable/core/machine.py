@@ -1,0 +1,100 @@
+"""THE TABLE: what opens an operation, what closes it and with which effect, and how two executions are compared.
+
+Everything that the engine can do durably is a row here; `execution.py` only reads rows. A new feature is a new row (and the future
+that its effects settle), never a new branch elsewhere. Three kinds of rows:
+
+* an *operation* has an opening event (outbound), closing events (inbound, `ref` = seq of the opening one) with their effect,
+  and the event that asks for its end;
+* an *arrival* is inbound on its own: nothing of ours opened it;
+* a *mark* is outbound on its own.
+
+Every outbound type has a *view*: the part of body and payload that replay compares (C13). Left out is only what may differ
+without the workflow behaving differently: the source line, a traceback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from durable.core import events as e
+from durable.core.futures import ActivityFuture, Timer
+
+if TYPE_CHECKING:
+    from durable.core.execution import Execution
+
+Close = Callable[[Any, e.Event], None]
+Arrive = Callable[["Execution", e.Event], None]
+View = Callable[[dict[str, Any], str | None], dict[str, Any]]
+
+
+class Operation(NamedTuple):
+    """Something that is started and, later, ends."""
+
+    name: str
+    opens: str
+    closes: Mapping[str, Close]
+    asks_to_end: str
+
+
+OPERATIONS = (
+    Operation(
+        "activity",
+        e.ACTIVITY_SCHEDULED,
+        {
+            e.ACTIVITY_COMPLETED: ActivityFuture.complete,
+            e.ACTIVITY_FAILED: ActivityFuture.fail,
+            e.ACTIVITY_TIMED_OUT: ActivityFuture.time_out,
+            e.ACTIVITY_CANCELLED: ActivityFuture.be_cancelled,
+        },
+        e.ACTIVITY_CANCEL_REQUESTED,
+    ),
+    Operation("timer", e.TIMER_STARTED, {e.TIMER_FIRED: Timer.fire}, e.TIMER_CANCELLED),
+)
+
+
+def _signal(run: Execution, event: e.Event) -> None:
+    run.deliver_signal(event.body["name"], event.payload)
+
+
+def _cancel(run: Execution, event: e.Event) -> None:
+    run.request_cancel(event.body.get("reason"))
+
+
+ARRIVALS: Mapping[str, Arrive] = {e.SIGNAL_RECEIVED: _signal, e.CANCEL_REQUESTED: _cancel}
+
+
+def _whole(body: dict[str, Any], _payload: str | None) -> dict[str, Any]:
+    return {key: value for key, value in body.items() if key != "line"}
+
+
+def _with_payload(body: dict[str, Any], payload: str | None) -> dict[str, Any]:
+    return {**body, "payload": payload}
+
+
+def _kind_of_failure(body: dict[str, Any], _payload: str | None) -> dict[str, Any]:
+    return {"failure": body["failure"]["type"]}
+
+
+def _reason(body: dict[str, Any], _payload: str | None) -> dict[str, Any]:
+    return {"reason": body.get("reason")}
+
+
+MARKS: Mapping[str, View] = {
+    e.WORKFLOW_COMPLETED: _with_payload,
+    e.WORKFLOW_FAILED: _kind_of_failure,
+    e.WORKFLOW_CANCELLED: _reason,
+}
+
+TERMINAL = frozenset({e.WORKFLOW_COMPLETED, e.WORKFLOW_FAILED, e.WORKFLOW_CANCELLED})
+
+# -- what follows from the table ----------------------------------------------------------------------------------------
+
+CLOSES: Mapping[str, Close] = {event: effect for operation in OPERATIONS for event, effect in operation.closes.items()}
+INBOUND = frozenset({*CLOSES, *ARRIVALS})
+VIEWS: Mapping[str, View] = {
+    **{operation.opens: _whole for operation in OPERATIONS},
+    **{operation.asks_to_end: _whole for operation in OPERATIONS},
+    **MARKS,
+}
+OUTBOUND = frozenset(VIEWS)

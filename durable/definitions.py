@@ -1,0 +1,353 @@
+"""`@workflow` and `@activity`: what authors' functions become, and the register of them.
+
+The decorators keep the function as `.fn` and its types: `Workflow[P, R]` and `Activity[P, R]` have the parameters of the function,
+and R is what it gives in the end, whether it is written with `async def`, as a generator or with plain `def`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Coroutine, Generator
+from dataclasses import dataclass, fields, replace
+from datetime import timedelta
+from functools import cached_property, update_wrapper
+from typing import Any, Generic, NoReturn, ParamSpec, Protocol, TypeVar, overload
+
+from durable.core.execution import ActivityPlan, RunDefaults
+from durable.core.futures import ActivityFuture, Cancellation
+from durable.core.loop import current
+from durable.core.names import checked_name, checked_priority
+from durable.core.policy import RetryPolicy, Timeouts, merge
+from durable.core.styles import Style, style_of
+from durable.errors import DurableError, InvalidOption, NotInWorkflow
+from durable.payload import ArgumentsCodec
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+SEMANTICS = 1
+"""The semantics version that new runs are started with (C16)."""
+
+
+# -- activities -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ActivityOptions:
+    """The options of an activity or of one call of it; None is unset. Raises InvalidOption on nonsense.
+
+    queue: the queue its jobs wait in; by default the run's. priority: 0 (first) to 9 (last); by default the run's.
+    retry: merged field by field, call over activity over workflow over library (C6). timeout: one attempt, from start
+    to close. schedule_to_close: all attempts together. schedule_to_start: the wait for a worker. heartbeat_timeout: the
+    longest silence between heartbeats. cancellation: see `Cancellation`. id: the call's id within the run.
+    """
+
+    queue: str | None = None
+    priority: int | None = None
+    retry: RetryPolicy | None = None
+    timeout: timedelta | None = None
+    schedule_to_close: timedelta | None = None
+    schedule_to_start: timedelta | None = None
+    heartbeat_timeout: timedelta | None = None
+    cancellation: Cancellation | None = None
+    id: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.queue is not None:
+            checked_name("queue", self.queue)
+        if self.id is not None:
+            checked_name("id", self.id)
+        if self.priority is not None:
+            checked_priority("priority", self.priority)
+        if self.cancellation not in (None, "try", "wait", "abandon"):
+            raise InvalidOption(f'cancellation is {self.cancellation!r}; give "try", "wait" or "abandon"')
+        _ = self.timeouts
+
+    @property
+    def timeouts(self) -> Timeouts:
+        return Timeouts(self.timeout, self.schedule_to_close, self.schedule_to_start, self.heartbeat_timeout)
+
+    def over(self, base: ActivityOptions) -> ActivityOptions:
+        """These options where they are set, those of `base` elsewhere; retry policies field by field."""
+        given = {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}
+        if self.retry is not None and base.retry is not None:
+            given["retry"] = _over(self.retry, base.retry)
+        return replace(base, **given)
+
+
+def _over(first: RetryPolicy, second: RetryPolicy) -> RetryPolicy:
+    return RetryPolicy.from_body({**second.to_body(), **first.to_body()})
+
+
+class ActivityCall(Generic[P, R]):
+    """An activity with options; calling it inside a workflow starts it."""
+
+    def __init__(self, activity: Activity[P, R], options: ActivityOptions) -> None:
+        self.activity = activity
+        self.options_given = options
+        self._plans: dict[RunDefaults, ActivityPlan] = {}
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> ActivityFuture[R]:
+        """Start the activity; await the future for its result.
+
+        Raises NotInWorkflow outside a workflow, PayloadError if an argument does not fit its annotation.
+        """
+        run = current()
+        if run is None:
+            self.activity._refuse_outside()
+        plan = self._plans.get(run.defaults) or self._plan(run.defaults)
+        return run.start_activity(plan, args, kwargs)
+
+    def _plan(self, defaults: RunDefaults) -> ActivityPlan:
+        options, activity = self.options_given, self.activity
+        workflow_retry = json.loads(defaults.retry)
+        body = {
+            "name": activity.name,
+            "queue": options.queue or defaults.queue,
+            "priority": defaults.priority if options.priority is None else options.priority,
+            "retry": merge(options.retry, RetryPolicy.from_body(workflow_retry) if workflow_retry else None).to_body(),
+            "timeouts": options.timeouts.to_body(),
+        }
+        plan = ActivityPlan(activity.name, body, activity.arguments, options.cancellation or "try", options.id)
+        return self._plans.setdefault(defaults, plan)
+
+
+class Activity(ActivityCall[P, R]):
+    """A function that workflows start as a job of a queue. `.fn` is the plain function."""
+
+    def __init__(self, fn: Callable[..., Any], name: str | None, options: ActivityOptions) -> None:
+        super().__init__(self, options)
+        self.fn = fn
+        self.name = checked_name("the activity's name", fn.__name__ if name is None else name)
+        self.is_async = inspect.iscoroutinefunction(fn)
+        update_wrapper(self, fn)
+
+    @cached_property
+    def arguments(self) -> ArgumentsCodec:
+        """Of the function; `.arguments.result` is the codec of its result."""
+        return ArgumentsCodec(self.fn, name=self.name)
+
+    @property
+    def queue(self) -> str | None:
+        return self.options_given.queue
+
+    @property
+    def priority(self) -> int | None:
+        return self.options_given.priority
+
+    @property
+    def retry(self) -> RetryPolicy | None:
+        return self.options_given.retry
+
+    @property
+    def timeouts(self) -> Timeouts:
+        return self.options_given.timeouts
+
+    @property
+    def cancellation(self) -> Cancellation:
+        return self.options_given.cancellation or "try"
+
+    def options(
+        self,
+        *,
+        queue: str | None = None,
+        priority: int | None = None,
+        retry: RetryPolicy | None = None,
+        timeout: timedelta | None = None,
+        schedule_to_close: timedelta | None = None,
+        schedule_to_start: timedelta | None = None,
+        heartbeat_timeout: timedelta | None = None,
+        cancellation: Cancellation | None = None,
+        id: str | None = None,
+    ) -> ActivityCall[P, R]:
+        """The same activity with other options for this call; what is not given stays. See `ActivityOptions`."""
+        given = ActivityOptions(
+            queue, priority, retry, timeout, schedule_to_close, schedule_to_start, heartbeat_timeout, cancellation, id
+        )
+        return ActivityCall(self, given.over(self.options_given))
+
+    def _refuse_outside(self) -> NoReturn:
+        name = self.name
+        raise NotInWorkflow(
+            f"activity {name!r} was called outside a workflow, where nothing can record it. To run the plain function:"
+            f" {name}.fn(...). To run it as a job of its own: client.enqueue({name}, ...). To run it as a step: call it"
+            " inside a workflow"
+        )
+
+    def __repr__(self) -> str:
+        return f"<activity {self.name!r}>"
+
+
+class _ActivityDecorator(Protocol):
+    @overload
+    def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> Activity[P, R]: ...
+    @overload
+    def __call__(self, fn: Callable[P, R], /) -> Activity[P, R]: ...
+    def __call__(self, fn: Any, /) -> Any: ...
+
+
+@overload
+def activity(fn: Callable[P, Coroutine[Any, Any, R]], /) -> Activity[P, R]: ...
+@overload
+def activity(fn: Callable[P, R], /) -> Activity[P, R]: ...
+@overload
+def activity(
+    *,
+    name: str | None = None,
+    queue: str | None = None,
+    priority: int | None = None,
+    retry: RetryPolicy | None = None,
+    timeout: timedelta | None = None,
+    schedule_to_close: timedelta | None = None,
+    schedule_to_start: timedelta | None = None,
+    heartbeat_timeout: timedelta | None = None,
+    cancellation: Cancellation | None = None,
+) -> _ActivityDecorator: ...
+def activity(fn: Any = None, /, *, name: str | None = None, **options: Any) -> Any:
+    """Make a function an activity: `@activity` or `@activity(queue=..., retry=..., timeout=..., ...)`.
+
+    The function may be sync (it runs in a thread) or async. `name` defaults to its `__name__` and must stay the same while runs
+    that use it are alive. The other options are those of `ActivityOptions`. Raises InvalidOption on an impossible
+    option, or if another function has the name.
+    """
+
+    def decorate(fn: Any) -> Any:
+        return _register(_activities, Activity(fn, name, given), "activity")
+
+    given = ActivityOptions(**options)
+    return decorate if fn is None else decorate(fn)
+
+
+# -- workflows --------------------------------------------------------------------------------------------------------
+
+
+class Workflow(Generic[P, R]):
+    """A workflow function. `.fn` is the plain function, `.style` how it is written, `(name, version)` its identity."""
+
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        name: str | None,
+        version: int,
+        queue: str | None,
+        priority: int | None,
+        retry: RetryPolicy | None,
+    ) -> None:
+        if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+            raise InvalidOption(f"version is {version!r}; give a whole number from 1")
+        self.fn = fn
+        self.name = checked_name("the workflow's name", fn.__name__ if name is None else name)
+        self.version = version
+        self.style: Style = style_of(fn)
+        self.queue = None if queue is None else checked_name("queue", queue)
+        self.priority = None if priority is None else checked_priority("priority", priority)
+        self.retry = retry
+        update_wrapper(self, fn)
+
+    @cached_property
+    def arguments(self) -> ArgumentsCodec:
+        """Of the function; `.arguments.result` is the codec of its result."""
+        return ArgumentsCodec(self.fn, name=self.name)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> ActivityFuture[R]:
+        name = self.name
+        if current() is not None:
+            raise DurableError(f"workflow {name!r} was called inside a workflow; this release has no child workflows yet")
+        raise NotInWorkflow(
+            f"workflow {name!r} was called outside a workflow, where nothing can record it. To start a run:"
+            f" client.start({name}, ...). To run the plain function, in a test: {name}.fn(...)"
+        )
+
+    def __repr__(self) -> str:
+        return f"<workflow {self.name!r} version {self.version}>"
+
+
+class _WorkflowDecorator(Protocol):
+    @overload
+    def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> Workflow[P, R]: ...
+    @overload
+    def __call__(self, fn: Callable[P, Generator[Any, Any, R]], /) -> Workflow[P, R]: ...
+    @overload
+    def __call__(self, fn: Callable[P, R], /) -> Workflow[P, R]: ...
+    def __call__(self, fn: Any, /) -> Any: ...
+
+
+@overload
+def workflow(fn: Callable[P, Coroutine[Any, Any, R]], /) -> Workflow[P, R]: ...
+@overload
+def workflow(fn: Callable[P, Generator[Any, Any, R]], /) -> Workflow[P, R]: ...
+@overload
+def workflow(fn: Callable[P, R], /) -> Workflow[P, R]: ...
+@overload
+def workflow(
+    *,
+    name: str | None = None,
+    version: int = 1,
+    queue: str | None = None,
+    priority: int | None = None,
+    retry: RetryPolicy | None = None,
+) -> _WorkflowDecorator: ...
+def workflow(
+    fn: Any = None,
+    /,
+    *,
+    name: str | None = None,
+    version: int = 1,
+    queue: str | None = None,
+    priority: int | None = None,
+    retry: RetryPolicy | None = None,
+) -> Any:
+    """Make a function a workflow: `@workflow` or `@workflow(name=..., version=..., ...)`.
+
+    The function may be `async def`, a generator, or plain `def`. `name` defaults to its `__name__`. `queue` and `priority` are what
+    its runs are started with, `retry` the policy of its activities where they do not say (C6). Raises InvalidOption on an
+    impossible option, or if another function has the name and version.
+    """
+
+    def decorate(fn: Any) -> Any:
+        return _register(_workflows, Workflow(fn, name, version, queue, priority, retry), "workflow")
+
+    return decorate if fn is None else decorate(fn)
+
+
+# -- the register -----------------------------------------------------------------------------------------------------
+
+_workflows: dict[tuple[str, int], Workflow[..., Any]] = {}
+_activities: dict[tuple[str, int], Activity[..., Any]] = {}
+
+
+def registered_workflows(module: str | None = None) -> list[Workflow[..., Any]]:
+    """All decorated workflows, or those that a module defines."""
+    return [it for it in _workflows.values() if module in (None, it.fn.__module__)]
+
+
+def registered_activities(module: str | None = None) -> list[Activity[..., Any]]:
+    """All decorated activities, or those that a module defines."""
+    return [it for it in _activities.values() if module in (None, it.fn.__module__)]
+
+
+def _register(register: dict[tuple[str, int], Any], it: Any, kind: str) -> Any:
+    key = (it.name, getattr(it, "version", 1))
+    other = register.get(key)
+    if other is not None and not _same_place(other.fn, it.fn):
+        raise InvalidOption(
+            f"{kind} {it.name!r} is defined twice: in {_place(other.fn)} and in {_place(it.fn)}."
+            f" Give one of them another name=" + (" or version=" if kind == "workflow" else "")
+        )
+    register[key] = it
+    return it
+
+
+def _same_place(one: Any, other: Any) -> bool:
+    """The same function imported again (a reload, or as __main__), or a local one, which only its caller can mean."""
+    local = "<locals>" in one.__qualname__ or "<locals>" in other.__qualname__
+    return local or (_file(one), one.__qualname__) == (_file(other), other.__qualname__)
+
+
+def _file(fn: Any) -> Any:
+    return getattr(getattr(inspect.unwrap(fn), "__code__", None), "co_filename", fn.__module__)
+
+
+def _place(fn: Any) -> str:
+    return f"{fn.__module__}.{fn.__qualname__}"
