@@ -104,6 +104,11 @@ class ValueCodec:
         """
         return (self._compiled or self.prepare()).decode(text, self.field)
 
+    def json_schema(self) -> dict[str, Any]:
+        """The JSON schema of the encoded value, for those who have no Python at hand."""
+        self.prepare()
+        return pydantic.TypeAdapter(self.annotation).json_schema()
+
 
 def value_codec(annotation: Any) -> ValueCodec:
     """The codec of an annotation, shared by all who ask for the same one."""
@@ -410,6 +415,13 @@ class ArgumentsCodec:
                 raise
         return self._compiled
 
+    def json_schema(self) -> dict[str, Any]:
+        """The JSON schema of the encoded call: an object by parameter name."""
+        self.prepare()
+        hints = self._hints()
+        fields = {name: _field(p, hints.get(name, Any)) for name, p in self._parameters.items()}
+        return _arguments_adapter(fields).json_schema()
+
     def _bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         try:
             return self._signature.bind(*args, **kwargs).arguments
@@ -493,10 +505,14 @@ def _field(parameter: inspect.Parameter, hint: Any) -> Any:
 
 
 def _arguments_schema(fields: dict[str, Any]) -> Any:
+    return _arguments_adapter(fields).core_schema
+
+
+def _arguments_adapter(fields: dict[str, Any]) -> pydantic.TypeAdapter[Any]:
     make_typed_dict: Any = TypedDict  # type checkers want a literal here
     arguments = make_typed_dict("arguments", fields)
     arguments.__pydantic_config__ = pydantic.ConfigDict(extra="forbid")
-    return pydantic.TypeAdapter(arguments).core_schema
+    return pydantic.TypeAdapter(arguments)
 
 
 def _hints(fn: Callable[..., Any], localns: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -18,7 +18,7 @@ create function durable.commit(
     s_ix integer[], s_signal uuid[], s_seq integer[]
 ) returns table (now_us bigint, pushes jsonb)
 language plpgsql
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set plan_cache_mode = force_generic_plan
+set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set plan_cache_mode = force_generic_plan
 as $$
 declare
     v_now timestamptz := durable.now();
@@ -34,7 +34,7 @@ begin
       from unnest(r_shard, r_run, r_epoch, r_expect, r_last, r_turn, r_status, r_waiting, r_cancelled)
            as b(shard, run_id, epoch, expect, last, turn, status, waiting, cancelled)
      where r.shard = b.shard and r.run_id = b.run_id
-       and r.owner = p_owner and r.epoch = b.epoch and r.last_seq = b.expect and r.status = 'running';
+       and r.owner is not distinct from p_owner and r.epoch = b.epoch and r.last_seq = b.expect and r.status is not distinct from 'running';
     get diagnostics v_count = row_count;
     if v_count <> cardinality(r_run) then
         select string_agg('r' || b.ix, ',') into v_lost
@@ -117,7 +117,7 @@ end $$;
 -- A closed run leaves nothing behind: waiting jobs and timers go, executing ones are told to stop, unread signals become evidence.
 create function durable.sweep_closed(r_shard smallint[], r_run uuid[], r_status text[], p_now timestamptz) returns jsonb
 language plpgsql
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set plan_cache_mode = force_generic_plan
+set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set plan_cache_mode = force_generic_plan
 as $$
 declare
     v_pushes jsonb;
@@ -147,7 +147,7 @@ create function durable.claim_runs(p_worker uuid, p_queues text[], p_limit integ
 returns table (shard smallint, run_id uuid, workflow_id text, workflow text, version integer, epoch integer, last_seq integer,
                turn integer, queue text, priority smallint, reviewed boolean)
 language plpgsql
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set plan_cache_mode = force_generic_plan
+set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set plan_cache_mode = force_generic_plan
 as $$
 declare
     v_now timestamptz := durable.now();
@@ -181,7 +181,7 @@ end $$;
 create function durable.load_history(p_shard smallint[], p_run uuid[], p_after integer[] default null)
 returns table (run_id uuid, seq integer, turn integer, type text, at_us bigint, body text, payload text)
 language sql stable
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
 as $$
     select h.run_id, h.seq, h.turn, h.type, durable.to_us(h.at), h.body::text, h.payload::text
       from unnest(p_shard, p_run, coalesce(p_after, array_fill(0, array[cardinality(p_run)]))) with ordinality as b(shard, run_id, after, ix)
@@ -193,7 +193,7 @@ $$;
 create function durable.read_inbox(p_worker uuid, p_queues text[], p_limit integer)
 returns table (shard smallint, run_id uuid, message_id uuid, type text, at_us bigint, body text, payload text)
 language sql stable
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
 as $$
     select i.shard, i.run_id, i.message_id, i.type, durable.to_us(i.at), i.body::text, i.payload::text
       from durable.inbox i join durable.runs r on r.shard = i.shard and r.run_id = i.run_id
@@ -204,7 +204,7 @@ $$;
 -- Give runs back: with a delay and a reason (review) when they could not be run, at once when the worker stops or its cache is full.
 create function durable.release_runs(p_worker uuid, r_shard smallint[], r_run uuid[], r_epoch integer[], r_delay_s double precision[], r_review jsonb[])
 returns integer language plpgsql
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
 as $$
 declare
     v_now timestamptz := durable.now();
@@ -219,7 +219,7 @@ begin
                         'since', coalesce(r.review -> 'since', to_jsonb(v_now)),
                         'times', coalesce((r.review ->> 'times')::int, 0) + 1) end
       from unnest(r_shard, r_run, r_epoch, r_delay_s, r_review) as b(shard, run_id, epoch, delay_s, review)
-     where r.shard = b.shard and r.run_id = b.run_id and r.owner = p_worker and r.epoch = b.epoch and r.status = 'running';
+     where r.shard = b.shard and r.run_id = b.run_id and r.owner is not distinct from p_worker and r.epoch = b.epoch and r.status is not distinct from 'running';
     get diagnostics v_count = row_count;
     return v_count;
 end $$;
@@ -227,7 +227,7 @@ end $$;
 -- STAGE: what has become due. Timers turn into inbox messages (once: the row goes in the same statement); jobs become available.
 create function durable.stage_due(p_limit integer) returns table (fired integer, staged integer, next_due_us bigint)
 language plpgsql
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set plan_cache_mode = force_generic_plan
+set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set plan_cache_mode = force_generic_plan
 as $$
 declare
     v_now timestamptz := durable.now();
@@ -264,7 +264,7 @@ create function durable.claim_jobs(p_worker uuid, p_queues text[], p_limits inte
 returns table (shard smallint, run_id uuid, seq integer, kind text, name text, queue text, attempt integer, input text, options text,
                workflow_id text, actor text, heartbeat text, scheduled_us bigint, created_us bigint)
 language plpgsql
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set plan_cache_mode = force_generic_plan
+set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set plan_cache_mode = force_generic_plan
 as $$
 declare
     v_now timestamptz := durable.now();
@@ -280,7 +280,7 @@ begin
                  order by j.priority, j.scheduled_at limit 2 + q.free / 8) c
              order by c.priority, c.scheduled_at limit q.free) h
     ), locked as materialized (
-        select j.shard, j.run_id, j.seq, coalesce(j.options, e.body) as options, coalesce(j.input, e.payload) as input
+        select j.shard, j.run_id, j.seq, j.created_at, coalesce(j.options, e.body) as options, coalesce(j.input, e.payload) as input
           from heads h join durable.jobs j on j.shard = h.shard and j.run_id = h.run_id and j.seq = h.seq
           left join durable.history e on j.kind = 'activity' and e.shard = j.shard and e.run_id = j.run_id and e.seq = j.seq
          where j.state = 'available'
@@ -289,7 +289,7 @@ begin
         update durable.jobs j
            set state = 'executing', owner = p_worker, attempt = j.attempt + 1, note = null,
                deadline_at = d.at, deadline_kind = d.kind
-          from locked l cross join lateral durable.execution_deadline(l.options, v_now, j.created_at) d
+          from locked l cross join lateral durable.execution_deadline(l.options, v_now, l.created_at) d
          where j.shard = l.shard and j.run_id = l.run_id and j.seq = l.seq
         returning j.shard, j.run_id, j.seq, j.kind, j.name, j.queue, j.attempt, l.input, l.options, j.heartbeat, j.scheduled_at, j.created_at
     )
@@ -316,7 +316,7 @@ create function durable.settle_jobs(p_owner uuid, o_shard smallint[], o_run uuid
                                     o_type text[], o_body jsonb[], o_payload json[])
 returns table (refused integer[], wake uuid[])
 language plpgsql
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set plan_cache_mode = force_generic_plan
+set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set plan_cache_mode = force_generic_plan
 as $$
 declare
     v_now timestamptz := durable.now();
@@ -362,7 +362,7 @@ end $$;
 create function durable.retry_jobs(p_owner uuid, o_shard smallint[], o_run uuid[], o_seq integer[], o_attempt integer[],
                                    o_delay_s double precision[], o_error jsonb[])
 returns integer[] language sql
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
 as $$
     with clock as materialized (select durable.now() as now), given as (
         select * from unnest(o_shard, o_run, o_seq, o_attempt, o_delay_s, o_error) with ordinality
@@ -394,7 +394,7 @@ $$;
 create function durable.put_back_jobs(p_owner uuid, o_shard smallint[], o_run uuid[], o_seq integer[], o_attempt integer[],
                                       o_delay_s double precision[], o_note jsonb[])
 returns integer language plpgsql
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
 as $$
 declare
     v_now timestamptz := durable.now();
@@ -416,7 +416,7 @@ end $$;
 create function durable.heartbeat_jobs(p_owner uuid, o_shard smallint[], o_run uuid[], o_seq integer[], o_attempt integer[],
                                        o_details json[], o_heartbeat_s double precision[])
 returns table (ix integer, cancel_requested boolean) language plpgsql
-set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
 as $$
 declare
     v_now timestamptz := durable.now();
@@ -508,7 +508,7 @@ end $$;
 -- DEADLINES that nobody enforced: waiting too long, or an attempt whose worker lives but did not end it within the grace.
 create function durable.expire_deadlines(p_grace_s double precision, p_limit integer) returns integer
 language plpgsql
-set enable_seqscan = off
+set jit = off set enable_seqscan = off
 as $$
 declare
     v_now timestamptz := durable.now();

@@ -18,7 +18,7 @@ class DatabaseRefused(Exception):
     """The database answered with an error; nothing was written. `transient`: the same statement may succeed later."""
 
     def __init__(self, error: psycopg.Error) -> None:
-        super().__init__(str(error).strip() or type(error).__name__)
+        super().__init__(error.diag.message_primary or str(error) or type(error).__name__)
         self.sqlstate = error.sqlstate or ""
         self.detail = error.diag.message_detail or ""
         self.transient = self.sqlstate[:2] in ("40", "53", "55")

@@ -19,8 +19,10 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
-from durable.activity_context import ActivityContext, ActivityInfo, run_in_context
+from durable import activity_context
+from durable.activity_context import ActivityCancelledError, ActivityContext, ActivityInfo
 from durable.core.events import Event
 from durable.core.policy import RetryPolicy, delay_s, is_excluded
 from durable.definitions import Activity
@@ -141,7 +143,7 @@ class Attempts:
         attempt.input = event.payload
         attempt.options = body
         attempt.workflow_id = run.workflow_id
-        actor = run.execution.actor
+        actor = run.execution.start.get("actor")
         self._start(attempt, actor, None, event.at_us, event.at_us)
 
     def start_claimed(self, job: ClaimedJob) -> None:
@@ -182,6 +184,8 @@ class Attempts:
         attempt.context = ActivityContext(
             self._info(attempt, actor, heartbeat, scheduled_us, limit_s),
             lambda details: self._heartbeat(attempt, details),
+            lambda: attempt.cancel_requested or attempt.lost or attempt.timed_out is not None,
+            attempt.activity.is_async,
         )
         attempt.task = loop.create_task(self._run(attempt))
 
@@ -200,12 +204,12 @@ class Attempts:
     ) -> ActivityInfo:
         return ActivityInfo(
             workflow_id=attempt.workflow_id,
-            run_id=attempt.run_id,
+            run_id=UUID(attempt.run_id) if attempt.kind == "activity" else None,
             activity_id=attempt.options.get("id") or attempt.run_id,
             name=attempt.name,
             queue=attempt.queue,
             attempt=attempt.attempt,
-            max_attempts=(attempt.options.get("retry") or {}).get("max_attempts"),
+            max_attempts=(attempt.options.get("retry") or {}).get("max_attempts", 0),
             idempotency_key=f"{attempt.run_id}/{attempt.seq}",
             actor=actor,
             deadline=None if limit_s is None else _instant(self._clock.now_us() + int(limit_s * 1e6)),
@@ -218,7 +222,7 @@ class Attempts:
     async def _run(self, attempt: Attempt) -> None:
         try:
             payload = await self._call(attempt)
-        except asyncio.CancelledError as error:
+        except (asyncio.CancelledError, ActivityCancelledError) as error:
             self._cancelled(attempt, error)
         except Exception as error:  # noqa: BLE001 - an attempt's failure is a record, whatever it is
             self._failed(attempt, error)
@@ -233,13 +237,14 @@ class Attempts:
         activity = attempt.activity
         assert attempt.context is not None
         args, kwargs = activity.arguments.decode(attempt.input or "{}")
+        activity_context.enter(attempt.context)  # this task has a context of its own
         if activity.is_async:
-            with attempt.context:
-                value = await activity.fn(*args, **kwargs)
+            value = await activity.fn(*args, **kwargs)
         else:
             context = contextvars.copy_context()
-            call = lambda: context.run(run_in_context, attempt.context, activity.fn, args, kwargs)  # noqa: E731
-            value = await asyncio.get_running_loop().run_in_executor(self._threads, call)
+            value = await asyncio.get_running_loop().run_in_executor(
+                self._threads, lambda: context.run(activity.fn, *args, **kwargs)
+            )
         return activity.arguments.result.encode(value)
 
     def _forget(self, attempt: Attempt) -> None:
@@ -296,7 +301,7 @@ class Attempts:
         kind = "ActivityTimedOut" if attempt.timed_out else "ActivityFailed"
         self._ended(attempt, kind, body, None)
 
-    def _cancelled(self, attempt: Attempt, error: asyncio.CancelledError) -> None:
+    def _cancelled(self, attempt: Attempt, error: BaseException) -> None:
         """The task was cancelled: by its timeout, by its run, by the loss of its fence, or by the worker's hurry."""
         if attempt.lost:
             return
@@ -316,8 +321,6 @@ class Attempts:
     def _time_out(self, attempt: Attempt, kind: str) -> None:
         """End an attempt at its limit. A thread cannot be killed: its attempt ends now, the thread's answer will be refused."""
         attempt.timed_out = kind
-        if attempt.context is not None:
-            attempt.context.cancel()
         self._cancel_task(attempt)
 
     def expire_silent(self) -> None:
@@ -333,8 +336,6 @@ class Attempts:
         if attempt is None or attempt.cancel_requested:
             return
         attempt.cancel_requested = True
-        if attempt.context is not None:
-            attempt.context.cancel()
         if attempt.activity.is_async:
             self._cancel_task(attempt)
 
@@ -347,8 +348,6 @@ class Attempts:
         """The fence is lost: somebody else may be running this attempt's successor. Stop, record nothing."""
         if self._running.get((attempt.run_id, attempt.seq)) is attempt:
             attempt.lost = True
-            if attempt.context is not None:
-                attempt.context.cancel()
             self._cancel_task(attempt)
 
     def forget_all(self) -> None:

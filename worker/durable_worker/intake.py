@@ -11,6 +11,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Mapping
+from typing import Any
 
 from durable.definitions import Workflow
 from durable.errors import DatabaseUnavailable
@@ -37,7 +38,7 @@ class Intake:
         session: Session,
         settings: WorkerSettings,
         owner: str,
-        workflows: Mapping[tuple[str, int], Workflow],
+        workflows: Mapping[tuple[str, int], Workflow[..., Any]],
         runs: Runs,
         attempts: Attempts,
         committer: Committer,

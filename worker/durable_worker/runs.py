@@ -17,7 +17,7 @@ import random
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from itertools import islice
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
 from durable.core.events import Event, Message
@@ -137,7 +137,7 @@ class Runs:
     # -- arrivals ---------------------------------------------------------------------------------
 
     def adopt(
-        self, claimed: ClaimedRun, workflow: Workflow, history: Sequence[Event]
+        self, claimed: ClaimedRun, workflow: Workflow[..., Any], history: Sequence[Event]
     ) -> LiveRun | None:
         """Bring a claimed run to life by replay. A run that cannot be replayed is parked for review (C8)."""
         execution = Execution(workflow, UUID(claimed.run_id), claimed.workflow_id)
@@ -309,7 +309,7 @@ class Runs:
     # -- giving back ------------------------------------------------------------------------------
 
     def _give_back(
-        self, run: LiveRun | ClaimedRun, delay_s: float | None, review: dict[str, object] | None
+        self, run: LiveRun | ClaimedRun, delay_s: float | None, review: dict[str, Any] | None
     ) -> None:
         self._committer.write(Release(run.shard, run.run_id, run.epoch, delay_s, review))
 

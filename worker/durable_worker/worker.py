@@ -27,6 +27,7 @@ from durable import definitions
 from durable.definitions import Activity, Workflow
 from durable.errors import DatabaseUnavailable, InvalidOption
 from durable.ids import uuid7
+from durable.signals import registered_signals
 from durable.store import engine
 from durable.store.engine import Registration
 from durable.store.session import ConnectionLost, Session
@@ -95,7 +96,7 @@ class Worker:
             task = asyncio.get_running_loop().create_task(loop)
             task.set_name(f"durable-{name}")
             task.add_done_callback(self._loop_ended)
-            self._tasks.append(task)  # type: ignore[arg-type]
+            self._tasks.append(task)
 
     def _compose(self) -> None:
         settings, url, owner = self.settings, self._url, self.worker_id
@@ -135,16 +136,16 @@ class Worker:
 
     async def _register(self) -> None:
         registrations = [
-            Registration("workflow", w.name, w.version, w.queue, json.dumps(w.arguments.schema()))
+            Registration("workflow", w.name, w.version, w.queue, json.dumps(w.arguments.json_schema()))
             for w in self._workflows.values()
         ]
         registrations += [
-            Registration("activity", a.name, 1, a.queue, json.dumps(a.arguments.schema()))
+            Registration("activity", a.name, 1, a.queue, json.dumps(a.arguments.json_schema()))
             for a in self._activities.values()
         ]
         registrations += [
-            Registration("signal", s.name, 1, None, json.dumps(s.schema()))
-            for s in definitions.registered_signals()
+            Registration("signal", s.name, 1, None, json.dumps(s.codec.json_schema()))
+            for s in registered_signals()
         ]
         if registrations:
             await engine.register_definitions(self._keeping, registrations)
@@ -231,8 +232,8 @@ class Worker:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         try:
-            if not len(self.attempts):
-                await engine.leave(self._keeping, self.worker_id)
+            finished = not len(self.attempts) and not len(self.runs)
+            await engine.leave(self._keeping, self.worker_id, finished=finished)
         except (ConnectionLost, DatabaseUnavailable) as error:
             logger.warning("could not sign off: %s", error)
         for session in (self._committing, self._taking, self._keeping, self._listening):
@@ -284,8 +285,9 @@ def _definitions(
         names = [m if isinstance(m, str) else m.__name__ for m in modules]
         for name in names:
             import_module(name)
-        found = definitions.in_modules(names)
-        return [*found[0], *(workflows or ())], [*found[1], *(activities or ())]
+        found = [w for name in names for w in definitions.registered_workflows(name)]
+        run = [a for name in names for a in definitions.registered_activities(name)]
+        return [*found, *(workflows or ())], [*run, *(activities or ())]
     if workflows is None and activities is None:
         return list(definitions.registered_workflows()), list(definitions.registered_activities())
     return list(workflows or ()), list(activities or ())
