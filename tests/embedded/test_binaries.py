@@ -21,7 +21,7 @@ def test_a_named_folder_without_programs_is_an_error_that_says_so(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("DURABLE_PG_BIN", str(tmp_path))
-    with pytest.raises(EmbeddedPostgresError, match="DURABLE_PG_BIN is .*holds no initdb"):
+    with pytest.raises(EmbeddedPostgresError, match=r"DURABLE_PG_BIN is .*holds no initdb"):
         binaries()
 
 

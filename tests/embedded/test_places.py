@@ -104,7 +104,7 @@ def test_a_named_private_installation_is_not_copied_but_explained(
         (private_folder / program).write_text("#!/bin/sh\n")
         (private_folder / program).chmod(0o755)
     monkeypatch.setenv("DURABLE_PG_BIN", str(private_folder))
-    with pytest.raises(EmbeddedPostgresError, match="cannot run .*DURABLE_PG_BIN"):
+    with pytest.raises(EmbeddedPostgresError, match=r"cannot run .*DURABLE_PG_BIN"):
         embedded.start(open_folder / "home")
 
 
@@ -140,4 +140,4 @@ def test_behind_sudo_it_runs_as_that_user(
 ) -> None:
     monkeypatch.setenv("SUDO_USER", "nobody")
     with embedded.start(open_folder / "home") as server:
-        assert os.stat(f"/proc/{server.pid}").st_uid == NOBODY
+        assert Path(f"/proc/{server.pid}").stat().st_uid == NOBODY
