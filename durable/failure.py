@@ -14,7 +14,7 @@ The solution. We store the class's name, `args` and those attributes that are JS
 classes that are already imported, and without running Python constructors: `cls.__new__`, then
 `args`, then the built-in base's `__init__` (OSError and UnicodeError keep C-level state there),
 then the attributes. Only if that gives an exception that cannot even print itself we try the
-constructor, and then fall back to `RemoteError`, which carries the text. Classes that are not
+constructor, and if its text is another one, fall back to `RemoteError`, which carries the text. Classes that are not
 `Exception` are not rebuilt, except CancelledError: a KeyboardInterrupt that a database row raises
 would stop the worker. Neither is StopIteration, which no coroutine or future can carry.
 
@@ -349,4 +349,6 @@ def _builtin_init(cls: type[BaseException]) -> Any:
 def _with_constructor(cls: type[BaseException], failure: Mapping[str, Any]) -> BaseException:
     exc = cls(*_arguments(failure))
     vars(exc).update(failure.get("state", {}))
+    if str(exc) != failure.get("message"):
+        raise ValueError("the constructor composed another message")
     return exc

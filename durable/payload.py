@@ -469,9 +469,8 @@ class ArgumentsCodec:
 
     def _culprits(self, given: Mapping[str, Any], hints: Mapping[str, Any]) -> Iterator[str]:
         for name, value in given.items():
-            codec = ValueCodec(
-                _stored_type(self._parameters[name], hints.get(name, Any)), field=name
-            )
+            stored = _stored_type(self._parameters[name], hints.get(name, Any))
+            codec = ValueCodec(stored, field=name, max_bytes=self.max_bytes)
             try:
                 codec.encode(value)
             except PayloadError as error:

@@ -3,6 +3,8 @@ from __future__ import annotations
 import copy
 import inspect
 import pickle
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -32,13 +34,15 @@ EXAMPLES: list[BaseException] = [
 CARRIED = [example for example in EXAMPLES if isinstance(example, Exception)]
 
 
-def names(examples: list[BaseException]) -> list[str]:
+def names(examples: Sequence[BaseException]) -> list[str]:
     return [type(example).__name__ for example in examples]
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=names(EXAMPLES))
 @pytest.mark.parametrize("duplicate", [copy.copy, lambda e: pickle.loads(pickle.dumps(e))])
-def test_copies_keep_message_attributes_notes_and_cause(example, duplicate) -> None:
+def test_copies_keep_message_attributes_notes_and_cause(
+    example: BaseException, duplicate: Any
+) -> None:
     original = copy.copy(example)
     original.__cause__ = ValueError("why")
     original.add_note("a note")
@@ -50,7 +54,7 @@ def test_copies_keep_message_attributes_notes_and_cause(example, duplicate) -> N
 
 
 @pytest.mark.parametrize("example", CARRIED, ids=names(CARRIED))
-def test_failures_carry_our_own_errors_whole(example) -> None:
+def test_failures_carry_our_own_errors_whole(example: Exception) -> None:
     twin = decode_failure(encode_failure(example))
     assert type(twin) is type(example)
     assert str(twin) == str(example)
@@ -76,8 +80,8 @@ def test_except_exception_lets_control_flow_pass_c12() -> None:
 
 
 def test_saga_failed_is_a_group_and_a_durable_error() -> None:
-    failed = errors.SagaFailed("2 compensations failed", [ValueError("a"), KeyError("b")])
-    assert isinstance(failed, errors.DurableError)
+    failed: Any = errors.SagaFailed("2 compensations failed", [ValueError("a"), KeyError("b")])
+    assert issubclass(errors.SagaFailed, errors.DurableError)
     matched, rest = failed.split(ValueError)
     assert type(matched) is type(rest) is errors.SagaFailed
     assert repr(pickle.loads(pickle.dumps(failed))) == repr(failed)
@@ -97,7 +101,11 @@ def test_nondeterminism_with_one_side_missing() -> None:
 
 
 def test_every_error_explains_itself() -> None:
-    public = [cls for _, cls in inspect.getmembers(errors, inspect.isclass) if cls.__module__ == errors.__name__]
+    public = [
+        cls
+        for _, cls in inspect.getmembers(errors, inspect.isclass)
+        if cls.__module__ == errors.__name__
+    ]
     silent = [cls.__name__ for cls in public if not cls.__dict__.get("__doc__")]
     assert len(public) > 25
     assert silent == []

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -49,7 +50,9 @@ def test_retry_policy_survives_its_body(policy: RetryPolicy) -> None:
 
 
 @given(policies, policies)
-def test_merge_takes_the_first_set_value_of_each_field_c6(call: RetryPolicy, activity: RetryPolicy) -> None:
+def test_merge_takes_the_first_set_value_of_each_field_c6(
+    call: RetryPolicy, activity: RetryPolicy
+) -> None:
     merged = merge(call, None, activity)
     for name in RetryPolicy.__slots__:
         candidates = [getattr(p, name) for p in (call, activity, LIBRARY_DEFAULT)]
@@ -96,7 +99,7 @@ def test_an_empty_tuple_and_a_zero_are_set_values() -> None:
         ({"non_retryable": ("",)}, "non_retryable"),
     ],
 )
-def test_bad_retry_options_are_named(options, name: str) -> None:
+def test_bad_retry_options_are_named(options: dict[str, Any], name: str) -> None:
     with pytest.raises(InvalidOption, match=f"retry.{name} is "):
         RetryPolicy(**options)
 
@@ -117,7 +120,7 @@ def test_bad_retry_options_are_named(options, name: str) -> None:
         (0.0, 3, 0.5, 4.0),
     ],
 )
-def test_delay(jitter, attempt: int, random_unit: float, expected: float) -> None:
+def test_delay(jitter: Any, attempt: int, random_unit: float, expected: float) -> None:
     assert delay_s(RetryPolicy(jitter=jitter), attempt, random_unit) == expected
 
 
@@ -155,7 +158,7 @@ def chained() -> BaseException:
         (RetryPolicy(non_retryable=(Declined,)), 1, failure_type_names(KeyError()), True),
     ],
 )
-def test_retryable_c6_c7(policy: RetryPolicy, attempt: int, failure, expected: bool) -> None:
+def test_retryable_c6_c7(policy: RetryPolicy, attempt: int, failure: Any, expected: bool) -> None:
     assert is_retryable(policy, attempt, failure) is expected
     assert is_retryable(policy, attempt, failure, non_retryable_flag=True) is False
 
@@ -176,24 +179,27 @@ def test_timeouts_survive_their_body(timeouts: Timeouts) -> None:
 def test_timeouts_merge_field_by_field_and_store_only_what_is_set() -> None:
     call = Timeouts(start_to_close=SECOND)
     activity = Timeouts(start_to_close=2 * SECOND, heartbeat=3 * SECOND)
-    assert merge_timeouts(call, None, activity).to_body() == {"start_to_close_s": 1.0, "heartbeat_s": 3.0}
+    assert merge_timeouts(call, None, activity).to_body() == {
+        "start_to_close_s": 1.0,
+        "heartbeat_s": 3.0,
+    }
     assert merge_timeouts() == Timeouts()
 
 
 @pytest.mark.parametrize("bad", [timedelta(0), -SECOND, 5, timedelta.max])
 @pytest.mark.parametrize("name", Timeouts.__slots__)
-def test_bad_timeouts_are_named(name: str, bad) -> None:
+def test_bad_timeouts_are_named(name: str, bad: Any) -> None:
     with pytest.raises(InvalidOption, match=f"timeouts.{name} is "):
         Timeouts(**{name: bad})
 
 
 @pytest.mark.parametrize("cls", [RetryPolicy, Timeouts])
-def test_a_key_of_a_newer_release_is_refused_not_dropped(cls) -> None:
+def test_a_key_of_a_newer_release_is_refused_not_dropped(cls: Any) -> None:
     with pytest.raises(InvalidOption, match="unknown key phase_of_moon"):
         cls.from_body({"phase_of_moon": 1})
 
 
 @pytest.mark.parametrize("bad", ["1", True, 0, -1, math.nan, 1e12])
-def test_a_body_with_a_bad_duration_is_refused(bad) -> None:
+def test_a_body_with_a_bad_duration_is_refused(bad: Any) -> None:
     with pytest.raises(InvalidOption):
         Timeouts.from_body({"heartbeat_s": bad})
