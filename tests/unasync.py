@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 
 FILES = {
     "durable/store/client_session_async.py": "durable/store/client_session_sync.py",
+    "durable/handles_async.py": "durable/handles_sync.py",
     "durable/client_async.py": "durable/client_sync.py",
 }
 
@@ -31,7 +32,7 @@ RULES = [
     (r"\bpsycopg\.AsyncConnection\b", "psycopg.Connection"),
     (r"\bensure_current_async\b", "ensure_current"),
     (r"\bAsync(Connection|ClientSession|Client|Handle|JobHandle)\b", r"\1"),
-    (r"\bclient_session_async\b", "client_session_sync"),
+    (r"\b(client_session|client|handles)_async\b", r"\1_sync"),
     (r"\bAn asynchronous\b", "A synchronous"),
     (r"\basynchronous\b", "synchronous"),
 ]

@@ -55,6 +55,14 @@ class Sent(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
+class Started:
+    """The run that a start gave; `created` is False when it existed before."""
+
+    run_id: str
+    created: bool
+
+
+@dataclass(frozen=True, slots=True)
 class RunOutcome:
     """How a run stands. `body` and `payload` (JSON text) are those of its last event once it is closed."""
 
@@ -90,13 +98,13 @@ class Definition:
 # -- writing ----------------------------------------------------------------------------------------------------------
 
 
-def start_run(workflow_id: str, workflow: str, queue: str, given: Mapping[str, Any]) -> Call[Sent[str]]:
-    """Start a run, or find the one of that id; answers its run id. `given`: the other parameters of durable.start_run.
+def start_run(workflow_id: str, workflow: str, queue: str, given: Mapping[str, Any]) -> Call[Sent[Started]]:
+    """Start a run, or find the one of that id. `given`: the other parameters of durable.start_run.
 
     Raises WorkflowAlreadyExists when the policies refuse.
     """
 
-    def decode(rows: list[Row]) -> Sent[str]:
+    def decode(rows: list[Row]) -> Sent[Started]:
         row = rows[0]
         if row["outcome"] == "refused":
             msg = (
@@ -104,8 +112,8 @@ def start_run(workflow_id: str, workflow: str, queue: str, given: Mapping[str, A
                 "use another id, its handle, or on_running= / on_closed="
             )
             raise WorkflowAlreadyExists(msg)
-        hints = (_queue(queue),) if row["outcome"] == "started" else ()
-        return Sent(row["run_id"], hints)
+        created = row["outcome"] == "started"
+        return Sent(Started(row["run_id"], created), (_queue(queue),) if created else ())
 
     parameters = {
         **given,
@@ -356,12 +364,13 @@ def _decoded(row: Row) -> Row:
 def _value(name: str, value: Any) -> Any:
     if name in _JSON:
         return _json(value)
-    return _time(value) if name in _TIMES else value
+    return from_us(value) if name in _TIMES else value
 
 
 def _json(text: str | None) -> Any:
     return None if text is None else json.loads(text)
 
 
-def _time(us: int | None) -> datetime | None:
+def from_us(us: int | None) -> datetime | None:
+    """A time of the database, in UTC."""
     return None if us is None else _EPOCH + timedelta(microseconds=us)

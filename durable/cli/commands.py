@@ -1,0 +1,60 @@
+"""The table of commands. What each does is in the module named beside it."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from durable.cli import inspect, operate, serve
+from durable.cli.doctor import doctor
+
+EPILOG = (
+    "Exit codes: 0 done, 1 refused or failed, 2 bad usage or input, 3 not found, 4 no database or schema, "
+    "5 the workflow failed, 6 timed out. Example: durable signal o-1 payment_confirmed '{\"amount\": 10}'"
+)
+
+app = typer.Typer(
+    name="durable",
+    help="Durable execution for Python on PostgreSQL alone.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def durable(
+    url: Annotated[
+        str | None, typer.Option("--url", metavar="URL", help="The database; DURABLE_DATABASE_URL if not given.")
+    ] = None,
+    app_module: Annotated[
+        str | None, typer.Option("--app", metavar="MODULE", help="Import this module; DURABLE_APP if not given.")
+    ] = None,
+) -> None:
+    """Both options may stand before or after the command."""
+    if url:
+        os.environ["DURABLE_DATABASE_URL"] = url
+    if app_module:
+        os.environ["DURABLE_APP"] = app_module
+
+
+_PASSED_ON = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
+
+app.command("demo", context_settings=_PASSED_ON)(serve.demo)
+app.command("dev")(serve.dev)
+app.command("worker", context_settings=_PASSED_ON)(serve.worker)
+app.command("migrate")(serve.migrate)
+app.command("start")(operate.start)
+app.command("signal")(operate.signal)
+app.command("result")(operate.result)
+app.command("cancel")(operate.cancel)
+app.command("terminate")(operate.terminate)
+app.command("list")(inspect.list_)
+app.command("show")(inspect.show)
+app.command("history")(inspect.history)
+app.command("doctor")(doctor)

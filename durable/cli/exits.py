@@ -1,0 +1,76 @@
+"""Exit codes, and errors as one line on stderr.
+
+0  it was done
+1  it was refused or failed: the workflow is closed, the id is taken, a migration failed
+2  the command or its input is wrong: usage, malformed JSON, a payload of the wrong type
+3  not found: no such workflow id, workflow name or signal name
+4  the database cannot be reached, or its schema does not fit
+5  `result` and `start --wait`: the workflow failed, was cancelled or was terminated
+6  `result` and `start --wait`: the timeout passed and the workflow goes on
+130  interrupted with Ctrl-C
+
+`doctor` alone has its own: 0 healthy, 1 attention, 2 problem.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import NoReturn
+
+from durable.errors import (
+    BlockingCall,
+    DatabaseUnavailable,
+    DurableError,
+    EmbeddedPostgresError,
+    InvalidOption,
+    NotInWorkflow,
+    PayloadError,
+    SchemaOutOfDate,
+    UnknownActivity,
+    UnknownQueue,
+    UnknownSignal,
+    UnknownWorkflow,
+    WorkflowNotFound,
+    WorkflowOutcome,
+)
+
+DONE = 0
+REFUSED = 1
+BAD_INPUT = 2
+NOT_FOUND = 3
+NO_DATABASE = 4
+RUN_FAILED = 5
+TIMED_OUT = 6
+INTERRUPTED = 130
+
+_CODES: tuple[tuple[tuple[type[BaseException], ...], int], ...] = (
+    ((PayloadError, InvalidOption, NotInWorkflow, BlockingCall), BAD_INPUT),
+    ((WorkflowNotFound, UnknownWorkflow, UnknownActivity, UnknownSignal, UnknownQueue), NOT_FOUND),
+    ((DatabaseUnavailable, SchemaOutOfDate, EmbeddedPostgresError), NO_DATABASE),
+    ((WorkflowOutcome,), RUN_FAILED),
+    ((TimeoutError,), TIMED_OUT),
+    ((DurableError,), REFUSED),
+)
+
+
+class BadInput(DurableError):
+    """What was typed cannot be used; the message says how to type it."""
+
+
+def code_of(error: BaseException) -> int:
+    """The exit code for an expected error."""
+    if isinstance(error, BadInput):
+        return BAD_INPUT
+    return next((code for kinds, code in _CODES if isinstance(error, kinds)), REFUSED)
+
+
+def fail(error: BaseException, *, in_json: bool) -> NoReturn:
+    """Print the error as one line on stderr and leave with its code."""
+    message = " ".join(str(error).split())
+    if in_json:
+        said = json.dumps({"error": {"type": type(error).__name__, "message": message}}, ensure_ascii=False)
+    else:
+        said = f"durable: {message}"
+    print(said, file=sys.stderr)
+    raise SystemExit(code_of(error))

@@ -1,0 +1,225 @@
+"""Commands that only look: list, show, history."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from durable.cli.output import (
+    STYLES,
+    clock,
+    failure_line,
+    line,
+    moment,
+    print_json,
+    print_table,
+    short,
+    span,
+)
+from durable.cli.settings import Json, Url, WorkflowId, open_client
+from durable.cli.story import details, what
+
+if TYPE_CHECKING:
+    from durable.descriptions import (
+        HistoryEvent,
+        OperatorStatus,
+        PendingJob,
+        RunDescription,
+        SignalEvidence,
+        Status,
+    )
+
+
+def list_(  # noqa: PLR0913 one parameter an option
+    *,
+    status: Annotated[
+        str | None, typer.Option(help="running, completed, failed, cancelled, terminated, continued.")
+    ] = None,
+    operator_status: Annotated[
+        str | None, typer.Option(help="runnable, waiting, blocked, needs_review, done.")
+    ] = None,
+    workflow: Annotated[str | None, typer.Option(help="Only this workflow.")] = None,
+    queue: Annotated[str | None, typer.Option(help="Only this queue.")] = None,
+    prefix: Annotated[str | None, typer.Option(help="Only ids that begin so.")] = None,
+    limit: Annotated[int, typer.Option(help="At most so many, the newest first.")] = 50,
+    url: Url = None,
+    in_json: Json = False,
+) -> None:
+    """List workflows, the newest first."""
+    with open_client(url) as client:
+        runs = client.list(
+            status=cast("Status | None", status),
+            operator_status=cast("OperatorStatus | None", operator_status),
+            workflow=workflow,
+            queue=queue,
+            id_prefix=prefix,
+            limit=limit,
+        )
+    if in_json:
+        print_json(runs)
+    elif not runs:
+        line("no workflow here yet" if _unfiltered(status, operator_status, workflow, queue, prefix) else "none matches")
+    else:
+        columns = ("id", "workflow", "status", "state", "queue", "started", "took", "waiting on")
+        print_table(columns, [_list_row(run) for run in runs])
+
+
+def _unfiltered(*filters: str | None) -> bool:
+    return all(each is None for each in filters)
+
+
+def _list_row(run: RunDescription) -> tuple[Any, ...]:
+    took = span((run.closed_at - run.created_at).total_seconds()) if run.closed_at else ""
+    return (
+        run.workflow_id,
+        run.workflow,
+        run.status,
+        run.operator_status,
+        run.queue,
+        clock(run.created_at),
+        took,
+        "; ".join(_waits(run)[:1]),
+    )
+
+
+def _waits(run: RunDescription) -> list[str]:
+    """What the run awaits, one phrase each: `signal payment_confirmed at checkout.py:31`."""
+    phrases = []
+    for wait in run.waiting_on or ():
+        until = moment(_from_us(wait["until_us"])) if wait.get("until_us") else ""
+        where = f" at {wait['line']}" if wait.get("line") else ""
+        phrases.append(f"{wait.get('kind', '')} {wait.get('name', '')}{where}{' until ' + until if until else ''}")
+    return phrases
+
+
+def _from_us(us: int) -> Any:
+    from durable.store.calls import from_us
+
+    return from_us(us)
+
+
+def show(workflow_id: WorkflowId, *, url: Url = None, in_json: Json = False) -> None:
+    """Show how a workflow stands: what it waits for, its activities, its signals."""
+    with open_client(url) as client:
+        handle = client.handle(workflow_id)
+        run = handle.describe()
+        pending, signals, events = handle.pending(), handle.signals(), handle.history()
+    if in_json:
+        print_json({"run": run, "pending": pending, "signals": signals, "events": dict(_counted(events))})
+        return
+    _print_head(run)
+    _print_review(run)
+    _print_end(run, events)
+    _print_pending(pending)
+    _print_signals(signals)
+    line()
+    line("events   " + ", ".join(f"{count} {type_}" for type_, count in _counted(events).items()), style="dim")
+    line(f"         durable history {workflow_id} shows them", style="dim")
+
+
+def _counted(events: Sequence[HistoryEvent]) -> Counter[str]:
+    return Counter(event.type for event in events)
+
+
+def _print_head(run: RunDescription) -> None:
+    line(f"{run.workflow_id}", style="bold bold")
+    state = run.status if run.status != "running" else f"running, {run.operator_status.replace('_', ' ')}"
+    facts = [
+        ("workflow", f"{run.workflow} version {run.version}"),
+        ("status", state),
+        ("queue", f"{run.queue}, priority {run.priority}"),
+        ("created", moment(run.created_at) + (f" by {_actor(run.actor)}" if run.actor else "")),
+        ("may run", moment(run.ready_at) if run.operator_status == "waiting" else ""),
+        ("ended", moment(run.closed_at)),
+        ("cancel", f"asked for at {moment(run.cancel_requested_at)}" if run.cancel_requested_at else ""),
+        ("owner", f"worker {run.owner}" if run.owner else ""),
+        ("about", short(run.attributes, 200) if run.attributes else ""),
+        ("run id", run.run_id),
+    ]
+    for label, value in facts:
+        if value:
+            line(f"{label:<9}{value}", style=STYLES.get(value, "") if label == "status" else "")
+    for index, phrase in enumerate(_waits(run)):
+        line(f"{'waits for' if index == 0 else '':<10}{phrase}")
+
+
+def _actor(actor: Any) -> str:
+    return actor if isinstance(actor, str) else json.dumps(actor)
+
+
+def _print_review(run: RunDescription) -> None:
+    if not run.review:
+        return
+    review = run.review
+    line()
+    line(f"needs review: {review.get('kind', '')} ({review.get('times', 1)} times, since {review.get('since', '?')})", style="red")
+    failure = review.get("failure") or {}
+    for text in str(failure.get("message", "")).splitlines():
+        line(f"  {text}")
+
+
+def _print_end(run: RunDescription, events: Sequence[HistoryEvent]) -> None:
+    last = events[-1]
+    if run.status == "completed":
+        line(f"result   {short(last.payload, 200)}", style="green")
+    elif run.status != "running":
+        why = failure_line(last.body.get("failure"), 200) or last.body.get("reason") or ""
+        line(f"because  {why}" if why else "no reason was given", style="red" if run.status == "failed" else "")
+
+
+def _print_pending(pending: Sequence[PendingJob]) -> None:
+    if not pending:
+        return
+    line()
+    columns = ("seq", "pending", "state", "attempt", "next", "queue", "last error")
+    print_table(columns, [_pending_row(job) for job in pending])
+
+
+def _pending_row(job: PendingJob) -> tuple[Any, ...]:
+    attempt = "" if job.kind == "timer" else f"{job.attempt}/{job.max_attempts or '∞'}"
+    error = failure_line(job.errors[-1].get("failure")) if job.errors else ""
+    note = f"{error} {short(job.note)}" if job.note else error
+    name = f"timer ({job.name})" if job.kind == "timer" else job.name
+    return job.seq, name, job.state, attempt, moment(job.next_at), job.queue, note
+
+
+def _print_signals(signals: Sequence[SignalEvidence]) -> None:
+    if not signals:
+        return
+    line()
+    columns = ("at", "signal", "status", "event", "key", "payload", "reason")
+    rows = [(s.at, s.name, s.status, s.seq, s.dedupe_key, short(s.payload), s.reason) for s in signals]
+    print_table(columns, rows)
+
+
+def history(
+    workflow_id: WorkflowId,
+    *,
+    full: Annotated[bool, typer.Option("--full", help="Bodies and payloads in full.")] = False,
+    url: Url = None,
+    in_json: Json = False,
+) -> None:
+    """Show every event of a workflow, in order."""
+    with open_client(url) as client:
+        events = client.handle(workflow_id).history()
+    if in_json:
+        print_json(events)
+    elif full:
+        for event in events:
+            _print_full(event)
+    else:
+        opened = {event.seq: event for event in events}
+        rows = [(e.seq, e.at, e.type, what(e, opened), details(e, opened)) for e in events]
+        print_table(("seq", "time", "type", "what", "details"), rows)
+
+
+def _print_full(event: HistoryEvent) -> None:
+    line(f"{event.seq}  {event.type}  turn {event.turn}  {event.at.isoformat()}", style="bold bold")
+    for label, value in (("body", event.body), ("payload", event.payload)):
+        if value not in (None, {}):
+            text = json.dumps(value, ensure_ascii=False, indent=2)
+            line(f"  {label} " + text.replace("\n", "\n  "))

@@ -1,0 +1,158 @@
+"""Commands that change something: start, signal, cancel, terminate; and result, which waits."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from durable.cli.exits import DONE, RUN_FAILED
+from durable.cli.output import as_json, failure_line, line, print_json
+from durable.cli.settings import App, Json, Url, WorkflowId, import_app, open_client, read_json, who
+
+if TYPE_CHECKING:
+    from durable.client_sync import Handle
+    from durable.requests import OnClosed, OnRunning
+
+Timeout = Annotated[float | None, typer.Option("--timeout", metavar="SECONDS", help="Give up waiting after this time.")]
+Actor = Annotated[str | None, typer.Option("--actor", help="Who does this; your user name if not given.")]
+
+
+def start(  # noqa: PLR0913 one parameter an option
+    workflow: Annotated[str, typer.Argument(help="The workflow's name.", show_default=False)],
+    arguments: Annotated[
+        str | None,
+        typer.Argument(metavar="[JSON]", help="Its arguments by name: a JSON object, @file, or - for standard input."),
+    ] = None,
+    *,
+    id: Annotated[str | None, typer.Option("--id", help="The workflow's id; starting is idempotent by it.")] = None,
+    queue: Annotated[str | None, typer.Option(help="Another queue than the workflow's own.")] = None,
+    priority: Annotated[int | None, typer.Option(help="0 (first) to 9.")] = None,
+    delay: Annotated[float | None, typer.Option(metavar="SECONDS", help="Start no sooner than in this time.")] = None,
+    attributes: Annotated[str | None, typer.Option(metavar="JSON", help="An object kept beside the run.")] = None,
+    on_running: Annotated[str, typer.Option(help="If the id is running: existing, fail.")] = "existing",
+    on_closed: Annotated[
+        str, typer.Option(help="If the id has ended: existing, new, new_if_failed, fail.")
+    ] = "existing",
+    actor: Actor = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the end and print the result.")] = False,
+    timeout: Timeout = None,
+    app: App = None,
+    url: Url = None,
+    in_json: Json = False,
+) -> None:
+    """Start a workflow: durable start checkout '{"order": {...}}' --id o-1"""
+    import_app(app)
+    given = read_json("the arguments", arguments, {})
+    extra = read_json("--attributes", attributes, None)
+    with open_client(url) as client:
+        handle = client.start(
+            workflow,
+            given,
+            id=id,
+            queue=queue,
+            priority=priority,
+            delay=delay,
+            attributes=extra,
+            actor=actor or who(),
+            on_running=cast("OnRunning", on_running),
+            on_closed=cast("OnClosed", on_closed),
+        )
+        if wait:
+            raise SystemExit(_print_result(handle, timeout, in_json=in_json))
+    if in_json:
+        print_json({"workflow_id": handle.workflow_id, "run_id": handle.run_id, "created": handle.created})
+    elif handle.created:
+        line(f"started {workflow} {handle.workflow_id}", style="green")
+    else:
+        line(f"{handle.workflow_id} exists already, nothing was started; durable show {handle.workflow_id}")
+
+
+def signal(
+    workflow_id: WorkflowId,
+    name: Annotated[str, typer.Argument(metavar="SIGNAL", help="The signal's name.", show_default=False)],
+    payload: Annotated[
+        str | None, typer.Argument(metavar="[JSON]", help="Its value: JSON, @file, or - for standard input.")
+    ] = None,
+    *,
+    dedupe_key: Annotated[str | None, typer.Option(help="A second signal with the same key is not delivered.")] = None,
+    actor: Actor = None,
+    app: App = None,
+    url: Url = None,
+    in_json: Json = False,
+) -> None:
+    """Send a signal: durable signal o-1 payment_confirmed '{"amount": 10}'"""
+    import_app(app)
+    value = read_json("the payload", payload, None)
+    with open_client(url) as client:
+        handle = client.handle(workflow_id)
+        receipt = handle.signal(name, value, dedupe_key=dedupe_key, actor=actor or who())
+    if in_json:
+        print_json(receipt)
+    elif receipt.status == "duplicate":
+        line(f"{name} was sent to {workflow_id} with this key before; this one is not delivered", style="yellow")
+    else:
+        line(f"sent {name} to {workflow_id}", style="green")
+
+
+def cancel(
+    workflow_id: WorkflowId,
+    *,
+    reason: Annotated[str | None, typer.Option(help="Why; the workflow's history keeps it.")] = None,
+    actor: Actor = None,
+    url: Url = None,
+    in_json: Json = False,
+) -> None:
+    """Ask a workflow to stop; it may compensate first."""
+    with open_client(url) as client:
+        receipt = client.handle(workflow_id).cancel(reason, actor=actor or who())
+    if in_json:
+        print_json(receipt)
+    elif receipt.status == "already_requested":
+        line(f"{workflow_id} was asked to stop before; the first request stands", style="yellow")
+    else:
+        line(f"asked {workflow_id} to stop", style="green")
+
+
+def terminate(
+    workflow_id: WorkflowId,
+    *,
+    reason: Annotated[str, typer.Option(help="Why; the workflow's history keeps it.", show_default=False)],
+    actor: Actor = None,
+    url: Url = None,
+    in_json: Json = False,
+) -> None:
+    """End a workflow by force: nothing is compensated."""
+    with open_client(url) as client:
+        client.handle(workflow_id).terminate(reason, actor=actor or who())
+    if in_json:
+        print_json({"workflow_id": workflow_id, "status": "terminated"})
+    else:
+        line(f"terminated {workflow_id}", style="green")
+
+
+def result(
+    workflow_id: WorkflowId, *, timeout: Timeout = None, url: Url = None, in_json: Json = False
+) -> None:
+    """Wait for a workflow's end and print its result as JSON."""
+    with open_client(url) as client:
+        raise SystemExit(_print_result(client.handle(workflow_id), timeout, in_json=in_json))
+
+
+def _print_result(handle: Handle[Any], timeout: float | None, *, in_json: bool) -> int:
+    outcome = handle.outcome(timeout)
+    succeeded = outcome.status == "completed"
+    value = None if outcome.payload is None else json.loads(outcome.payload)
+    failure = outcome.body.get("failure")
+    if in_json:
+        head = {"workflow_id": handle.workflow_id, "run_id": outcome.run_id, "status": outcome.status}
+        tail = {"result": value} if succeeded else {"reason": outcome.body.get("reason"), "failure": failure}
+        print_json({**head, **tail})
+    elif succeeded:
+        print(as_json(value))
+    else:
+        why = failure_line(failure, 200) or outcome.body.get("reason") or ""
+        said = f"{handle.workflow_id} {outcome.status}{': ' if why else ''}{why}"
+        typer.echo(f"durable: {said} (durable history {handle.workflow_id} shows how)", err=True)
+    return DONE if succeeded else RUN_FAILED

@@ -1,0 +1,91 @@
+"""The options that every command shares, and what they open."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from durable.cli.exits import BadInput
+
+if TYPE_CHECKING:
+    from durable.client_sync import Client
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+Url = Annotated[
+    str | None, typer.Option("--url", metavar="URL", help="The database; DURABLE_DATABASE_URL if not given.")
+]
+App = Annotated[
+    str | None,
+    typer.Option(
+        "--app", metavar="MODULE", help="Import this module, to check names and payloads with its types; DURABLE_APP."
+    ),
+]
+WorkflowId = Annotated[str, typer.Argument(metavar="ID", help="The workflow's id.", show_default=False)]
+
+
+def open_client(url: str | None) -> Client:
+    """A client; nothing is connected yet. Raises DatabaseUnavailable when no database is named."""
+    from durable.client_sync import Client
+
+    return Client(url)
+
+
+def import_app(app: str | None) -> None:
+    """Import the author's modules, if any are named. Raises BadInput when one cannot be found."""
+    names = app or os.environ.get("DURABLE_APP") or ""
+    sys.path.insert(0, os.getcwd())
+    for name in filter(None, names.split(",")):
+        try:
+            import_module(name)
+        except ModuleNotFoundError as error:
+            where = os.getcwd()
+            msg = f"--app {name}: there is no module {error.name!r} on the path or in {where}; run from the project's folder"
+            raise BadInput(msg) from error
+
+
+def who() -> str:
+    """The actor that commands given here are recorded under."""
+    import getpass
+
+    try:
+        return f"cli:{getpass.getuser()}"
+    except (OSError, KeyError):  # a container's user without a name
+        return f"cli:{os.getuid()}"
+
+
+def read_json(argument: str, text: str | None, otherwise: Any) -> Any:
+    """JSON from the command line, from a file (`@file`) or standard input (`-`). Raises BadInput."""
+    import json
+
+    if text is None:
+        return otherwise
+    source = _source(argument, text)
+    try:
+        return json.loads(source, parse_constant=_refuse_constant)
+    except ValueError as error:
+        shown = source if len(source) <= 60 else source[:57] + "..."
+        hint = """; quote it for the shell, e.g. '{"amount": 10}'"""
+        msg = f"{argument} is not JSON: {error}: {shown!r}{hint}"
+        raise BadInput(msg) from error
+
+
+def _source(argument: str, text: str) -> str:
+    if text == "-":
+        return sys.stdin.read()
+    if not text.startswith("@"):
+        return text
+    try:
+        with open(text[1:], encoding="utf-8") as file:
+            return file.read()
+    except (OSError, UnicodeDecodeError) as error:
+        msg = f"{argument}: cannot read the file {text[1:]!r}: {error}"
+        raise BadInput(msg) from error
+
+
+def _refuse_constant(constant: str) -> Any:
+    msg = f"{constant} is not JSON"
+    raise ValueError(msg)

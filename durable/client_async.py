@@ -1,0 +1,354 @@
+"""The asynchronous client: start workflows, enqueue jobs, look at runs.
+
+Every operation is one value of `durable.store.calls`, executed here; checks come before, from `durable.requests`. The synchronous
+client is generated from this file by tests/unasync.py.
+"""
+
+from __future__ import annotations
+
+from asyncio import Future
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Concatenate, TypeVar, overload
+from uuid import UUID
+
+from durable import requests, targets
+from durable.core.names import checked_name
+from durable.definitions import Activity, Workflow
+from durable.descriptions import OperatorStatus, RunDescription, Status
+from durable.errors import UnknownActivity
+from durable.handles_async import AsyncHandle, AsyncJobHandle
+from durable.payload import ValueCodec
+from durable.requests import OnClosed, OnRunning
+from durable.store import calls
+from durable.store.calls import Call, Sent
+from durable.store.client_session_async import AsyncClientSession, AsyncConnection
+
+T = TypeVar("T")
+R = TypeVar("R")
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
+
+
+class AsyncClient:
+    """Talks to one database. Use it as a context manager, or call `close()`.
+
+    `url` defaults to DURABLE_DATABASE_URL; a connection is opened by the first operation. `notify=False` sends no NOTIFY at all: for
+    poolers that do not pass it on (workers find everything by polling, C4). Threads or tasks may share a client; they take turns.
+
+    Any operation may raise DatabaseUnavailable or SchemaOutOfDate. Operations with `connection=` join that connection's open transaction: they
+    commit or roll back with the caller's own rows, and nothing is committed here.
+    """
+
+    def __init__(self, url: str | None = None, *, notify: bool = True) -> None:
+        self._session = AsyncClientSession(requests.database_url(url), "durable client", notify=notify)
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connection. Workflows go on; handles of this client open it again when used."""
+        await self._session.close()
+
+    # Positional arguments are checked by type checkers, arguments by name when the call runs; both before anything is written.
+
+    @overload
+    async def start(
+        self,
+        workflow: str,
+        arguments: Mapping[str, Any] = ...,
+        /,
+        *,
+        id: str | None = None,
+        queue: str | None = None,
+        priority: int | None = None,
+        delay: timedelta | float | None = None,
+        attributes: Mapping[str, Any] | None = None,
+        actor: Any = None,
+        memo: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        on_running: OnRunning = "existing",
+        on_closed: OnClosed = "existing",
+        connection: AsyncConnection | None = None,
+    ) -> AsyncHandle[Any]: ...
+
+    @overload
+    async def start(
+        self,
+        workflow: Callable[..., Future[R]],
+        /,
+        *,
+        id: str | None = None,
+        queue: str | None = None,
+        priority: int | None = None,
+        delay: timedelta | float | None = None,
+        attributes: Mapping[str, Any] | None = None,
+        actor: Any = None,
+        memo: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        on_running: OnRunning = "existing",
+        on_closed: OnClosed = "existing",
+        connection: AsyncConnection | None = None,
+        **arguments: Any,
+    ) -> AsyncHandle[R]: ...
+
+    @overload
+    async def start(
+        self,
+        workflow: Callable[Concatenate[A, ...], Future[R]],
+        a: A,
+        /,
+        *,
+        id: str | None = None,
+        queue: str | None = None,
+        priority: int | None = None,
+        delay: timedelta | float | None = None,
+        attributes: Mapping[str, Any] | None = None,
+        actor: Any = None,
+        memo: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        on_running: OnRunning = "existing",
+        on_closed: OnClosed = "existing",
+        connection: AsyncConnection | None = None,
+        **arguments: Any,
+    ) -> AsyncHandle[R]: ...
+
+    @overload
+    async def start(
+        self,
+        workflow: Callable[Concatenate[A, B, ...], Future[R]],
+        a: A,
+        b: B,
+        /,
+        *,
+        id: str | None = None,
+        queue: str | None = None,
+        priority: int | None = None,
+        delay: timedelta | float | None = None,
+        attributes: Mapping[str, Any] | None = None,
+        actor: Any = None,
+        memo: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        on_running: OnRunning = "existing",
+        on_closed: OnClosed = "existing",
+        connection: AsyncConnection | None = None,
+        **arguments: Any,
+    ) -> AsyncHandle[R]: ...
+
+    @overload
+    async def start(
+        self,
+        workflow: Callable[Concatenate[A, B, C, ...], Future[R]],
+        a: A,
+        b: B,
+        c: C,
+        /,
+        *more: Any,
+        id: str | None = None,
+        queue: str | None = None,
+        priority: int | None = None,
+        delay: timedelta | float | None = None,
+        attributes: Mapping[str, Any] | None = None,
+        actor: Any = None,
+        memo: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        on_running: OnRunning = "existing",
+        on_closed: OnClosed = "existing",
+        connection: AsyncConnection | None = None,
+        **arguments: Any,
+    ) -> AsyncHandle[R]: ...
+
+    async def start(
+        self,
+        workflow: Any,
+        /,
+        *args: Any,
+        id: str | None = None,
+        queue: str | None = None,
+        priority: int | None = None,
+        delay: timedelta | float | None = None,
+        attributes: Mapping[str, Any] | None = None,
+        actor: Any = None,
+        memo: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        on_running: OnRunning = "existing",
+        on_closed: OnClosed = "existing",
+        connection: AsyncConnection | None = None,
+        **arguments: Any,
+    ) -> AsyncHandle[Any]:
+        """Start a workflow and return its handle; idempotent by `id` (C20).
+
+        `workflow` is a workflow, or the name of one with its arguments as a mapping (checked against what this process has imported or what a
+        worker has registered). `id`: at most 1000 characters, a new UUID by default. `queue` and `priority` (0-9, 0 first) override the
+        workflow's own. `delay`: seconds or timedelta before it may run. `attributes`, `memo`: JSON objects kept beside the run. `actor`: who starts
+        it, text or a mapping; `headers`: text by name, handed to the run's code. What happens if the id is in use: `on_running` "existing"
+        (its handle) or "fail"; `on_closed` "existing", "new" (another run), "new_if_failed" (unless it completed) or "fail".
+
+        Raises PayloadError, InvalidOption, UnknownWorkflow, WorkflowAlreadyExists; nothing is written then.
+        """
+        target = await self._workflow(workflow)
+        options = requests.StartOptions(
+            id, queue, priority, delay, attributes, actor, memo, headers, on_running, on_closed
+        )
+        workflow_id, call = requests.start(target, args, arguments, options)
+        started = await self._send(call, connection)
+        return AsyncHandle(self, workflow_id, started.run_id, target.result, created=started.created)
+
+    @overload
+    async def enqueue(
+        self,
+        activity: Callable[..., Future[R]],
+        /,
+        *,
+        id: UUID | None = None,
+        queue: str | None = None,
+        priority: int | None = None,
+        delay: timedelta | float | None = None,
+        connection: AsyncConnection | None = None,
+        **arguments: Any,
+    ) -> AsyncJobHandle[R]: ...
+
+    @overload
+    async def enqueue(
+        self,
+        activity: Callable[Concatenate[A, ...], Future[R]],
+        a: A,
+        /,
+        *,
+        id: UUID | None = None,
+        queue: str | None = None,
+        priority: int | None = None,
+        delay: timedelta | float | None = None,
+        connection: AsyncConnection | None = None,
+        **arguments: Any,
+    ) -> AsyncJobHandle[R]: ...
+
+    @overload
+    async def enqueue(
+        self,
+        activity: Callable[Concatenate[A, B, ...], Future[R]],
+        a: A,
+        b: B,
+        /,
+        *more: Any,
+        id: UUID | None = None,
+        queue: str | None = None,
+        priority: int | None = None,
+        delay: timedelta | float | None = None,
+        connection: AsyncConnection | None = None,
+        **arguments: Any,
+    ) -> AsyncJobHandle[R]: ...
+
+    async def enqueue(
+        self,
+        activity: Any,
+        /,
+        *args: Any,
+        id: UUID | None = None,
+        queue: str | None = None,
+        priority: int | None = None,
+        delay: timedelta | float | None = None,
+        connection: AsyncConnection | None = None,
+        **arguments: Any,
+    ) -> AsyncJobHandle[Any]:
+        """Enqueue an activity as a job of its own, outside any workflow, and return its handle.
+
+        `id` makes it idempotent (a UUID; a new one by default); the other options are those of `start`.
+
+        Raises PayloadError, InvalidOption, UnknownActivity; nothing is written then.
+        """
+        if not isinstance(activity, Activity):
+            msg = f"enqueue takes a function decorated with @activity, not {activity!r}"
+            raise UnknownActivity(msg)
+        target = targets.of_activity(activity)
+        job_id, call = requests.enqueue(
+            target, args, arguments, id=id, queue=queue, priority=priority, delay=delay
+        )
+        await self._send(call, connection)
+        return AsyncJobHandle(self, job_id, target.result)
+
+    @overload
+    def handle(self, workflow_id: str) -> AsyncHandle[Any]: ...
+
+    @overload
+    def handle(self, workflow_id: str, workflow: Callable[..., Future[R]]) -> AsyncHandle[R]: ...
+
+    def handle(self, workflow_id: str, workflow: Any = None) -> AsyncHandle[Any]:
+        """The handle of a workflow by its id; nothing is looked up yet. `workflow` gives its result a type.
+
+        Raises InvalidOption when no workflow can have this id.
+        """
+        checked = requests.text("workflow_id", workflow_id, requests.MAX_ID)
+        codec = workflow.arguments.result if isinstance(workflow, Workflow) else None
+        return AsyncHandle(self, checked, None, codec)
+
+    async def list(
+        self,
+        *,
+        status: Status | None = None,
+        operator_status: OperatorStatus | None = None,
+        workflow: str | None = None,
+        queue: str | None = None,
+        id_prefix: str | None = None,
+        limit: int = 100,
+    ) -> Sequence[RunDescription]:
+        """The newest runs that pass every given filter, newest first. `limit`: 1 to 10,000. Raises InvalidOption."""
+        call = calls.list_runs(
+            status=None if status is None else requests.one_of("status", status, Status),
+            operator_status=None
+            if operator_status is None
+            else requests.one_of("operator_status", operator_status, OperatorStatus),
+            workflow=None if workflow is None else checked_name("workflow", workflow),
+            queue=None if queue is None else checked_name("queue", queue),
+            id_prefix=None if id_prefix is None else requests.text("id_prefix", id_prefix, requests.MAX_ID),
+            limit=requests.whole("limit", limit, 1, 10_000),
+        )
+        return await self._execute(call)
+
+    # -- for handles and the command line -----------------------------------------------------------------------------
+
+    async def _execute(self, call: Call[T]) -> T:
+        return await self._session.execute(call)
+
+    async def _send(self, call: Call[Sent[T]], connection: AsyncConnection | None) -> T:
+        if connection is None:
+            sent = await self._session.execute(call)
+        else:
+            sent = await self._session.execute_within(connection, call)
+        await self._session.hint(sent.hints, connection)
+        return sent.answer
+
+    async def _workflow(self, workflow: Any) -> requests.Target:
+        """What to start: the given definition, or by name the one imported here, or the one a worker has registered."""
+        if not isinstance(workflow, str):
+            return targets.of_workflow(workflow)
+        if (local := targets.local_workflow(workflow)) is not None:
+            return local
+        definition = await self._execute(calls.read_definition("workflow", workflow))
+        if definition is None:
+            known = await self._execute(calls.list_definitions("workflow"))
+            raise targets.unknown_workflow(workflow, known)
+        return targets.of_definition(definition)
+
+    async def _signal_payload(self, signal: Any, value: Any) -> tuple[str, str]:
+        """A signal's name and its value as JSON text, checked against its type."""
+        if not isinstance(signal, str):
+            return targets.signal_payload(signal, value)
+        if (local := targets.local_signal(signal)) is not None:
+            return targets.signal_payload(local, targets.from_json(local, value))
+        definition = await self._execute(calls.read_definition("signal", signal))
+        if definition is None:
+            known = await self._execute(calls.list_definitions("signal"))
+            raise targets.unknown_signal(signal, known)
+        return signal, targets.checked_json(definition, value)
+
+    def _result_codec(self, workflow_name: str) -> ValueCodec | None:
+        local = targets.local_workflow(workflow_name)
+        return None if local is None else local.result

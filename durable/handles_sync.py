@@ -1,0 +1,181 @@
+# Generated from durable/handles_async.py by tests/unasync.py; edit that file.
+
+"""What `start`, `handle` and `enqueue` give: one workflow or job, by its id."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from durable import outcomes, requests
+from durable.descriptions import (
+    CancelReceipt,
+    HistoryEvent,
+    JobDescription,
+    PendingJob,
+    RunDescription,
+    SignalEvidence,
+    SignalReceipt,
+)
+from durable.errors import WorkflowNotFound
+from durable.payload import ValueCodec
+from durable.signals import Signal
+from durable.store import calls
+
+if TYPE_CHECKING:
+    from durable.client_sync import Client
+    from durable.store.client_session_sync import Connection
+
+R = TypeVar("R")
+V = TypeVar("V")
+
+
+class Handle(Generic[R]):
+    """A workflow by its id; made by a client's `start` and `handle`, never fails by itself.
+
+    `run_id` is None for a handle made from an id alone: such a handle means the newest run of the id. One made by `start` reads its own
+    run and what continues it (continue-as-new); signals and commands go to the newest run of the id either way. `created` tells whether this
+    very `start` made the run (C20); None for a handle that no start gave.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        workflow_id: str,
+        run_id: str | None,
+        codec: ValueCodec | None,
+        *,
+        created: bool | None = None,
+    ) -> None:
+        self._client = client
+        self._codec = codec
+        self.workflow_id = workflow_id
+        self.run_id = run_id
+        self.created = created
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.workflow_id!r}>"
+
+    def result(self, timeout: timedelta | float | None = None) -> R:
+        """Wait for the end and return the workflow's result; plain JSON if its type is not known here.
+
+        Raises WorkflowFailed (`.cause` is what the code raised), WorkflowCancelled, WorkflowTerminated, WorkflowNotFound, and
+        TimeoutError after `timeout` (seconds or timedelta); the workflow goes on then (C10).
+        """
+        outcome = self.outcome(timeout)
+        codec = self._codec or self._client._result_codec(outcome.workflow)
+        result: R = outcomes.result_of(self.workflow_id, outcome, codec)
+        return result
+
+    def outcome(self, timeout: timedelta | float | None = None) -> calls.RunOutcome:
+        """Wait for the end and return it undecoded. Raises WorkflowNotFound and TimeoutError as `result` does."""
+        waiting = outcomes.Waiting(f"workflow {self.workflow_id!r}", timeout)
+        call = calls.read_outcome(self.workflow_id, self.run_id)
+        while True:
+            outcome = self._client._execute(call)
+            if outcomes.has_ended(outcome):
+                return outcome
+            time.sleep(waiting.gap_s())
+
+    def signal(
+        self,
+        signal: Signal[V] | str,
+        value: V | None = None,
+        *,
+        dedupe_key: str | None = None,
+        actor: Any = None,
+        connection: Connection | None = None,
+    ) -> SignalReceipt:
+        """Send a signal (C11). The value is checked against the signal's type before anything is written.
+
+        A name instead of a Signal is looked up among those imported here, then among those that workers have registered.
+        `dedupe_key`: a second signal of the same name and key is a duplicate and is not delivered.
+
+        Raises PayloadError, UnknownSignal, WorkflowNotFound (nothing was written), and WorkflowClosed, after the attempt has been
+        written down as evidence.
+        """
+        name, payload = self._client._signal_payload(signal, value)
+        call = requests.signal(self.workflow_id, name, payload, dedupe_key, actor)
+        return self._client._send(call, connection)
+
+    def cancel(
+        self, reason: str | None = None, *, actor: Any = None, connection: Connection | None = None
+    ) -> CancelReceipt:
+        """Ask the workflow to stop: it sees CancelledError once and may compensate (C9).
+
+        Raises WorkflowNotFound or WorkflowClosed.
+        """
+        call = calls.request_cancel(
+            self.workflow_id, requests.reason(reason), requests.actor(actor)
+        )
+        return self._client._send(call, connection)
+
+    def terminate(
+        self, reason: str, *, actor: Any = None, connection: Connection | None = None
+    ) -> None:
+        """End the workflow by force: its code is not told and compensates nothing.
+
+        Raises WorkflowNotFound or WorkflowClosed.
+        """
+        call = calls.terminate_run(self.workflow_id, requests.reason(reason), requests.actor(actor))
+        self._client._send(call, connection)
+
+    def describe(self) -> RunDescription:
+        """How the workflow stands. Raises WorkflowNotFound."""
+        return self._client._execute(calls.describe_run(self.workflow_id, self.run_id))
+
+    def history(self, after: int = 0) -> Sequence[HistoryEvent]:
+        """Its events after number `after`, in order (C1). Raises WorkflowNotFound."""
+        events = self._client._execute(calls.read_history(self.workflow_id, self.run_id, after))
+        if not events and after < 1:
+            raise calls.not_found(self.workflow_id)
+        return events
+
+    def signals(self) -> Sequence[SignalEvidence]:
+        """Each attempt to signal it, and what became of it (C11); empty when there is none."""
+        return self._client._execute(calls.read_signals(self.workflow_id, self.run_id))
+
+    def pending(self) -> Sequence[PendingJob]:
+        """Its activities and timers that have not ended; empty when there is none."""
+        return self._client._execute(calls.read_pending(self.workflow_id, self.run_id))
+
+
+class JobHandle(Generic[R]):
+    """A standalone job, made by `enqueue`."""
+
+    def __init__(self, client: Client, job_id: str, codec: ValueCodec | None) -> None:
+        self._client = client
+        self._codec = codec
+        self.job_id = job_id
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.job_id!r}>"
+
+    def result(self, timeout: timedelta | float | None = None) -> R:
+        """Wait for the end and return the activity's result.
+
+        Raises ActivityError (`.cause` is what the last attempt raised), WorkflowNotFound when there is no such job (its transaction was
+        rolled back, or it was pruned), and TimeoutError after `timeout` (seconds or timedelta); the job goes on then.
+        """
+        waiting = outcomes.Waiting(f"job {self.job_id}", timeout)
+        while True:
+            outcome = self._client._execute(calls.read_job_outcome(self.job_id))
+            if outcome is None:
+                raise self._not_found()
+            if outcomes.job_has_ended(outcome):
+                result: R = outcomes.job_result_of(self.job_id, outcome, self._codec)
+                return result
+            time.sleep(waiting.gap_s())
+
+    def describe(self) -> JobDescription:
+        """How the job stands. Raises WorkflowNotFound when there is no such job."""
+        description = self._client._execute(calls.describe_job(self.job_id))
+        if description is None:
+            raise self._not_found()
+        return description
+
+    def _not_found(self) -> WorkflowNotFound:
+        return WorkflowNotFound(f"no job has the id {self.job_id} in this database")

@@ -1,0 +1,218 @@
+"""What a caller asks for, checked before anything is written (C18), as calls of the store.
+
+Everything here is pure, and shared by both clients and the command line.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Literal, get_args
+from uuid import UUID
+
+from durable.core.names import checked_name, checked_priority
+from durable.definitions import SEMANTICS
+from durable.descriptions import SignalReceipt
+from durable.errors import DatabaseUnavailable, InvalidOption
+from durable.ids import uuid7
+from durable.payload import ValueCodec
+from durable.store import calls
+from durable.store.calls import Call, Sent, Started
+
+OnRunning = Literal["existing", "fail"]
+OnClosed = Literal["existing", "new", "new_if_failed", "fail"]
+
+URL_VARIABLE = "DURABLE_DATABASE_URL"
+MAX_ID = 1000
+MAX_REASON = 8192
+MAX_ATTRIBUTES = 64 * 1024
+_LONGEST_S = timedelta(days=3650).total_seconds()
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A workflow or activity to start: its names and defaults, and how its arguments and result are written.
+
+    `result` is None when only the database knows the function; its result is then plain JSON.
+    """
+
+    name: str
+    version: int
+    queue: str
+    priority: int
+    options: dict[str, Any]
+    encode: Callable[[tuple[Any, ...], Mapping[str, Any]], str]
+    result: ValueCodec | None
+
+
+@dataclass(frozen=True, slots=True)
+class StartOptions:
+    """The keyword options of `start`, as given."""
+
+    id: str | None = None
+    queue: str | None = None
+    priority: int | None = None
+    delay: timedelta | float | None = None
+    attributes: Mapping[str, Any] | None = None
+    actor: Any = None
+    memo: Mapping[str, Any] | None = None
+    headers: Mapping[str, str] | None = None
+    on_running: OnRunning = "existing"
+    on_closed: OnClosed = "existing"
+
+_CODECS = {
+    option: ValueCodec(annotation, field=option, max_bytes=MAX_ATTRIBUTES)
+    for option, annotation in (
+        ("attributes", dict[str, Any]),
+        ("memo", dict[str, Any]),
+        ("headers", dict[str, str]),
+        ("actor", str | dict[str, Any]),
+    )
+}
+
+
+def database_url(url: str | None) -> str:
+    """`url`, or DURABLE_DATABASE_URL. Raises DatabaseUnavailable when neither is set."""
+    found = url or os.environ.get(URL_VARIABLE)
+    if not found:
+        msg = f"no database is named; pass its URL, or set {URL_VARIABLE} (postgresql://user@host:5432/name)"
+        raise DatabaseUnavailable(msg)
+    return found
+
+
+# -- calls ------------------------------------------------------------------------------------------------------------
+
+
+def start(
+    target: Target, args: tuple[Any, ...], arguments: Mapping[str, Any], options: StartOptions
+) -> tuple[str, Call[Sent[Started]]]:
+    """The workflow id and the call that starts it. Raises PayloadError or InvalidOption; nothing is written then."""
+    workflow_id = str(uuid7()) if options.id is None else text("id", options.id, MAX_ID)
+    queue = target.queue if options.queue is None else checked_name("queue", options.queue)
+    priority = target.priority if options.priority is None else checked_priority("priority", options.priority)
+    who = actor(options.actor)
+    optional = {"actor": who, "headers": _encoded("headers", options.headers)}
+    body = {
+        "workflow": target.name,
+        "version": target.version,
+        "semantics": SEMANTICS,
+        "workflow_id": workflow_id,
+        "queue": queue,
+        "priority": priority,
+        **target.options,
+        **{key: json.loads(value) for key, value in optional.items() if value is not None},
+    }
+    given = {
+        "version": target.version,
+        "priority": priority,
+        "delay_s": seconds("delay", options.delay),
+        "body": json.dumps(body),
+        "payload": target.encode(args, arguments),
+        "actor": who,
+        "attributes": _encoded("attributes", options.attributes),
+        "memo": _encoded("memo", options.memo),
+        "on_running": one_of("on_running", options.on_running, OnRunning),
+        "on_closed": one_of("on_closed", options.on_closed, OnClosed),
+    }
+    return workflow_id, calls.start_run(workflow_id, target.name, queue, given)
+
+
+def enqueue(
+    target: Target,
+    args: tuple[Any, ...],
+    arguments: Mapping[str, Any],
+    *,
+    id: UUID | None,
+    queue: str | None,
+    priority: int | None,
+    delay: timedelta | float | None,
+) -> tuple[str, Call[Sent[str]]]:
+    """The job id and the call that enqueues it. Raises PayloadError or InvalidOption; nothing is written then."""
+    job_id = str(uuid7() if id is None else _uuid("id", id))
+    given = {
+        "name": target.name,
+        "priority": target.priority if priority is None else checked_priority("priority", priority),
+        "delay_s": seconds("delay", delay),
+        "input": target.encode(args, arguments),
+        "options": json.dumps({"name": target.name, **target.options}),
+    }
+    return job_id, calls.enqueue_job(job_id, target.queue if queue is None else checked_name("queue", queue), given)
+
+
+def signal(
+    workflow_id: str, signal_name: str, payload: str, dedupe_key: str | None, given_actor: Any
+) -> Call[Sent[SignalReceipt]]:
+    """`payload` is JSON text, already checked. Raises InvalidOption."""
+    key = None if dedupe_key is None else text("dedupe_key", dedupe_key, MAX_ID)
+    return calls.send_signal(text("id", workflow_id, MAX_ID), checked_name("signal", signal_name), payload, key, actor(given_actor))
+
+
+def reason(value: str | None) -> str | None:
+    """The reason of a cancel or terminate, checked."""
+    return None if value is None else text("reason", value, MAX_REASON)
+
+
+# -- checks -----------------------------------------------------------------------------------------------------------
+
+
+def text(option: str, value: Any, longest: int) -> str:
+    """`value` if it is text that PostgreSQL can hold. Raises InvalidOption naming the option."""
+    if not isinstance(value, str) or not 1 <= len(value) <= longest:
+        raise _invalid(option, value, f"text of 1 to {longest} characters")
+    if "\0" in value or any("\ud800" <= char <= "\udfff" for char in value):
+        raise _invalid(option, value, "text without NUL and without lone surrogates")
+    return value
+
+
+def actor(value: Any) -> str | None:
+    """Who acts, as JSON text: text or a JSON object. Raises InvalidOption."""
+    return _encoded("actor", value)
+
+
+def seconds(option: str, value: timedelta | float | None) -> float:
+    """A delay in seconds. Raises InvalidOption unless it is from 0 to ten years."""
+    if value is None:
+        return 0.0
+    number = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(number, bool) or not isinstance(number, int | float) or not 0 <= number <= _LONGEST_S:
+        raise _invalid(option, value, "a timedelta or seconds, from 0 to ten years")
+    return float(number)
+
+
+def timeout_s(value: timedelta | float | None) -> float:
+    """How long to wait, in seconds; None waits for ever. Raises InvalidOption."""
+    return math.inf if value is None else seconds("timeout", value)
+
+
+def whole(option: str, value: Any, lowest: int, highest: int) -> int:
+    """`value` if it is a whole number within the bounds. Raises InvalidOption."""
+    if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
+        raise _invalid(option, value, f"a whole number from {lowest} to {highest}")
+    return value
+
+
+def one_of(option: str, value: Any, allowed: Any) -> Any:
+    """`value` if it is one of the Literal's. Raises InvalidOption."""
+    if value not in get_args(allowed):
+        raise _invalid(option, value, " or ".join(repr(each) for each in get_args(allowed)))
+    return value
+
+
+def _uuid(option: str, value: Any) -> UUID:
+    try:
+        return value if isinstance(value, UUID) else UUID(value)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise _invalid(option, value, "a UUID") from error
+
+
+def _encoded(option: str, value: Any) -> str | None:
+    return None if value is None else _CODECS[option].encode(value)
+
+
+def _invalid(option: str, value: Any, allowed: str) -> InvalidOption:
+    shown = repr(value)
+    return InvalidOption(f"{option} is {shown if len(shown) <= 80 else shown[:77] + '...'}; give {allowed}")

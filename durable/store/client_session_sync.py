@@ -1,0 +1,141 @@
+# Generated from durable/store/client_session_async.py by tests/unasync.py; edit that file.
+
+"""The client's connection: opened when needed, shared by turns, opened once more after a break.
+
+One connection and a lock, not a pool: an operation is one round trip, so threads or tasks that share a client wait for each other about as long
+as the database would make them wait anyway, and a client costs the server one connection. Who needs more makes more clients.
+
+A statement whose answer was lost is sent again, once, over a new connection. That is safe because every operation is idempotent: ids are
+made before the first attempt (see calls.py). What can still fail is the second attempt; then the caller learns that the outcome is unknown.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from types import TracebackType
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg.rows import dict_row
+
+from durable.errors import DatabaseUnavailable, DurableError
+from durable.store.calls import Call, Row, notify
+from durable.store.failures import domain_error, is_broken, unavailable
+from durable.store.migrate import ensure_current
+
+T = TypeVar("T")
+
+Connection = psycopg.Connection[Any]
+"""A caller's own connection, whose open transaction an operation may join."""
+
+HINT_GAP_S = 0.02
+"""The same hint goes out at most once in this time (its leading edge); the workers' polling covers the rest (C4)."""
+
+
+class ClientSession:
+    """Executes calls. `name` is the connection's application_name."""
+
+    def __init__(self, url: str, name: str, *, notify: bool) -> None:
+        self._url = url
+        self._name = name
+        self._notify = notify
+        self._connection: Connection | None = None
+        self._lock = threading.Lock()
+        self._hinted: dict[str, float] = {}
+
+    def __enter__(self) -> ClientSession:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        where: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def execute(self, call: Call[T]) -> T:
+        """Execute in a transaction of its own. Raises DatabaseUnavailable, SchemaOutOfDate, and what the call's decoder raises."""
+        with self._lock:
+            try:
+                rows = self._fetch(call)
+            except _Broken:
+                rows = self._fetch_again(call)
+        return call.decode(rows)
+
+    def execute_within(self, connection: Connection, call: Call[T]) -> T:
+        """Execute in the caller's transaction: nothing is committed here, and nothing is sent again."""
+        try:
+            rows = _rows(connection, call)
+        except psycopg.Error as error:
+            raise domain_error(error) from error
+        return call.decode(rows)
+
+    def hint(self, hints: tuple[str, ...], connection: Connection | None = None) -> None:
+        """Wake whoever may be asleep. Within a caller's transaction the hint leaves with its commit."""
+        if not self._notify:
+            return
+        for hint in hints:
+            if connection is not None:
+                self.execute_within(connection, notify(hint))
+            elif self._is_due(hint):
+                self.execute(notify(hint))
+
+    def _is_due(self, hint: str) -> bool:
+        now = time.monotonic()
+        if now - self._hinted.get(hint, -HINT_GAP_S) < HINT_GAP_S:
+            return False
+        if len(self._hinted) > 1000:
+            self._hinted.clear()
+        self._hinted[hint] = now
+        return True
+
+    def close(self) -> None:
+        """Close the connection if it is open; the next use opens another."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def _fetch(self, call: Call[Any]) -> list[Row]:
+        connection = self._connection
+        if connection is None or connection.closed:
+            connection = self._connection = self._connect()
+        try:
+            return _rows(connection, call)
+        except psycopg.Error as error:
+            if not is_broken(error, connection.closed):
+                raise domain_error(error) from error
+            self.close()
+            raise _Broken from error
+
+    def _fetch_again(self, call: Call[Any]) -> list[Row]:
+        try:
+            return self._fetch(call)
+        except _Broken as error:
+            msg = "the database broke the connection twice during one operation; whether it took effect is unknown"
+            raise DatabaseUnavailable(msg) from error.__cause__
+
+    def _connect(self) -> Connection:
+        try:
+            connection = psycopg.Connection.connect(
+                self._url, autocommit=True, application_name=self._name, connect_timeout=10
+            )
+        except psycopg.Error as error:
+            raise unavailable(self._url, error) from error
+        try:
+            ensure_current(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+class _Broken(DurableError):
+    """The connection broke while a statement was under way; its cause says how."""
+
+
+def _rows(connection: Connection, call: Call[Any]) -> list[Row]:
+    with connection.cursor(row_factory=dict_row) as cursor:
+        cursor.execute(call.statement, call.parameters)
+        return cursor.fetchall()

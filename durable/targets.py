@@ -1,0 +1,137 @@
+"""From what a caller names to what is started or sent: definitions of this process, or those that workers have registered.
+
+A definition of this process checks and writes values with its codecs. One that only the database knows comes with a JSON Schema, which is
+looser (a validator written in Python is not in it); the worker checks again with the real types.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from durable.core.policy import merge
+from durable.definitions import Activity, Workflow, registered_workflows
+from durable.errors import PayloadError, UnknownSignal, UnknownWorkflow
+from durable.payload import ValueCodec
+from durable.requests import Target
+from durable.signals import Signal, registered_signals
+from durable.store.calls import Definition
+
+DEFAULT_QUEUE = "default"
+
+_ARGUMENTS = ValueCodec(dict[str, Any], field="arguments")
+_SIGNAL = ValueCodec(Any, field="payload")
+
+
+def of_workflow(workflow: Any) -> Target:
+    """Raises UnknownWorkflow unless it is decorated with @workflow."""
+    if not isinstance(workflow, Workflow):
+        msg = f"start takes a function decorated with @workflow, or its name, not {workflow!r}"
+        raise UnknownWorkflow(msg)
+    codec, retry = workflow.arguments, workflow.retry
+    options = {} if retry is None else {"retry": retry.to_body()}
+    queue, priority = workflow.queue or DEFAULT_QUEUE, workflow.priority or 0
+    return Target(workflow.name, workflow.version, queue, priority, options, codec.encode, codec.result)
+
+
+def of_activity(activity: Activity[..., Any]) -> Target:
+    codec = activity.arguments
+    options = {"retry": merge(activity.retry).to_body(), "timeouts": activity.timeouts.to_body()}
+    queue, priority = activity.queue or DEFAULT_QUEUE, activity.priority or 0
+    return Target(activity.name, 1, queue, priority, options, codec.encode, codec.result)
+
+
+def local_workflow(name: str) -> Target | None:
+    """The newest version of that name that this process has imported; it takes its arguments as a mapping."""
+    versions = [each for each in registered_workflows() if each.name == name]
+    if not versions:
+        return None
+    found = max(versions, key=lambda each: each.version)
+    target, codec = of_workflow(found), found.arguments
+
+    def encode(args: tuple[Any, ...], arguments: Mapping[str, Any]) -> str:
+        return codec.encode(*codec.decode(_ARGUMENTS.encode(_by_name(args, arguments))))
+
+    return Target(target.name, target.version, target.queue, target.priority, target.options, encode, target.result)
+
+
+def of_definition(definition: Definition) -> Target:
+    """A workflow that a worker has registered; it takes its arguments as a mapping, checked against the JSON Schema."""
+
+    def encode(args: tuple[Any, ...], arguments: Mapping[str, Any]) -> str:
+        given = _by_name(args, arguments)
+        _check("", given, definition.schema)
+        return _ARGUMENTS.encode(given)
+
+    return Target(definition.name, definition.version, definition.queue or DEFAULT_QUEUE, 0, {}, encode, None)
+
+
+def _by_name(args: tuple[Any, ...], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    if len(args) > 1 or (args and not isinstance(args[0], Mapping)):
+        rule = "a workflow that is started by its name takes its arguments as one mapping"
+        raise PayloadError("arguments", rule, 'Write start("name", {"parameter": value}).')
+    return {**(args[0] if args else {}), **arguments}
+
+
+def unknown_workflow(name: str, known: Sequence[str]) -> UnknownWorkflow:
+    return UnknownWorkflow(_unknown("workflow", name, known))
+
+
+# -- signals ----------------------------------------------------------------------------------------------------------
+
+
+def local_signal(name: str) -> Signal[Any] | None:
+    """The signal of that name that this process has imported."""
+    return next((each for each in registered_signals() if each.name == name), None)
+
+
+def signal_payload(signal: Any, value: Any) -> tuple[str, str]:
+    """The signal's name and the value as JSON text. Raises PayloadError; UnknownSignal if it is no Signal."""
+    if not isinstance(signal, Signal):
+        msg = f"signal takes a durable.Signal, or its name, not {signal!r}"
+        raise UnknownSignal(msg)
+    return signal.name, signal.codec.encode(value)
+
+
+def from_json(signal: Signal[Any], value: Any) -> Any:
+    """The value of the signal's type that plain JSON stands for; a value of that type stays as it is."""
+    if isinstance(value, dict | list | str | int | float | bool | None):
+        return signal.codec.decode(_SIGNAL.encode(value))
+    return value
+
+
+def checked_json(definition: Definition, value: Any) -> str:
+    """Plain JSON as text, checked against what a worker has registered."""
+    _check("payload", value, definition.schema)
+    return _SIGNAL.encode(value)
+
+
+def unknown_signal(name: str, known: Sequence[str]) -> UnknownSignal:
+    return UnknownSignal(_unknown("signal", name, known))
+
+
+# -- checks -----------------------------------------------------------------------------------------------------------
+
+
+def _check(field: str, value: Any, schema: Mapping[str, Any]) -> None:
+    """Raises PayloadError naming the first place where the value does not fit."""
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import best_match
+
+    text = (_ARGUMENTS if not field else _SIGNAL).encode(value)
+    error = best_match(Draft202012Validator(schema).iter_errors(json.loads(text)))
+    if error is not None:
+        path = ".".join([*([field] if field else []), *(str(part) for part in error.absolute_path)])
+        raise PayloadError(path or "arguments", error.message, "Pass a value that fits the registered type.")
+
+
+def _unknown(kind: str, name: str, known: Sequence[str]) -> str:
+    if close := difflib.get_close_matches(name, known, 3):
+        hint = f"did you mean {' or '.join(close)}?"
+    elif known:
+        hint = f"known: {', '.join(known[:10])}{', ...' if len(known) > 10 else ''}"
+    else:
+        hint = f"none is known: no worker has registered a {kind} in this database"
+    return f"no {kind} is named {name!r}; {hint} (start a worker with its module, or import it here: --app MODULE)"
