@@ -33,6 +33,7 @@ from durable.store.batch import Outcome, PutBack, Retry
 from durable.store.engine import ClaimedJob, Heartbeat
 from durable_worker.clock import DatabaseClock
 from durable_worker.committer import Committer
+from durable_worker.faults import reach
 from durable_worker.runs import LiveRun
 
 logger = logging.getLogger("durable.worker")
@@ -220,8 +221,10 @@ class Attempts:
     # -- running ----------------------------------------------------------------------------------
 
     async def _run(self, attempt: Attempt) -> None:
+        reach("attempt.before")
         try:
             payload = await self._call(attempt)
+            reach("attempt.after")
         except (asyncio.CancelledError, ActivityCancelledError) as error:
             self._cancelled(attempt, error)
         except Exception as error:  # noqa: BLE001 - an attempt's failure is a record, whatever it is

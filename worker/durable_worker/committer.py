@@ -32,6 +32,7 @@ from durable.store import engine
 from durable.store.batch import Outcome, PutBack, Release, Retry, RunCommit
 from durable.store.session import ConnectionLost, DatabaseRefused, Session
 from durable_worker.clock import DatabaseClock
+from durable_worker.faults import reach
 
 logger = logging.getLogger("durable.worker")
 
@@ -42,6 +43,7 @@ _SIDE_WRITES: dict[type[Any], Callable[..., Awaitable[Any]]] = {
     PutBack: engine.put_back_jobs,
     Release: engine.release_runs,
 }
+_POINTS: dict[type[Any], str] = {Outcome: "settle", Retry: "retry"}
 
 
 class Ticket(Protocol):
@@ -127,10 +129,12 @@ class Committer:
                 await self._write(kind, waiting)
 
     async def _commit(self, batch: list[Ticket]) -> None:
+        reach("commit.before")
         try:
             now_us, pushes = await engine.commit(
                 self._session, self._owner, [ticket.commit for ticket in batch]
             )
+            reach("commit.after")
         except engine.FenceLost as error:
             await self._commit_without(batch, error)
         except DatabaseRefused as error:
@@ -183,8 +187,10 @@ class Committer:
             batch[0].lost()
 
     async def _write(self, kind: type[Any], records: list[Any]) -> None:
+        reach(_POINTS.get(kind, "release") + ".before")
         try:
             answer = await _SIDE_WRITES[kind](self._session, self._owner, records)
+            reach(_POINTS.get(kind, "release") + ".after")
         except (ConnectionLost, DatabaseUnavailable) as error:
             self._side[kind][:0] = records
             self._gathered.set()

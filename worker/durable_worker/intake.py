@@ -21,6 +21,7 @@ from durable.store.session import ConnectionLost, DatabaseRefused, Session
 from durable_worker.attempts import Attempts
 from durable_worker.clock import DatabaseClock
 from durable_worker.committer import Committer
+from durable_worker.faults import reach
 from durable_worker.runs import Runs
 from durable_worker.settings import WorkerSettings
 
@@ -129,6 +130,7 @@ class Intake:
         self._stage_at = loop_time + self._settings.poll_s
         self._next_due_us = None
         moved, next_due_us = await engine.stage_due(self._session, _STAGE_LIMIT)
+        reach("stage.after")
         if next_due_us is not None:
             self.due(next_due_us)
             self._wake.clear()
@@ -139,6 +141,7 @@ class Intake:
             self._session, self._owner, self._queues, self._settings.claim_limit
         )
         if claimed:
+            reach("claim_runs.after")
             await self._adopt(claimed)
         new = 0
         if claimed or len(self._runs):
@@ -170,6 +173,8 @@ class Intake:
         if not free:
             return 0
         jobs = await engine.claim_jobs(self._session, self._owner, free)
+        if jobs:
+            reach("claim_jobs.after")
         for job in jobs:
             if self._attempts.starting:
                 self._attempts.start_claimed(job)
