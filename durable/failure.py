@@ -46,6 +46,7 @@ MAX_TEXT = 262_144
 REMOTE_HEADING = "Traceback where it was raised (most recent call last):\n"
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+_ESCAPED_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 _OWN_ATTRIBUTES = frozenset({"__notes__", "remote_traceback"})
 
 
@@ -234,7 +235,7 @@ def _json_or_none(value: Any) -> str | None:
             return None
     except (TypeError, ValueError, RecursionError):
         return None
-    return None if "\\u0000" in text else text
+    return None if _ESCAPED_NUL.search(text) else text
 
 
 def _tuples_as_lists(value: Any) -> Any:

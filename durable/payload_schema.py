@@ -131,6 +131,16 @@ def _mend_dict(node: dict[str, Any]) -> dict[str, Any]:
     return {"values_schema": _ANY, **node, "keys_schema": keys}
 
 
+def _mend_call(node: dict[str, Any]) -> dict[str, Any]:
+    """A NamedTuple before pydantic 2.14, which forgets its field types when it writes one."""
+    make, arguments = node["function"], node["arguments_schema"].get("arguments_schema", [])
+    if not (isinstance(make, type) and issubclass(make, tuple)):
+        return node
+    fields = core_schema.tuple_schema([argument["schema"] for argument in arguments])
+    write = core_schema.plain_serializer_function_ser_schema(tuple, return_schema=fields)
+    return {**node, "serialization": write}
+
+
 def _mend_model(node: dict[str, Any]) -> dict[str, Any]:
     inner = node.get("schema", {})
     extra = node.get("config", {}).get("extra_fields_behavior")
@@ -170,6 +180,7 @@ def _only_key(key: Any) -> str:
 _ANY = _mend_any({"type": "any"})
 _MENDERS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
     "any": _mend_any,
+    "call": _mend_call,
     "set": _mend_set,
     "frozenset": _mend_set,
     "list": lambda node: {"items_schema": _ANY, **node},
