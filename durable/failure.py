@@ -250,7 +250,7 @@ def _tuples_as_lists(value: Any) -> Any:
 
 
 def decode_failure(failure: Mapping[str, Any]) -> BaseException:
-    """The exception that `encode_failure` stored, with its chain; never raises.
+    """The exception that `encode_failure` stored, with its chain; whatever its class, never raises.
 
     The class is rebuilt if it is an Exception (or CancelledError) that this process has imported;
     otherwise a `RemoteError` stands in. The remote traceback is the attribute `remote_traceback`

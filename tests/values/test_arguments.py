@@ -75,7 +75,7 @@ CALLS: list[tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any], str, tupl
 
 
 @pytest.mark.parametrize(("fn", "args", "kwargs", "text", "back_args", "back_kwargs"), CALLS)
-def test_calls_survive(  # noqa: PLR0917
+def test_calls_survive(
     fn: Any, args: Any, kwargs: Any, text: str, back_args: Any, back_kwargs: Any
 ) -> None:
     arguments = codec(fn)
