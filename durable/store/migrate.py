@@ -18,10 +18,11 @@ over a direct connection.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -31,6 +32,7 @@ import psycopg
 from psycopg.rows import tuple_row
 
 from durable.errors import SchemaOutOfDate
+from durable.store.failures import domain_error, unavailable
 
 LOCK = 0x6475_7261_626C_6500
 """The advisory lock's key: "durable" in ASCII."""
@@ -108,10 +110,11 @@ def migrate(url: str, *, to: str | None = None, folder: Path | None = None) -> l
     files than this release's own.
 
     Raises SchemaOutOfDate when an applied file was edited or the database is newer than this release; ValueError when there is
-    no migration `to`. A file that fails is rolled back and its error raised; those before it stay applied.
+    no migration `to`; DatabaseUnavailable when the server cannot be reached or refuses the rights. A file that fails is rolled back and
+    raises InternalError with the server's error as its cause; those before it stay applied.
     """
     wanted = _up_to(load(folder), to)
-    with psycopg.connect(url, autocommit=True) as connection:
+    with _connected(url) as connection:
         _lock(connection)
         connection.execute(TABLE)
         applied = _applied(connection)
@@ -124,7 +127,7 @@ def migrate(url: str, *, to: str | None = None, folder: Path | None = None) -> l
 
 def status(url: str, *, folder: Path | None = None) -> list[MigrationStatus]:
     """What the database has and what this release has, by id. Changes nothing, works on an empty database."""
-    with psycopg.connect(url, autocommit=True) as connection:
+    with _connected(url) as connection:
         applied = _applied(connection)
     known = {migration.id: migration for migration in load(folder)}
     return [
@@ -151,6 +154,20 @@ async def ensure_current_async(connection: psycopg.AsyncConnection[Any]) -> None
             await cursor.execute(APPLIED)
             rows = await cursor.fetchall()
     _check_current(load(), _by_id(rows))
+
+
+@contextlib.contextmanager
+def _connected(url: str) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+    """A connection in autocommit mode; psycopg's errors leave in the caller's terms."""
+    try:
+        connection = psycopg.connect(url, autocommit=True)
+    except psycopg.Error as error:
+        raise unavailable(url, error) from error
+    try:
+        with connection:
+            yield connection
+    except psycopg.Error as error:
+        raise domain_error(error) from error
 
 
 def _up_to(known: Sequence[Migration], to: str | None) -> Sequence[Migration]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from durable.errors import SchemaOutOfDate
+from durable.errors import DatabaseUnavailable, InternalError, SchemaOutOfDate
 from durable.store.migrate import (
     LOCK,
     ensure_current,
@@ -122,11 +122,20 @@ def test_a_failing_file_is_rolled_back_whole_and_those_before_it_stay(
     url: str, folder: Path
 ) -> None:
     (folder / "0003_three.sql").write_text("create table three (); select 1/0;")
-    with pytest.raises(psycopg.errors.DivisionByZero):
+    with pytest.raises(InternalError, match="division by zero") as caught:
         migrate(url, folder=folder)
+    assert isinstance(caught.value.__cause__, psycopg.errors.DivisionByZero)
     assert tables(url) == {"one", "uno"}
     (folder / "0003_three.sql").write_text("create table three ();")
     assert migrate(url, folder=folder) == ["0003_three"]
+
+
+def test_a_server_that_is_not_there_is_named(tmp_path: Path) -> None:
+    for ask in (migrate, status):
+        with pytest.raises(
+            DatabaseUnavailable, match=f"cannot reach PostgreSQL at {tmp_path}:5432/db"
+        ):
+            ask(f"postgresql:///db?host={tmp_path}")
 
 
 def test_an_edited_file_is_refused_and_nothing_after_it_is_applied(url: str, folder: Path) -> None:
