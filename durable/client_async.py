@@ -10,7 +10,7 @@ from asyncio import Future
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Concatenate, TypeVar, overload
+from typing import Any, Concatenate, Self, TypeVar, overload
 from uuid import UUID
 
 from durable import requests, targets
@@ -43,13 +43,18 @@ class AsyncClient:
     """
 
     def __init__(self, url: str | None = None, *, notify: bool = True) -> None:
-        self._session = AsyncClientSession(requests.database_url(url), "durable client", notify=notify)
+        self._session = AsyncClientSession(
+            requests.database_url(url), "durable client", notify=notify
+        )
 
-    async def __aenter__(self) -> AsyncClient:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        where: TracebackType | None,
     ) -> None:
         await self.close()
 
@@ -199,7 +204,9 @@ class AsyncClient:
         )
         workflow_id, call = requests.start(target, args, arguments, options)
         started = await self._send(call, connection)
-        return AsyncHandle(self, workflow_id, started.run_id, target.result, created=started.created)
+        return AsyncHandle(
+            self, workflow_id, started.run_id, target.result, created=started.created
+        )
 
     @overload
     async def enqueue(
@@ -307,7 +314,9 @@ class AsyncClient:
             else requests.one_of("operator_status", operator_status, OperatorStatus),
             workflow=None if workflow is None else checked_name("workflow", workflow),
             queue=None if queue is None else checked_name("queue", queue),
-            id_prefix=None if id_prefix is None else requests.text("id_prefix", id_prefix, requests.MAX_ID),
+            id_prefix=None
+            if id_prefix is None
+            else requests.text("id_prefix", id_prefix, requests.MAX_ID),
             limit=requests.whole("limit", limit, 1, 10_000),
         )
         return await self._execute(call)

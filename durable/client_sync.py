@@ -12,7 +12,7 @@ from asyncio import Future
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Concatenate, TypeVar, overload
+from typing import Any, Concatenate, Self, TypeVar, overload
 from uuid import UUID
 
 from durable import requests, targets
@@ -47,7 +47,7 @@ class Client:
     def __init__(self, url: str | None = None, *, notify: bool = True) -> None:
         self._session = ClientSession(requests.database_url(url), "durable client", notify=notify)
 
-    def __enter__(self) -> Client:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

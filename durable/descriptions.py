@@ -12,8 +12,12 @@ from typing import Any, Literal
 
 Status = Literal["running", "completed", "failed", "cancelled", "terminated", "continued"]
 OperatorStatus = Literal["runnable", "waiting", "blocked", "needs_review", "done"]
-SignalStatus = Literal["buffered", "delivered", "duplicate", "dropped", "late", "ambiguous", "replayed"]
-JobState = Literal["scheduled", "available", "executing", "retryable", "completed", "discarded", "cancelled"]
+SignalStatus = Literal[
+    "buffered", "delivered", "duplicate", "dropped", "late", "ambiguous", "replayed"
+]
+JobState = Literal[
+    "scheduled", "available", "executing", "retryable", "completed", "discarded", "cancelled"
+]
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,13 +99,19 @@ class AsyncHandle(Generic[R]):
         return await self._client._send(call, connection)
 
     async def cancel(
-        self, reason: str | None = None, *, actor: Any = None, connection: AsyncConnection | None = None
+        self,
+        reason: str | None = None,
+        *,
+        actor: Any = None,
+        connection: AsyncConnection | None = None,
     ) -> CancelReceipt:
         """Ask the workflow to stop: it sees CancelledError once and may compensate (C9).
 
         Raises WorkflowNotFound or WorkflowClosed.
         """
-        call = calls.request_cancel(self.workflow_id, requests.reason(reason), requests.actor(actor))
+        call = calls.request_cancel(
+            self.workflow_id, requests.reason(reason), requests.actor(actor)
+        )
         return await self._client._send(call, connection)
 
     async def terminate(
@@ -124,7 +130,9 @@ class AsyncHandle(Generic[R]):
 
     async def history(self, after: int = 0) -> Sequence[HistoryEvent]:
         """Its events after number `after`, in order (C1). Raises WorkflowNotFound."""
-        events = await self._client._execute(calls.read_history(self.workflow_id, self.run_id, after))
+        events = await self._client._execute(
+            calls.read_history(self.workflow_id, self.run_id, after)
+        )
         if not events and after < 1:
             raise calls.not_found(self.workflow_id)
         return events

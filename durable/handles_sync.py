@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Sequence
 from datetime import timedelta
@@ -102,7 +101,11 @@ class Handle(Generic[R]):
         return self._client._send(call, connection)
 
     def cancel(
-        self, reason: str | None = None, *, actor: Any = None, connection: Connection | None = None
+        self,
+        reason: str | None = None,
+        *,
+        actor: Any = None,
+        connection: Connection | None = None,
     ) -> CancelReceipt:
         """Ask the workflow to stop: it sees CancelledError once and may compensate (C9).
 

@@ -64,6 +64,7 @@ class StartOptions:
     on_running: OnRunning = "existing"
     on_closed: OnClosed = "existing"
 
+
 _CODECS = {
     option: ValueCodec(annotation, field=option, max_bytes=MAX_ATTRIBUTES)
     for option, annotation in (
@@ -93,7 +94,11 @@ def start(
     """The workflow id and the call that starts it. Raises PayloadError or InvalidOption; nothing is written then."""
     workflow_id = str(uuid7()) if options.id is None else text("id", options.id, MAX_ID)
     queue = target.queue if options.queue is None else checked_name("queue", options.queue)
-    priority = target.priority if options.priority is None else checked_priority("priority", options.priority)
+    priority = (
+        target.priority
+        if options.priority is None
+        else checked_priority("priority", options.priority)
+    )
     who = actor(options.actor)
     optional = {"actor": who, "headers": _encoded("headers", options.headers)}
     body = {
@@ -140,7 +145,9 @@ def enqueue(
         "input": target.encode(args, arguments),
         "options": json.dumps({"name": target.name, **target.options}),
     }
-    return job_id, calls.enqueue_job(job_id, target.queue if queue is None else checked_name("queue", queue), given)
+    return job_id, calls.enqueue_job(
+        job_id, target.queue if queue is None else checked_name("queue", queue), given
+    )
 
 
 def signal(
@@ -148,7 +155,13 @@ def signal(
 ) -> Call[Sent[SignalReceipt]]:
     """`payload` is JSON text, already checked. Raises InvalidOption."""
     key = None if dedupe_key is None else text("dedupe_key", dedupe_key, MAX_ID)
-    return calls.send_signal(text("id", workflow_id, MAX_ID), checked_name("signal", signal_name), payload, key, actor(given_actor))
+    return calls.send_signal(
+        text("id", workflow_id, MAX_ID),
+        checked_name("signal", signal_name),
+        payload,
+        key,
+        actor(given_actor),
+    )
 
 
 def reason(value: str | None) -> str | None:
@@ -178,7 +191,11 @@ def seconds(option: str, value: timedelta | float | None) -> float:
     if value is None:
         return 0.0
     number = value.total_seconds() if isinstance(value, timedelta) else value
-    if isinstance(number, bool) or not isinstance(number, int | float) or not 0 <= number <= _LONGEST_S:
+    if (
+        isinstance(number, bool)
+        or not isinstance(number, int | float)
+        or not 0 <= number <= _LONGEST_S
+    ):
         raise _invalid(option, value, "a timedelta or seconds, from 0 to ten years")
     return float(number)
 
@@ -215,4 +232,6 @@ def _encoded(option: str, value: Any) -> str | None:
 
 def _invalid(option: str, value: Any, allowed: str) -> InvalidOption:
     shown = repr(value)
-    return InvalidOption(f"{option} is {shown if len(shown) <= 80 else shown[:77] + '...'}; give {allowed}")
+    return InvalidOption(
+        f"{option} is {shown if len(shown) <= 80 else shown[:77] + '...'}; give {allowed}"
+    )

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from durable.core.policy import merge
 from durable.definitions import Activity, Workflow, registered_workflows
@@ -18,6 +18,8 @@ from durable.payload import ValueCodec
 from durable.requests import Target
 from durable.signals import Signal, registered_signals
 from durable.store.calls import Definition
+
+T = TypeVar("T")
 
 DEFAULT_QUEUE = "default"
 
@@ -33,7 +35,9 @@ def of_workflow(workflow: Any) -> Target:
     codec, retry = workflow.arguments, workflow.retry
     options = {} if retry is None else {"retry": retry.to_body()}
     queue, priority = workflow.queue or DEFAULT_QUEUE, workflow.priority or 0
-    return Target(workflow.name, workflow.version, queue, priority, options, codec.encode, codec.result)
+    return Target(
+        workflow.name, workflow.version, queue, priority, options, codec.encode, codec.result
+    )
 
 
 def of_activity(activity: Activity[..., Any]) -> Target:
@@ -52,9 +56,18 @@ def local_workflow(name: str) -> Target | None:
     target, codec = of_workflow(found), found.arguments
 
     def encode(args: tuple[Any, ...], arguments: Mapping[str, Any]) -> str:
-        return codec.encode(*codec.decode(_ARGUMENTS.encode(_by_name(args, arguments))))
+        given = _ARGUMENTS.encode(_by_name(args, arguments))
+        return codec.encode(*_read(codec.decode, given))
 
-    return Target(target.name, target.version, target.queue, target.priority, target.options, encode, target.result)
+    return Target(
+        target.name,
+        target.version,
+        target.queue,
+        target.priority,
+        target.options,
+        encode,
+        target.result,
+    )
 
 
 def of_definition(definition: Definition) -> Target:
@@ -65,7 +78,9 @@ def of_definition(definition: Definition) -> Target:
         _check("", given, definition.schema)
         return _ARGUMENTS.encode(given)
 
-    return Target(definition.name, definition.version, definition.queue or DEFAULT_QUEUE, 0, {}, encode, None)
+    return Target(
+        definition.name, definition.version, definition.queue or DEFAULT_QUEUE, 0, {}, encode, None
+    )
 
 
 def _by_name(args: tuple[Any, ...], arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -98,7 +113,7 @@ def signal_payload(signal: Any, value: Any) -> tuple[str, str]:
 def from_json(signal: Signal[Any], value: Any) -> Any:
     """The value of the signal's type that plain JSON stands for; a value of that type stays as it is."""
     if isinstance(value, dict | list | str | int | float | bool | None):
-        return signal.codec.decode(_SIGNAL.encode(value))
+        return _read(signal.codec.decode, _SIGNAL.encode(value))
     return value
 
 
@@ -110,6 +125,14 @@ def checked_json(definition: Definition, value: Any) -> str:
 
 def unknown_signal(name: str, known: Sequence[str]) -> UnknownSignal:
     return UnknownSignal(_unknown("signal", name, known))
+
+
+def _read(decode: Callable[[str], T], text: str) -> T:
+    """Decode what the caller gave: the error's remedy for stored data would mislead."""
+    try:
+        return decode(text)
+    except PayloadError as error:
+        raise PayloadError(error.field, error.rule, "Pass a value that fits its type.") from error
 
 
 # -- checks -----------------------------------------------------------------------------------------------------------
@@ -124,7 +147,9 @@ def _check(field: str, value: Any, schema: Mapping[str, Any]) -> None:
     error = best_match(Draft202012Validator(schema).iter_errors(json.loads(text)))
     if error is not None:
         path = ".".join([*([field] if field else []), *(str(part) for part in error.absolute_path)])
-        raise PayloadError(path or "arguments", error.message, "Pass a value that fits the registered type.")
+        raise PayloadError(
+            path or "arguments", error.message, "Pass a value that fits the registered type."
+        )
 
 
 def _unknown(kind: str, name: str, known: Sequence[str]) -> str:

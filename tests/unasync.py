@@ -44,14 +44,19 @@ def synchronous(source: str) -> str:
     for pattern, replacement in RULES:
         text = re.sub(pattern, replacement, text)
     target = FILES[source]
-    for arguments in (["check", "--quiet", "--fix", "--select", "I,F811"], ["format", "--quiet"]):
+    for arguments in (["check", "--quiet", "--fix", "--select", "I,F401"], ["format", "--quiet"]):
         text = _ruff([*arguments, "--stdin-filename", target, "-"], text)
     return HEADING.format(source=source) + text
 
 
 def _ruff(arguments: list[str], text: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", "ruff", *arguments], input=text, capture_output=True, text=True, check=False, cwd=ROOT
+        [sys.executable, "-m", "ruff", *arguments],
+        input=text,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
     )
     if not done.stdout:
         raise RuntimeError(done.stderr)

@@ -30,10 +30,16 @@ app = typer.Typer(
 @app.callback()
 def durable(
     url: Annotated[
-        str | None, typer.Option("--url", metavar="URL", help="The database; DURABLE_DATABASE_URL if not given.")
+        str | None,
+        typer.Option(
+            "--url", metavar="URL", help="The database; DURABLE_DATABASE_URL if not given."
+        ),
     ] = None,
     app_module: Annotated[
-        str | None, typer.Option("--app", metavar="MODULE", help="Import this module; DURABLE_APP if not given.")
+        str | None,
+        typer.Option(
+            "--app", metavar="MODULE", help="Import this module; DURABLE_APP if not given."
+        ),
     ] = None,
 ) -> None:
     """Both options may stand before or after the command."""

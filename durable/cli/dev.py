@@ -25,7 +25,11 @@ class Development:
     """Runs until Ctrl-C or SIGTERM. `arguments` are those of `durable-worker`, `modules` those among them that are modules."""
 
     def __init__(self, database: str, modules: Sequence[str], arguments: Sequence[str]) -> None:
-        self._environment = {**os.environ, "DURABLE_DATABASE_URL": database, "PYTHONUNBUFFERED": "1"}
+        self._environment = {
+            **os.environ,
+            "DURABLE_DATABASE_URL": database,
+            "PYTHONUNBUFFERED": "1",
+        }
         self._command = [sys.executable, "-m", "durable_worker", *arguments]
         self._folders = watched_folders(modules)
         self._changed = threading.Event()
@@ -59,12 +63,17 @@ class Development:
             if code is not None and not watching:
                 return code
             if code is not None and not told:
-                line(f"the worker ended with {code}; it starts again when a file changes", style="yellow")
+                line(
+                    f"the worker ended with {code}; it starts again when a file changes",
+                    style="yellow",
+                )
                 told = True
         return 0
 
     def _start(self) -> None:
-        self._worker = subprocess.Popen(self._command, env=self._environment, start_new_session=True)
+        self._worker = subprocess.Popen(
+            self._command, env=self._environment, start_new_session=True
+        )
 
     def _stop(self) -> None:
         worker = self._worker
@@ -80,22 +89,32 @@ class Development:
     def _watch(self) -> bool:
         """Watch in a thread; False, and why, when nothing can watch."""
         if find_spec("watchfiles") is None:
-            line("no reload: pip install watchfiles to restart the worker when the code changes", style="yellow")
+            line(
+                "no reload: pip install watchfiles to restart the worker when the code changes",
+                style="yellow",
+            )
             return False
-        threading.Thread(target=self._wait_for_changes, daemon=True, name="durable dev watcher").start()
+        threading.Thread(
+            target=self._wait_for_changes, daemon=True, name="durable dev watcher"
+        ).start()
         line(f"watching {', '.join(str(folder) for folder in self._folders)}", style="dim")
         return True
 
     def _wait_for_changes(self) -> None:
         from watchfiles import PythonFilter, watch
 
-        for _ in watch(*self._folders, watch_filter=PythonFilter(), stop_event=self._ending, raise_interrupt=False):
+        for _ in watch(
+            *self._folders,
+            watch_filter=PythonFilter(),
+            stop_event=self._ending,
+            raise_interrupt=False,
+        ):
             self._changed.set()
 
 
 def watched_folders(modules: Sequence[str]) -> list[Path]:
     """The folders of the modules: a package's own, or the one that a plain module lies in."""
-    sys.path.insert(0, os.getcwd())
+    sys.path.insert(0, str(Path.cwd()))
     folders: dict[Path, None] = {}
     for module in modules:
         top = Path(module.partition(".")[0])

@@ -42,7 +42,7 @@ def doctor(*, url: Url = None, in_json: Json = False) -> None:
         print_json(findings)
     else:
         rows = [(each.level, each.check, each.finding, each.remedy) for each in findings]
-        print_table(("", "check", "finding", "what to do"), rows)
+        print_table(("state", "check", "finding", "what to do"), rows)
     levels = {each.level for each in findings}
     raise SystemExit(2 if "problem" in levels else 1 if "attention" in levels else 0)
 
@@ -55,7 +55,9 @@ def _examine(url: str | None) -> Iterator[Finding]:
             yield from _queues(client)
             yield from _reviews(client)
     except (DatabaseUnavailable, InvalidOption) as error:
-        yield Finding("problem", "database", str(error), "start PostgreSQL, or set DURABLE_DATABASE_URL")
+        yield Finding(
+            "problem", "database", str(error), "start PostgreSQL, or set DURABLE_DATABASE_URL"
+        )
     except SchemaOutOfDate as error:
         yield Finding("problem", "schema", str(error), "run durable migrate")
 
@@ -67,14 +69,28 @@ def _connection(client: Client) -> Iterator[Finding]:
     before = time.time()
     (row,) = client._execute(calls.read_clock())
     after = time.time()
-    yield Finding("ok", "database", f"PostgreSQL {row['server_version']}, round trip {(after - before) * 1000:.1f} ms")
+    yield Finding(
+        "ok",
+        "database",
+        f"PostgreSQL {row['server_version']}, round trip {(after - before) * 1000:.1f} ms",
+    )
     yield Finding("ok", "schema", "up to date")
     away_s = row["server_us"] / 1e6 - (before + after) / 2
     if row["offset_us"]:
         moved = span(row["offset_us"] / 1e6)
-        yield Finding("attention", "clock", f"moved by {moved} with durable.advance_clock", "only tests should do that")
+        yield Finding(
+            "attention",
+            "clock",
+            f"moved by {moved} with durable.advance_clock",
+            "only tests should do that",
+        )
     elif abs(away_s) > FAR_OFF_S:
-        yield Finding("attention", "clock", f"{span(away_s)} away from this machine's", "synchronise the clocks")
+        yield Finding(
+            "attention",
+            "clock",
+            f"{span(away_s)} away from this machine's",
+            "synchronise the clocks",
+        )
     else:
         yield Finding("ok", "clock", f"{away_s * 1000:+.0f} ms from this machine's")
 
@@ -88,12 +104,18 @@ def _workers(client: Client) -> Iterator[Finding]:
         yield Finding("attention", "workers", "none is alive", "start one: durable worker MODULE")
     for each in alive:
         age = span((each["now"] - each["beat_at"]).total_seconds())
-        yield Finding("ok", "workers", f"{each['name']} serves {', '.join(each['queues'])}; last sign of life {age} ago")
+        yield Finding(
+            "ok",
+            "workers",
+            f"{each['name']} serves {', '.join(each['queues'])}; last sign of life {age} ago",
+        )
     for each in workers:
         if each["state"] in ("late", "dead"):
             age = span((each["now"] - each["beat_at"]).total_seconds())
             said = f"{each['name']} was last heard of {age} ago"
-            yield Finding("attention", "workers", said, "its work goes to the others; see why it ended")
+            yield Finding(
+                "attention", "workers", said, "its work goes to the others; see why it ended"
+            )
 
 
 def _queues(client: Client) -> Iterator[Finding]:
@@ -108,7 +130,9 @@ def _queues(client: Client) -> Iterator[Finding]:
             remedy = f"start a worker for it: durable worker MODULE --queue {row['queue']}"
             yield Finding("problem", "queues", f"{said}; no live worker serves this queue", remedy)
         elif row["oldest_s"] > OLD_S:
-            yield Finding("attention", "queues", said, "more slots (--queue name=N) or more workers")
+            yield Finding(
+                "attention", "queues", said, "more slots (--queue name=N) or more workers"
+            )
         else:
             yield Finding("ok", "queues", said)
 
@@ -122,6 +146,8 @@ def _reviews(client: Client) -> Iterator[Finding]:
         yield Finding("attention", "review", f"{row['needs_review']} workflows need a look", remedy)
     if row["blocked"]:
         said = f"{row['blocked']} workflows are blocked: no worker knows their function"
-        yield Finding("attention", "review", said, "durable list --operator-status blocked; deploy their code")
+        yield Finding(
+            "attention", "review", said, "durable list --operator-status blocked; deploy their code"
+        )
     if not row["needs_review"] and not row["blocked"]:
         yield Finding("ok", "review", "no workflow needs a look")

@@ -34,10 +34,11 @@ if TYPE_CHECKING:
     )
 
 
-def list_(  # noqa: PLR0913 one parameter an option
+def list_(
     *,
     status: Annotated[
-        str | None, typer.Option(help="running, completed, failed, cancelled, terminated, continued.")
+        str | None,
+        typer.Option(help="running, completed, failed, cancelled, terminated, continued."),
     ] = None,
     operator_status: Annotated[
         str | None, typer.Option(help="runnable, waiting, blocked, needs_review, done.")
@@ -62,7 +63,11 @@ def list_(  # noqa: PLR0913 one parameter an option
     if in_json:
         print_json(runs)
     elif not runs:
-        line("no workflow here yet" if _unfiltered(status, operator_status, workflow, queue, prefix) else "none matches")
+        line(
+            "no workflow here yet"
+            if _unfiltered(status, operator_status, workflow, queue, prefix)
+            else "none matches"
+        )
     else:
         columns = ("id", "workflow", "status", "state", "queue", "started", "took", "waiting on")
         print_table(columns, [_list_row(run) for run in runs])
@@ -89,11 +94,25 @@ def _list_row(run: RunDescription) -> tuple[Any, ...]:
 def _waits(run: RunDescription) -> list[str]:
     """What the run awaits, one phrase each: `signal payment_confirmed at checkout.py:31`."""
     phrases = []
-    for wait in run.waiting_on or ():
+    for wait in _without_deadlines(run.waiting_on or ()):
         until = moment(_from_us(wait["until_us"])) if wait.get("until_us") else ""
         where = f" at {wait['line']}" if wait.get("line") else ""
-        phrases.append(f"{wait.get('kind', '')} {wait.get('name', '')}{where}{' until ' + until if until else ''}")
+        phrases.append(
+            f"{wait.get('kind', '')} {wait.get('name', '')}{where}{' until ' + until if until else ''}"
+        )
     return phrases
+
+
+def _without_deadlines(waits: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Leave out the timers that only bound another wait, which shows the time itself."""
+    others = {
+        (each.get("line"), each.get("until_us")) for each in waits if each.get("kind") != "timer"
+    }
+    return [
+        each
+        for each in waits
+        if each.get("kind") != "timer" or (each.get("line"), each.get("until_us")) not in others
+    ]
 
 
 def _from_us(us: int) -> Any:
@@ -109,7 +128,9 @@ def show(workflow_id: WorkflowId, *, url: Url = None, in_json: Json = False) -> 
         run = handle.describe()
         pending, signals, events = handle.pending(), handle.signals(), handle.history()
     if in_json:
-        print_json({"run": run, "pending": pending, "signals": signals, "events": dict(_counted(events))})
+        print_json(
+            {"run": run, "pending": pending, "signals": signals, "events": dict(_counted(events))}
+        )
         return
     _print_head(run)
     _print_review(run)
@@ -117,8 +138,12 @@ def show(workflow_id: WorkflowId, *, url: Url = None, in_json: Json = False) -> 
     _print_pending(pending)
     _print_signals(signals)
     line()
-    line("events   " + ", ".join(f"{count} {type_}" for type_, count in _counted(events).items()), style="dim")
-    line(f"         durable history {workflow_id} shows them", style="dim")
+    line(
+        f"{'events':<11}"
+        + ", ".join(f"{count} {type_}" for type_, count in _counted(events).items()),
+        style="dim",
+    )
+    line(f"{'':<11}durable history {workflow_id} shows them", style="dim")
 
 
 def _counted(events: Sequence[HistoryEvent]) -> Counter[str]:
@@ -126,8 +151,12 @@ def _counted(events: Sequence[HistoryEvent]) -> Counter[str]:
 
 
 def _print_head(run: RunDescription) -> None:
-    line(f"{run.workflow_id}", style="bold bold")
-    state = run.status if run.status != "running" else f"running, {run.operator_status.replace('_', ' ')}"
+    line(f"{run.workflow_id}", style="bold")
+    state = (
+        run.status
+        if run.status != "running"
+        else f"running, {run.operator_status.replace('_', ' ')}"
+    )
     facts = [
         ("workflow", f"{run.workflow} version {run.version}"),
         ("status", state),
@@ -135,16 +164,19 @@ def _print_head(run: RunDescription) -> None:
         ("created", moment(run.created_at) + (f" by {_actor(run.actor)}" if run.actor else "")),
         ("may run", moment(run.ready_at) if run.operator_status == "waiting" else ""),
         ("ended", moment(run.closed_at)),
-        ("cancel", f"asked for at {moment(run.cancel_requested_at)}" if run.cancel_requested_at else ""),
+        (
+            "cancel",
+            f"asked for at {moment(run.cancel_requested_at)}" if run.cancel_requested_at else "",
+        ),
         ("owner", f"worker {run.owner}" if run.owner else ""),
         ("about", short(run.attributes, 200) if run.attributes else ""),
         ("run id", run.run_id),
     ]
     for label, value in facts:
         if value:
-            line(f"{label:<9}{value}", style=STYLES.get(value, "") if label == "status" else "")
+            line(f"{label:<11}{value}", style=STYLES.get(value, "") if label == "status" else "")
     for index, phrase in enumerate(_waits(run)):
-        line(f"{'waits for' if index == 0 else '':<10}{phrase}")
+        line(f"{'waits for' if index == 0 else '':<11}{phrase}")
 
 
 def _actor(actor: Any) -> str:
@@ -156,7 +188,10 @@ def _print_review(run: RunDescription) -> None:
         return
     review = run.review
     line()
-    line(f"needs review: {review.get('kind', '')} ({review.get('times', 1)} times, since {review.get('since', '?')})", style="red")
+    line(
+        f"needs review: {review.get('kind', '')} ({review.get('times', 1)} times, since {review.get('since', '?')})",
+        style="red",
+    )
     failure = review.get("failure") or {}
     for text in str(failure.get("message", "")).splitlines():
         line(f"  {text}")
@@ -165,10 +200,13 @@ def _print_review(run: RunDescription) -> None:
 def _print_end(run: RunDescription, events: Sequence[HistoryEvent]) -> None:
     last = events[-1]
     if run.status == "completed":
-        line(f"result   {short(last.payload, 200)}", style="green")
+        line(f"{'result':<11}{short(last.payload, 200)}", style="green")
     elif run.status != "running":
-        why = failure_line(last.body.get("failure"), 200) or last.body.get("reason") or ""
-        line(f"because  {why}" if why else "no reason was given", style="red" if run.status == "failed" else "")
+        why = failure_line(last.body.get("failure")) or last.body.get("reason") or ""
+        line(
+            f"{'because':<11}{why}" if why else "no reason was given",
+            style="red" if run.status == "failed" else "",
+        )
 
 
 def _print_pending(pending: Sequence[PendingJob]) -> None:
@@ -192,7 +230,9 @@ def _print_signals(signals: Sequence[SignalEvidence]) -> None:
         return
     line()
     columns = ("at", "signal", "status", "event", "key", "payload", "reason")
-    rows = [(s.at, s.name, s.status, s.seq, s.dedupe_key, short(s.payload), s.reason) for s in signals]
+    rows = [
+        (s.at, s.name, s.status, s.seq, s.dedupe_key, short(s.payload), s.reason) for s in signals
+    ]
     print_table(columns, rows)
 
 
@@ -218,7 +258,7 @@ def history(
 
 
 def _print_full(event: HistoryEvent) -> None:
-    line(f"{event.seq}  {event.type}  turn {event.turn}  {event.at.isoformat()}", style="bold bold")
+    line(f"{event.seq}  {event.type}  turn {event.turn}  {event.at.isoformat()}", style="bold")
     for label, value in (("body", event.body), ("payload", event.payload)):
         if value not in (None, {}):
             text = json.dumps(value, ensure_ascii=False, indent=2)

@@ -12,31 +12,51 @@ from durable.cli.output import as_json, failure_line, line, print_json
 from durable.cli.settings import App, Json, Url, WorkflowId, import_app, open_client, read_json, who
 
 if TYPE_CHECKING:
-    from durable.client_sync import Handle
+    from durable.handles_sync import Handle
     from durable.requests import OnClosed, OnRunning
 
-Timeout = Annotated[float | None, typer.Option("--timeout", metavar="SECONDS", help="Give up waiting after this time.")]
-Actor = Annotated[str | None, typer.Option("--actor", help="Who does this; your user name if not given.")]
+Timeout = Annotated[
+    float | None,
+    typer.Option("--timeout", metavar="SECONDS", help="Give up waiting after this time."),
+]
+Actor = Annotated[
+    str | None, typer.Option("--actor", help="Who does this; your user name if not given.")
+]
 
 
-def start(  # noqa: PLR0913 one parameter an option
+def start(
     workflow: Annotated[str, typer.Argument(help="The workflow's name.", show_default=False)],
     arguments: Annotated[
         str | None,
-        typer.Argument(metavar="[JSON]", help="Its arguments by name: a JSON object, @file, or - for standard input."),
+        typer.Argument(
+            metavar="[JSON]",
+            help="Its arguments by name: a JSON object, @file, or - for standard input.",
+        ),
     ] = None,
     *,
-    id: Annotated[str | None, typer.Option("--id", help="The workflow's id; starting is idempotent by it.")] = None,
-    queue: Annotated[str | None, typer.Option(help="Another queue than the workflow's own.")] = None,
+    id: Annotated[
+        str | None, typer.Option("--id", help="The workflow's id; starting is idempotent by it.")
+    ] = None,
+    queue: Annotated[
+        str | None, typer.Option(help="Another queue than the workflow's own.")
+    ] = None,
     priority: Annotated[int | None, typer.Option(help="0 (first) to 9.")] = None,
-    delay: Annotated[float | None, typer.Option(metavar="SECONDS", help="Start no sooner than in this time.")] = None,
-    attributes: Annotated[str | None, typer.Option(metavar="JSON", help="An object kept beside the run.")] = None,
-    on_running: Annotated[str, typer.Option(help="If the id is running: existing, fail.")] = "existing",
+    delay: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Start no sooner than in this time.")
+    ] = None,
+    attributes: Annotated[
+        str | None, typer.Option(metavar="JSON", help="An object kept beside the run.")
+    ] = None,
+    on_running: Annotated[
+        str, typer.Option(help="If the id is running: existing, fail.")
+    ] = "existing",
     on_closed: Annotated[
         str, typer.Option(help="If the id has ended: existing, new, new_if_failed, fail.")
     ] = "existing",
     actor: Actor = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait for the end and print the result.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait for the end and print the result.")
+    ] = False,
     timeout: Timeout = None,
     app: App = None,
     url: Url = None,
@@ -62,21 +82,30 @@ def start(  # noqa: PLR0913 one parameter an option
         if wait:
             raise SystemExit(_print_result(handle, timeout, in_json=in_json))
     if in_json:
-        print_json({"workflow_id": handle.workflow_id, "run_id": handle.run_id, "created": handle.created})
+        print_json(
+            {"workflow_id": handle.workflow_id, "run_id": handle.run_id, "created": handle.created}
+        )
     elif handle.created:
         line(f"started {workflow} {handle.workflow_id}", style="green")
     else:
-        line(f"{handle.workflow_id} exists already, nothing was started; durable show {handle.workflow_id}")
+        line(
+            f"{handle.workflow_id} exists already, nothing was started; durable show {handle.workflow_id}"
+        )
 
 
 def signal(
     workflow_id: WorkflowId,
-    name: Annotated[str, typer.Argument(metavar="SIGNAL", help="The signal's name.", show_default=False)],
+    name: Annotated[
+        str, typer.Argument(metavar="SIGNAL", help="The signal's name.", show_default=False)
+    ],
     payload: Annotated[
-        str | None, typer.Argument(metavar="[JSON]", help="Its value: JSON, @file, or - for standard input.")
+        str | None,
+        typer.Argument(metavar="[JSON]", help="Its value: JSON, @file, or - for standard input."),
     ] = None,
     *,
-    dedupe_key: Annotated[str | None, typer.Option(help="A second signal with the same key is not delivered.")] = None,
+    dedupe_key: Annotated[
+        str | None, typer.Option(help="A second signal with the same key is not delivered.")
+    ] = None,
     actor: Actor = None,
     app: App = None,
     url: Url = None,
@@ -91,7 +120,10 @@ def signal(
     if in_json:
         print_json(receipt)
     elif receipt.status == "duplicate":
-        line(f"{name} was sent to {workflow_id} with this key before; this one is not delivered", style="yellow")
+        line(
+            f"{name} was sent to {workflow_id} with this key before; this one is not delivered",
+            style="yellow",
+        )
     else:
         line(f"sent {name} to {workflow_id}", style="green")
 
@@ -99,7 +131,9 @@ def signal(
 def cancel(
     workflow_id: WorkflowId,
     *,
-    reason: Annotated[str | None, typer.Option(help="Why; the workflow's history keeps it.")] = None,
+    reason: Annotated[
+        str | None, typer.Option(help="Why; the workflow's history keeps it.")
+    ] = None,
     actor: Actor = None,
     url: Url = None,
     in_json: Json = False,
@@ -118,7 +152,9 @@ def cancel(
 def terminate(
     workflow_id: WorkflowId,
     *,
-    reason: Annotated[str, typer.Option(help="Why; the workflow's history keeps it.", show_default=False)],
+    reason: Annotated[
+        str, typer.Option(help="Why; the workflow's history keeps it.", show_default=False)
+    ],
     actor: Actor = None,
     url: Url = None,
     in_json: Json = False,
@@ -146,13 +182,21 @@ def _print_result(handle: Handle[Any], timeout: float | None, *, in_json: bool) 
     value = None if outcome.payload is None else json.loads(outcome.payload)
     failure = outcome.body.get("failure")
     if in_json:
-        head = {"workflow_id": handle.workflow_id, "run_id": outcome.run_id, "status": outcome.status}
-        tail = {"result": value} if succeeded else {"reason": outcome.body.get("reason"), "failure": failure}
+        head = {
+            "workflow_id": handle.workflow_id,
+            "run_id": outcome.run_id,
+            "status": outcome.status,
+        }
+        tail = (
+            {"result": value}
+            if succeeded
+            else {"reason": outcome.body.get("reason"), "failure": failure}
+        )
         print_json({**head, **tail})
     elif succeeded:
         print(as_json(value))
     else:
-        why = failure_line(failure, 200) or outcome.body.get("reason") or ""
+        why = failure_line(failure) or outcome.body.get("reason") or ""
         said = f"{handle.workflow_id} {outcome.status}{': ' if why else ''}{why}"
         typer.echo(f"durable: {said} (durable history {handle.workflow_id} shows how)", err=True)
     return DONE if succeeded else RUN_FAILED

@@ -34,7 +34,9 @@ def print_json(value: Any) -> None:
 
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {
+            field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)
+        }
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, Mapping):
@@ -57,7 +59,10 @@ def aligned(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
     """Columns as wide as their widest cell, nothing cut: for pipes and grep."""
     table = [[column.upper() for column in columns], *cells]
     widths = [max(len(row[index]) for row in table) for index in range(len(columns))]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in table)
+    lines = (
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        for row in table
+    )
     return "\n".join(line.rstrip() for line in lines)
 
 
@@ -79,16 +84,25 @@ def _print_rich(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
 def _cell(value: Any) -> str:
     if value is None:
         return ""
-    return value if isinstance(value, str) else clock(value) if isinstance(value, datetime) else str(value)
+    return (
+        value
+        if isinstance(value, str)
+        else clock(value)
+        if isinstance(value, datetime)
+        else str(value)
+    )
 
 
 def line(text: str = "", *, style: str = "") -> None:
-    """Print one line, in a colour if this is a terminal."""
+    """Print one line; on a terminal in a style such as `red`, `bold red`, `bold` or `dim`."""
     if style and is_terminal():
         import typer
 
-        colour, bold = style.removeprefix("bold "), style.startswith("bold ")
-        text = typer.style(text, fg=None if colour in ("bold", "dim") else colour, bold=bold, dim=colour == "dim")
+        words = style.split()
+        colour = next((word for word in words if word not in ("bold", "dim")), None)
+        text = typer.style(
+            text, fg=colour, bold="bold" in words or None, dim="dim" in words or None
+        )
     print(text)
 
 
@@ -97,7 +111,11 @@ def clock(at: datetime | None) -> str:
     if at is None:
         return ""
     local = at.astimezone()
-    shape = "%H:%M:%S.%f" if local.date() == datetime.now(UTC).astimezone().date() else "%Y-%m-%d %H:%M:%S.%f"
+    shape = (
+        "%H:%M:%S.%f"
+        if local.date() == datetime.now(UTC).astimezone().date()
+        else "%Y-%m-%d %H:%M:%S.%f"
+    )
     return local.strftime(shape)[:-3]
 
 
@@ -117,7 +135,9 @@ def span(seconds: float) -> str:
     minutes, second = divmod(int(whole.total_seconds()), 60)
     hours, minute = divmod(minutes, 60)
     days, hour = divmod(hours, 24)
-    units = [f"{n}{unit}" for n, unit in ((days, "d"), (hour, "h"), (minute, "m"), (second, "s")) if n]
+    units = [
+        f"{n}{unit}" for n, unit in ((days, "d"), (hour, "h"), (minute, "m"), (second, "s")) if n
+    ]
     return " ".join(units[:2])
 
 
@@ -127,10 +147,17 @@ def short(value: Any, longest: int = 60) -> str:
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
-def failure_line(failure: Any, longest: int = 100) -> str:
-    """An encoded failure as `PaymentDeclined: no money`."""
-    if not isinstance(failure, Mapping):
-        return ""
-    kind = str(failure.get("type", "")).rpartition(":")[2]
-    message = str(failure.get("message", "")).strip().partition("\n")[0]
-    return short(f"{kind}: {message}" if message else kind, longest)
+def failure_line(failure: Any, longest: int = 200) -> str:
+    """An encoded failure and its causes: `ActivityError: activity 'charge' failed, because PaymentDeclined: no money`."""
+    said = []
+    while isinstance(failure, Mapping):
+        kind = str(failure.get("type", "")).rpartition(":")[2]
+        message = (
+            str(failure.get("message", ""))
+            .strip()
+            .partition("\n")[0]
+            .removesuffix("; the cause says why")
+        )
+        said.append(f"{kind}: {message}" if message else kind)
+        failure = failure.get("cause")
+    return short(", because ".join(said), longest)

@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,11 +14,20 @@ from durable.cli.exits import REFUSED
 from durable.cli.output import line, print_json, print_table
 from durable.cli.settings import Json, Url
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from durable.store.migrate import MigrationStatus
+
 
 def migrate(
     *,
-    to: Annotated[str | None, typer.Option(help="Only up to this migration, by id or number.")] = None,
-    status: Annotated[bool, typer.Option("--status", help="Change nothing; show what is applied.")] = False,
+    to: Annotated[
+        str | None, typer.Option(help="Only up to this migration, by id or number.")
+    ] = None,
+    status: Annotated[
+        bool, typer.Option("--status", help="Change nothing; show what is applied.")
+    ] = False,
     url: Url = None,
     in_json: Json = False,
 ) -> None:
@@ -46,14 +55,19 @@ def migrate(
     if in_json:
         print_json({"applied": applied})
     else:
-        line(f"applied {', '.join(applied)}" if applied else "the schema is up to date", style="green")
+        line(
+            f"applied {', '.join(applied)}" if applied else "the schema is up to date",
+            style="green",
+        )
 
 
-def _print_status(states: list[object], *, in_json: bool) -> None:
+def _print_status(states: Sequence[MigrationStatus], *, in_json: bool) -> None:
     if in_json:
         print_json(states)
     else:
-        print_table(("migration", "state", "applied at"), [(s.id, s.state, s.applied_at) for s in states])  # type: ignore[attr-defined]
+        print_table(
+            ("migration", "state", "applied at"), [(s.id, s.state, s.applied_at) for s in states]
+        )
 
 
 def worker(ctx: typer.Context, url: Url = None) -> None:
@@ -74,10 +88,17 @@ def demo(ctx: typer.Context) -> None:
 
 
 def dev(
-    modules: Annotated[list[str], typer.Argument(metavar="MODULE...", help="Modules to import.", show_default=False)],
+    modules: Annotated[
+        list[str],
+        typer.Argument(metavar="MODULE...", help="Modules to import.", show_default=False),
+    ],
     *,
-    folder: Annotated[Path, typer.Option(help="Where the embedded PostgreSQL keeps its data.")] = Path(".durable"),
-    queue: Annotated[list[str] | None, typer.Option("--queue", "-q", help="queue=slots, as for the worker.")] = None,
+    folder: Annotated[
+        Path, typer.Option(help="Where the embedded PostgreSQL keeps its data.")
+    ] = Path(".durable"),
+    queue: Annotated[
+        list[str] | None, typer.Option("--queue", "-q", help="queue=slots, as for the worker.")
+    ] = None,
     url: Url = None,
 ) -> None:
     """Develop: an embedded PostgreSQL, the schema, and a worker that restarts when the code changes."""

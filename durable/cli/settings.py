@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,15 +17,20 @@ if TYPE_CHECKING:
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Url = Annotated[
-    str | None, typer.Option("--url", metavar="URL", help="The database; DURABLE_DATABASE_URL if not given.")
+    str | None,
+    typer.Option("--url", metavar="URL", help="The database; DURABLE_DATABASE_URL if not given."),
 ]
 App = Annotated[
     str | None,
     typer.Option(
-        "--app", metavar="MODULE", help="Import this module, to check names and payloads with its types; DURABLE_APP."
+        "--app",
+        metavar="MODULE",
+        help="Import this module, to check names and payloads with its types; DURABLE_APP.",
     ),
 ]
-WorkflowId = Annotated[str, typer.Argument(metavar="ID", help="The workflow's id.", show_default=False)]
+WorkflowId = Annotated[
+    str, typer.Argument(metavar="ID", help="The workflow's id.", show_default=False)
+]
 
 
 def open_client(url: str | None) -> Client:
@@ -37,13 +43,15 @@ def open_client(url: str | None) -> Client:
 def import_app(app: str | None) -> None:
     """Import the author's modules, if any are named. Raises BadInput when one cannot be found."""
     names = app or os.environ.get("DURABLE_APP") or ""
-    sys.path.insert(0, os.getcwd())
+    sys.path.insert(0, str(Path.cwd()))
     for name in filter(None, names.split(",")):
         try:
             import_module(name)
         except ModuleNotFoundError as error:
-            where = os.getcwd()
-            msg = f"--app {name}: there is no module {error.name!r} on the path or in {where}; run from the project's folder"
+            msg = (
+                f"--app {name}: there is no module {error.name!r} on the path or in {Path.cwd()}; "
+                "run from the project's folder"
+            )
             raise BadInput(msg) from error
 
 
@@ -79,8 +87,7 @@ def _source(argument: str, text: str) -> str:
     if not text.startswith("@"):
         return text
     try:
-        with open(text[1:], encoding="utf-8") as file:
-            return file.read()
+        return Path(text[1:]).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         msg = f"{argument}: cannot read the file {text[1:]!r}: {error}"
         raise BadInput(msg) from error

@@ -35,9 +35,11 @@ def details(event: HistoryEvent, opened: Opened) -> str:
         f"attempt {body['attempt']}" if body.get("attempt", 1) > 1 else "",
         f"{body['timeout']} timeout" if body.get("timeout") else "",
         f"fires in {span(_lasts_s(event))}" if "fire_at_us" in body else "",
-        f"queue {body['queue']}" if event.type == "ActivityScheduled" and body.get("queue") != "default" else "",
+        f"queue {body['queue']}"
+        if event.type == "ActivityScheduled" and body.get("queue") != "default"
+        else "",
         _took(event, opened),
-        failure_line(body.get("failure"), 120),
+        failure_line(body.get("failure")),
         "" if event.payload is None else short(event.payload),
     ]
     return "  ".join(part for part in parts if part)
@@ -49,7 +51,11 @@ def _lasts_s(event: HistoryEvent) -> float:
 
 def _took(event: HistoryEvent, opened: Opened) -> str:
     opening = opened.get(event.body.get("ref", 0))
-    if opening is None or opening.type != "ActivityScheduled" or event.type == "ActivityCancelRequested":
+    if (
+        opening is None
+        or opening.type != "ActivityScheduled"
+        or event.type == "ActivityCancelRequested"
+    ):
         return ""
     took = event.at - opening.at
     return f"after {span(took.total_seconds())}" if took >= timedelta(seconds=1) else ""

@@ -98,7 +98,9 @@ class Definition:
 # -- writing ----------------------------------------------------------------------------------------------------------
 
 
-def start_run(workflow_id: str, workflow: str, queue: str, given: Mapping[str, Any]) -> Call[Sent[Started]]:
+def start_run(
+    workflow_id: str, workflow: str, queue: str, given: Mapping[str, Any]
+) -> Call[Sent[Started]]:
     """Start a run, or find the one of that id. `given`: the other parameters of durable.start_run.
 
     Raises WorkflowAlreadyExists when the policies refuse.
@@ -157,7 +159,9 @@ def send_signal(
     return Call(_SQL["send_signal"], parameters, decode)
 
 
-def request_cancel(workflow_id: str, reason: str | None, actor: str | None) -> Call[Sent[CancelReceipt]]:
+def request_cancel(
+    workflow_id: str, reason: str | None, actor: str | None
+) -> Call[Sent[CancelReceipt]]:
     """Ask the newest run of an id to stop (C9). Raises WorkflowNotFound or WorkflowClosed."""
 
     def decode(rows: list[Row]) -> Sent[CancelReceipt]:
@@ -174,7 +178,9 @@ def terminate_run(workflow_id: str, reason: str | None, actor: str | None) -> Ca
     def decode(rows: list[Row]) -> Sent[str]:
         row = rows[0]
         _refuse_unless_open(workflow_id, row["status"])
-        return Sent(row["run_id"], tuple(f"worker:{worker}" for worker in _json(row["pushes"]) or ()))
+        return Sent(
+            row["run_id"], tuple(f"worker:{worker}" for worker in _json(row["pushes"]) or ())
+        )
 
     return Call(_SQL["terminate_run"], _command(workflow_id, reason, actor), decode)
 
@@ -192,7 +198,9 @@ def _command(workflow_id: str, reason: str | None, actor: str | None) -> dict[st
 def enqueue_job(job_id: str, queue: str, given: Mapping[str, Any]) -> Call[Sent[str]]:
     """Enqueue a standalone job; answers its id. `given`: the other parameters of durable.enqueue_job."""
     parameters = {**given, "shard": shard_of(job_id), "job_id": job_id, "queue": queue}
-    return Call(_SQL["enqueue_job"], parameters, lambda rows: Sent(rows[0]["job_id"], (_queue(queue),)))
+    return Call(
+        _SQL["enqueue_job"], parameters, lambda rows: Sent(rows[0]["job_id"], (_queue(queue),))
+    )
 
 
 def notify(hint: str) -> Call[None]:
@@ -231,7 +239,12 @@ def read_outcome(workflow_id: str, run_id: str | None) -> Call[RunOutcome]:
     def decode(rows: list[Row]) -> RunOutcome:
         row = _one_run(rows, workflow_id)
         return RunOutcome(
-            row["run_id"], row["workflow"], row["version"], row["status"], _json(row["body"]) or {}, row["payload"]
+            row["run_id"],
+            row["workflow"],
+            row["version"],
+            row["status"],
+            _json(row["body"]) or {},
+            row["payload"],
         )
 
     return Call(_SQL["read_outcome"], _run(workflow_id, run_id), decode)
@@ -248,13 +261,17 @@ def describe_run(workflow_id: str, run_id: str | None) -> Call[RunDescription]:
 
 def list_runs(**filters: Any) -> Call[list[RunDescription]]:
     """The newest runs that pass the filters: status, operator_status, workflow, queue, id_prefix (None: any), limit."""
-    return Call(_SQL["list_runs"], filters, lambda rows: [_record(RunDescription, row) for row in rows])
+    return Call(
+        _SQL["list_runs"], filters, lambda rows: [_record(RunDescription, row) for row in rows]
+    )
 
 
 def read_history(workflow_id: str, run_id: str | None, after: int = 0) -> Call[list[HistoryEvent]]:
     """The events after number `after`. Empty when there is no such run: every run has a first event."""
     parameters = {**_run(workflow_id, run_id), "after": after}
-    return Call(_SQL["read_history"], parameters, lambda rows: [_record(HistoryEvent, row) for row in rows])
+    return Call(
+        _SQL["read_history"], parameters, lambda rows: [_record(HistoryEvent, row) for row in rows]
+    )
 
 
 def read_signals(workflow_id: str, run_id: str | None) -> Call[list[SignalEvidence]]:
@@ -284,11 +301,15 @@ def describe_job(job_id: str) -> Call[JobDescription | None]:
 
 
 def read_definition(kind: str, name: str) -> Call[Definition | None]:
-    return Call(_SQL["read_definition"], {"kind": kind, "name": name}, lambda rows: _first(Definition, rows))
+    return Call(
+        _SQL["read_definition"], {"kind": kind, "name": name}, lambda rows: _first(Definition, rows)
+    )
 
 
 def list_definitions(kind: str) -> Call[list[str]]:
-    return Call(_SQL["list_definitions"], {"kind": kind}, lambda rows: [row["name"] for row in rows])
+    return Call(
+        _SQL["list_definitions"], {"kind": kind}, lambda rows: [row["name"] for row in rows]
+    )
 
 
 # -- the operator's overview, as plain rows ---------------------------------------------------------------------------

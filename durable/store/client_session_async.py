@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import psycopg
 from psycopg.rows import dict_row
@@ -42,11 +42,14 @@ class AsyncClientSession:
         self._lock = asyncio.Lock()
         self._hinted: dict[str, float] = {}
 
-    async def __aenter__(self) -> AsyncClientSession:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        where: TracebackType | None,
     ) -> None:
         await self.close()
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import threading
 import time
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import psycopg
 from psycopg.rows import dict_row
@@ -44,7 +44,7 @@ class ClientSession:
         self._lock = threading.Lock()
         self._hinted: dict[str, float] = {}
 
-    def __enter__(self) -> ClientSession:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

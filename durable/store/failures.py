@@ -35,7 +35,9 @@ def is_broken(error: psycopg.Error, closed: bool) -> bool:
     if closed or isinstance(error, psycopg.InterfaceError):
         return True
     state = error.sqlstate
-    return isinstance(error, psycopg.OperationalError) and (state is None or state[:2] == "08" or state[:3] == "57P")
+    return isinstance(error, psycopg.OperationalError) and (
+        state is None or state[:2] == "08" or state[:3] == "57P"
+    )
 
 
 def domain_error(error: psycopg.Error) -> DurableError:
@@ -44,9 +46,13 @@ def domain_error(error: psycopg.Error) -> DurableError:
     if known := _BY_STATE.get(error.sqlstate or ""):
         return known(text)
     if isinstance(error, _NO_SCHEMA):
-        return SchemaOutOfDate(f"the database's schema does not fit this release ({text}); run `durable migrate`")
+        return SchemaOutOfDate(
+            f"the database's schema does not fit this release ({text}); run `durable migrate`"
+        )
     if isinstance(error, errors.InsufficientPrivilege):
-        return DatabaseUnavailable(f"the database user may not do this: {text}; grant it usage of the schema durable")
+        return DatabaseUnavailable(
+            f"the database user may not do this: {text}; grant it usage of the schema durable"
+        )
     if isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
         return DatabaseUnavailable(f"the database did not do this: {text}; try again")
     return InternalError(f"the database refused a statement of ours: {text} ({error.sqlstate})")
