@@ -55,21 +55,29 @@ class ActivityInfo:
 
 
 class ActivityContext:
-    """The worker's side of one attempt: the facts, where heartbeats go, whether a cancel has come in."""
+    """The worker's side of one attempt: the facts (made when first asked for), where heartbeats go, whether a cancel has come in."""
 
-    __slots__ = ("info", "is_async", "is_cancelled", "send_heartbeat")
+    __slots__ = ("_info", "_make_info", "is_async", "is_cancelled", "send_heartbeat")
 
     def __init__(
         self,
-        info: ActivityInfo,
+        make_info: Callable[[], ActivityInfo],
         send_heartbeat: Callable[[tuple[Any, ...]], None],
         is_cancelled: Callable[[], bool],
         is_async: bool,
     ) -> None:
-        self.info = info
+        self._make_info = make_info
+        self._info: ActivityInfo | None = None
         self.send_heartbeat = send_heartbeat
         self.is_cancelled = is_cancelled
         self.is_async = is_async
+
+    @property
+    def info(self) -> ActivityInfo:
+        """The facts; always the same object."""
+        if self._info is None:
+            self._info = self._make_info()
+        return self._info
 
 
 _context: ContextVar[ActivityContext | None] = ContextVar("durable_activity", default=None)

@@ -18,7 +18,7 @@ from durable.core.execution import ActivityPlan, RunDefaults
 from durable.core.futures import ActivityFuture, Cancellation
 from durable.core.loop import current
 from durable.core.names import checked_name, checked_priority
-from durable.core.policy import RetryPolicy, Timeouts, merge
+from durable.core.policy import LIBRARY_DEFAULT, RetryPolicy, Timeouts, merge
 from durable.core.styles import Style, style_of
 from durable.errors import DurableError, InvalidOption, NotInWorkflow
 from durable.payload import ArgumentsCodec
@@ -102,15 +102,27 @@ class ActivityCall(Generic[P, R]):
     def _plan(self, defaults: RunDefaults) -> ActivityPlan:
         options, activity = self.options_given, self.activity
         workflow_retry = json.loads(defaults.retry)
+        of_workflow = RetryPolicy.from_body(workflow_retry) if workflow_retry else None
         body = {
             "name": activity.name,
             "queue": options.queue or defaults.queue,
             "priority": defaults.priority if options.priority is None else options.priority,
-            "retry": merge(options.retry, RetryPolicy.from_body(workflow_retry) if workflow_retry else None).to_body(),
-            "timeouts": options.timeouts.to_body(),
+            **_unless_empty("retry", _beyond_default(merge(options.retry, of_workflow))),
+            **_unless_empty("timeouts", options.timeouts.to_body()),
+            **dict.fromkeys(("id", "digest", "line"), ""),  # filled in per call; here they give the copy its size
         }
         plan = ActivityPlan(activity.name, body, activity.arguments, options.cancellation or "try", options.id)
         return self._plans.setdefault(defaults, plan)
+
+
+def _beyond_default(policy: RetryPolicy) -> dict[str, Any]:
+    """What differs from the library's default, which is part of the semantics version: every event carries this."""
+    default = LIBRARY_DEFAULT.to_body()
+    return {key: value for key, value in policy.to_body().items() if default[key] != value}
+
+
+def _unless_empty(key: str, value: dict[str, Any]) -> dict[str, Any]:
+    return {key: value} if value else {}
 
 
 class Activity(ActivityCall[P, R]):

@@ -24,7 +24,7 @@ from uuid import UUID
 from durable import activity_context
 from durable.activity_context import ActivityCancelledError, ActivityContext, ActivityInfo
 from durable.core.events import Event
-from durable.core.policy import RetryPolicy, delay_s, is_excluded
+from durable.core.policy import LIBRARY_DEFAULT, RetryPolicy, delay_s, is_excluded, merge
 from durable.definitions import Activity
 from durable.errors import PayloadError
 from durable.failure import encode_failure
@@ -182,8 +182,9 @@ class Attempts:
                 attempt.timer = loop.call_later(limit_s, self._time_out, attempt, kind)
             attempt.silence_s = timeouts.get("heartbeat_s")
             attempt.heard_at = loop.time()
+        now_us = self._clock.now_us()
         attempt.context = ActivityContext(
-            self._info(attempt, actor, heartbeat, scheduled_us, limit_s),
+            lambda: _info(attempt, actor, heartbeat, scheduled_us, None if limit_s is None else now_us + int(limit_s * 1e6)),
             lambda details: self._heartbeat(attempt, details),
             lambda: attempt.cancel_requested or attempt.lost or attempt.timed_out is not None,
             attempt.activity.is_async,
@@ -199,24 +200,6 @@ class Attempts:
             elapsed_s = (self._clock.now_us() - created_us) / 1e6
             limits.append((max(0.0, timeouts["schedule_to_close_s"] - elapsed_s), "schedule_to_close"))
         return min(limits, default=(None, ""))
-
-    def _info(
-        self, attempt: Attempt, actor: Any, heartbeat: str | None, scheduled_us: int, limit_s: float | None
-    ) -> ActivityInfo:
-        return ActivityInfo(
-            workflow_id=attempt.workflow_id,
-            run_id=UUID(attempt.run_id) if attempt.kind == "activity" else None,
-            activity_id=attempt.options.get("id") or attempt.run_id,
-            name=attempt.name,
-            queue=attempt.queue,
-            attempt=attempt.attempt,
-            max_attempts=(attempt.options.get("retry") or {}).get("max_attempts", 0),
-            idempotency_key=f"{attempt.run_id}/{attempt.seq}",
-            actor=actor,
-            deadline=None if limit_s is None else _instant(self._clock.now_us() + int(limit_s * 1e6)),
-            heartbeat_details=tuple(json.loads(heartbeat)) if heartbeat else (),
-            scheduled_at=_instant(scheduled_us),
-        )
 
     # -- running ----------------------------------------------------------------------------------
 
@@ -279,7 +262,7 @@ class Attempts:
 
     def _failed(self, attempt: Attempt, error: BaseException) -> None:
         failure = encode_failure(error)
-        policy = RetryPolicy.from_body(attempt.options.get("retry") or {})
+        policy = merge(RetryPolicy.from_body(attempt.options.get("retry") or {}))
         limit = policy.max_attempts
         final = (
             isinstance(error, PayloadError)
@@ -393,6 +376,26 @@ class Attempts:
                 (attempt, Heartbeat(attempt.shard, attempt.run_id, attempt.seq, attempt.attempt, details, interval_s))
             )
         return beats
+
+
+def _info(
+    attempt: Attempt, actor: Any, heartbeat: str | None, scheduled_us: int, deadline_us: int | None
+) -> ActivityInfo:
+    retry = attempt.options.get("retry") or {}
+    return ActivityInfo(
+        workflow_id=attempt.workflow_id,
+        run_id=UUID(attempt.run_id) if attempt.kind == "activity" else None,
+        activity_id=attempt.options.get("id") or attempt.run_id,
+        name=attempt.name,
+        queue=attempt.queue,
+        attempt=attempt.attempt,
+        max_attempts=retry.get("max_attempts", LIBRARY_DEFAULT.max_attempts),
+        idempotency_key=f"{attempt.run_id}/{attempt.seq}",
+        actor=actor,
+        deadline=None if deadline_us is None else _instant(deadline_us),
+        heartbeat_details=tuple(json.loads(heartbeat)) if heartbeat else (),
+        scheduled_at=_instant(scheduled_us),
+    )
 
 
 def _instant(at_us: int) -> datetime:

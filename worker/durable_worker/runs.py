@@ -11,7 +11,6 @@ task (see durable/core/loop.py).
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import random
 from collections import OrderedDict, deque
@@ -19,6 +18,8 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID
+
+from pydantic_core import to_json
 
 from durable.core.events import Event, Message
 from durable.core.execution import Decision, Execution
@@ -225,7 +226,7 @@ class Runs:
             execution.last_seq,
             execution.turn,
             "running",
-            json.dumps(decision.waiting_on, separators=(",", ":")) if decision.waiting_on else None,
+            None,
             decision.events,
         )
         for item in inbound:
@@ -236,6 +237,7 @@ class Runs:
         take_slot = self.attempts.take_slot if self.eager and not decision.closed else _no_slot
         for event in decision.events:
             add_effects(commit, event, run.queue, take_slot)
+        commit.waiting_on = _shown(decision.waiting_on, commit)
         run.committing = True
         self._committer.submit(TurnTicket(self, run, commit, inbound))
 
@@ -382,6 +384,13 @@ class TurnTicket(Ticket):
     def refused(self, error: Exception) -> None:
         """See Ticket."""
         self.runs.refused(self, error)
+
+
+def _shown(waits: list[dict[str, Any]], commit: RunCommit) -> str | None:
+    """What `waiting_on` stores. A run that only waits for what is just being started here says so with its jobs' rows."""
+    if not waits or (commit.jobs and all(w["kind"] == "activity" for w in waits) and all(j.eager for j in commit.jobs)):
+        return None
+    return to_json(waits).decode()
 
 
 def _is_parked(run: LiveRun) -> bool:
