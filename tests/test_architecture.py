@@ -236,6 +236,8 @@ def impure(source: Source) -> Iterator[str]:
             case ast.ImportFrom(module=str(module), names=names):
                 banned = NO_CLOCK.get(module, set()).intersection(alias.name for alias in names)
                 yield from (source.at(node, f"imports {name}") for name in banned)
+            case _:
+                pass
 
 
 @pytest.mark.parametrize("package", ONLY_IN)

@@ -29,5 +29,5 @@ def test_mypy_finds_nothing() -> None:
 
 @pytest.mark.timeout(600)
 def test_pyright_finds_nothing() -> None:
-    """With `pyright[nodejs]`, as the dev extra has it, Node.js comes from PyPI; nothing else is downloaded."""
+    """Pyright carries itself and `pyright[nodejs]` brings Node.js from PyPI: nothing else is downloaded."""
     clean("pyright", "--pythonpath", sys.executable)
