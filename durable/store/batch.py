@@ -12,7 +12,6 @@ from durable.core.events import Event
 from durable.store.arrays import plain, quoted
 
 
-
 def _dumps(value: dict[str, Any]) -> str:
     """JSON text of one of our own documents; four times as fast as the json module here."""
     return to_json(value).decode()
@@ -47,7 +46,9 @@ class RunCommit:
     events: list[Event]
     cancel_requested: bool = False
     jobs: list[JobInsert] = field(default_factory=list)
-    done: list[tuple[int, int]] = field(default_factory=list)  # (seq, attempt) that this worker ended
+    done: list[tuple[int, int]] = field(
+        default_factory=list
+    )  # (seq, attempt) that this worker ended
     timers_cancelled: list[int] = field(default_factory=list)
     activities_cancelled: list[int] = field(default_factory=list)
     consumed: list[str] = field(default_factory=list)  # message ids

@@ -6,8 +6,6 @@ import json
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import psycopg
-
 from durable.core.events import Event, Message
 from durable.store.arrays import plain, quoted
 from durable.store.batch import (
@@ -181,9 +179,9 @@ async def settle_jobs(
     session: Session, owner: str, outcomes: Sequence[Outcome]
 ) -> tuple[list[int], list[str]]:
     """Record outcomes. Returns the positions refused by the fence, and the owners to wake."""
-    refused, wake = (
-        await session.fetch(_SQL["settle_jobs"], outcome_arguments(owner, outcomes))
-    )[0]
+    refused, wake = (await session.fetch(_SQL["settle_jobs"], outcome_arguments(owner, outcomes)))[
+        0
+    ]
     return [ix - 1 for ix in refused or ()], [w for w in wake or () if w]
 
 
@@ -244,9 +242,9 @@ async def owned(session: Session, owner: str) -> list[Held]:
     return [Held._make(row) for row in await session.fetch(_SQL["owned"], (owner, owner))]
 
 
-async def leave(session: Session, owner: str) -> None:
-    """Sign the worker off."""
-    await session.fetch(_SQL["leave"], (owner,))
+async def leave(session: Session, owner: str, *, finished: bool) -> None:
+    """Sign the worker off. Not `finished`: its lease ends now and others take over what it still held."""
+    await session.fetch(_SQL["leave"], ("gone" if finished else "stopping", owner))
 
 
 async def notify(session: Session, hint: str) -> None:
@@ -254,10 +252,9 @@ async def notify(session: Session, hint: str) -> None:
     await session.fetch(_SQL["notify"], (hint,))
 
 
-async def listen(session: Session) -> psycopg.AsyncConnection[tuple[object, ...]]:
-    """Subscribe the session to hints and return its connection."""
+async def listen(session: Session) -> None:
+    """Subscribe the session to hints; read them with `session.notifications()`."""
     await session.fetch(_SQL["listen"])
-    return await session.connection()
 
 
 class Registration(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any, LiteralString
 
 import psycopg
@@ -67,6 +68,15 @@ class Session:
             if not connection.closed and not _breaks(error):
                 raise DatabaseRefused(error) from error
             await self.close()
+            raise ConnectionLost(str(error)) from error
+
+    async def notifications(self) -> AsyncIterator[str]:
+        """Yield the payloads of notifications for ever. Raises ConnectionLost when the connection breaks."""
+        connection = await self.connection()
+        try:
+            async for notification in connection.notifies():
+                yield notification.payload
+        except psycopg.Error as error:
             raise ConnectionLost(str(error)) from error
 
     async def close(self) -> None:

@@ -39,6 +39,7 @@ from durable_worker.runs import LiveRun
 logger = logging.getLogger("durable.worker")
 
 _UNKNOWN_DELAY_S = 3.0
+_DEFAULT_ATTEMPTS = LIBRARY_DEFAULT.max_attempts or 0
 _details_codec = value_codec(Any)
 
 
@@ -46,8 +47,27 @@ class Attempt:
     """One execution of an activity, from hand-over to its record."""
 
     __slots__ = (
-        "activity", "attempt", "cancel_requested", "context", "details", "dirty", "input", "kind", "lost", "name", "options", "queue",
-        "heard_at", "run_id", "seq", "shard", "silence_s", "task", "timed_out", "timer", "workflow_id",
+        "activity",
+        "attempt",
+        "cancel_requested",
+        "context",
+        "details",
+        "dirty",
+        "heard_at",
+        "input",
+        "kind",
+        "lost",
+        "name",
+        "options",
+        "queue",
+        "run_id",
+        "seq",
+        "shard",
+        "silence_s",
+        "task",
+        "timed_out",
+        "timer",
+        "workflow_id",
     )  # fmt: skip
 
     def __init__(
@@ -104,7 +124,8 @@ class Attempts:
         )
         self.deliver_outcome: Callable[[Outcome], bool]
         self.starting = True
-        self.finished = 0
+        self.idle = asyncio.Event()  # set while nothing runs here
+        self.idle.set()
 
     # -- slots ------------------------------------------------------------------------------------
 
@@ -165,14 +186,23 @@ class Attempts:
 
     def _put_back_unknown(self, job: ClaimedJob) -> None:
         logger.warning("no activity named %s here; put back", job.name)
-        note = {"kind": "unknown_activity", "message": f"worker {self._worker_name} has no activity {job.name!r}"}
+        note = {
+            "kind": "unknown_activity",
+            "message": f"worker {self._worker_name} has no activity {job.name!r}",
+        }
         wait_s = _UNKNOWN_DELAY_S * random.uniform(0.5, 1.5)  # noqa: S311 - jitter
         self._committer.write(PutBack(job.shard, job.run_id, job.seq, job.attempt, wait_s, note))
 
     def _start(
-        self, attempt: Attempt, actor: Any, heartbeat: str | None, scheduled_us: int, created_us: int
+        self,
+        attempt: Attempt,
+        actor: Any,
+        heartbeat: str | None,
+        scheduled_us: int,
+        created_us: int,
     ) -> None:
         self._running[attempt.run_id, attempt.seq] = attempt
+        self.idle.clear()
         self._by_run.setdefault(attempt.run_id, set()).add(attempt.seq)
         loop = asyncio.get_running_loop()
         limit_s = None
@@ -184,7 +214,13 @@ class Attempts:
             attempt.heard_at = loop.time()
         now_us = self._clock.now_us()
         attempt.context = ActivityContext(
-            lambda: _info(attempt, actor, heartbeat, scheduled_us, None if limit_s is None else now_us + int(limit_s * 1e6)),
+            lambda: _info(
+                attempt,
+                actor,
+                heartbeat,
+                scheduled_us,
+                None if limit_s is None else now_us + int(limit_s * 1e6),
+            ),
             lambda details: self._heartbeat(attempt, details),
             lambda: attempt.cancel_requested or attempt.lost or attempt.timed_out is not None,
             attempt.activity.is_async,
@@ -198,7 +234,9 @@ class Attempts:
             limits.append((timeouts["start_to_close_s"], "start_to_close"))
         if "schedule_to_close_s" in timeouts:
             elapsed_s = (self._clock.now_us() - created_us) / 1e6
-            limits.append((max(0.0, timeouts["schedule_to_close_s"] - elapsed_s), "schedule_to_close"))
+            limits.append(
+                (max(0.0, timeouts["schedule_to_close_s"] - elapsed_s), "schedule_to_close")
+            )
         return min(limits, default=(None, ""))
 
     # -- running ----------------------------------------------------------------------------------
@@ -210,9 +248,9 @@ class Attempts:
             reach("attempt.after")
         except (asyncio.CancelledError, ActivityCancelledError) as error:
             self._cancelled(attempt, error)
-        except Exception as error:  # noqa: BLE001 - an attempt's failure is a record, whatever it is
+        except Exception as error:
             self._failed(attempt, error)
-        except BaseException as error:  # noqa: BLE001 - SystemExit in an activity must not end the worker
+        except BaseException as error:
             self._failed(attempt, error)
         else:
             self._ended(attempt, "ActivityCompleted", {}, payload)
@@ -243,7 +281,8 @@ class Attempts:
             siblings.discard(attempt.seq)
             if not siblings:
                 del self._by_run[attempt.run_id]
-        self.finished += 1
+        if not self._running:
+            self.idle.set()
         self.return_slot(attempt.queue)
 
     # -- endings ----------------------------------------------------------------------------------
@@ -252,7 +291,9 @@ class Attempts:
         self, attempt: Attempt, kind: str, extra: dict[str, Any], payload: str | None
     ) -> None:
         if attempt.timed_out and kind == "ActivityCompleted":
-            logger.info("%s finished after its timeout; the answer is offered all the same", attempt.name)
+            logger.info(
+                "%s finished after its timeout; the answer is offered all the same", attempt.name
+            )
         body = {"ref": attempt.seq, "attempt": attempt.attempt, **extra}
         outcome = Outcome(
             attempt.shard, attempt.run_id, attempt.seq, attempt.attempt, kind, body, payload
@@ -276,7 +317,14 @@ class Attempts:
             return
         wait_s = delay_s(policy, attempt.attempt, random.random())  # noqa: S311 - jitter
         self._committer.write(
-            Retry(attempt.shard, attempt.run_id, attempt.seq, attempt.attempt, wait_s, {"failure": failure})
+            Retry(
+                attempt.shard,
+                attempt.run_id,
+                attempt.seq,
+                attempt.attempt,
+                wait_s,
+                {"failure": failure},
+            )
         )
         self._due(self._clock.now_us() + int(wait_s * 1e6))
 
@@ -299,7 +347,14 @@ class Attempts:
             self._failed(attempt, error)
         else:
             self._committer.write(
-                PutBack(attempt.shard, attempt.run_id, attempt.seq, attempt.attempt, 0.0, {"kind": "worker_stopped"})
+                PutBack(
+                    attempt.shard,
+                    attempt.run_id,
+                    attempt.seq,
+                    attempt.attempt,
+                    0.0,
+                    {"kind": "worker_stopped"},
+                )
             )
 
     # -- interruptions ----------------------------------------------------------------------------
@@ -313,7 +368,11 @@ class Attempts:
         """Time out attempts that owe a heartbeat."""
         now = asyncio.get_running_loop().time()
         for attempt in list(self._running.values()):
-            if attempt.silence_s and not attempt.timed_out and now - attempt.heard_at > attempt.silence_s:
+            if (
+                attempt.silence_s
+                and not attempt.timed_out
+                and now - attempt.heard_at > attempt.silence_s
+            ):
                 self._time_out(attempt, "heartbeat")
 
     def cancel(self, run_id: str, seq: int) -> None:
@@ -373,7 +432,17 @@ class Attempts:
             details = attempt.details if attempt.dirty else None
             attempt.dirty = False
             beats.append(
-                (attempt, Heartbeat(attempt.shard, attempt.run_id, attempt.seq, attempt.attempt, details, interval_s))
+                (
+                    attempt,
+                    Heartbeat(
+                        attempt.shard,
+                        attempt.run_id,
+                        attempt.seq,
+                        attempt.attempt,
+                        details,
+                        interval_s,
+                    ),
+                )
             )
         return beats
 
@@ -389,7 +458,7 @@ def _info(
         name=attempt.name,
         queue=attempt.queue,
         attempt=attempt.attempt,
-        max_attempts=retry.get("max_attempts", LIBRARY_DEFAULT.max_attempts),
+        max_attempts=retry.get("max_attempts", _DEFAULT_ATTEMPTS),
         idempotency_key=f"{attempt.run_id}/{attempt.seq}",
         actor=actor,
         deadline=None if deadline_us is None else _instant(deadline_us),

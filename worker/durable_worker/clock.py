@@ -22,6 +22,5 @@ class DatabaseClock:
     def now_us(self) -> int:
         """Return the present in microseconds since the epoch."""
         now_us = time.monotonic_ns() // 1000 + self._offset_us
-        if now_us > self._latest_us:
-            self._latest_us = now_us
+        self._latest_us = max(self._latest_us, now_us)
         return self._latest_us

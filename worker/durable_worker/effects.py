@@ -34,9 +34,7 @@ def execution_deadline(timeouts: dict[str, Any]) -> tuple[float | None, str | No
     return _earliest(timeouts, ("start_to_close", "schedule_to_close", "heartbeat"))
 
 
-def _earliest(
-    timeouts: dict[str, Any], kinds: tuple[str, ...]
-) -> tuple[float | None, str | None]:
+def _earliest(timeouts: dict[str, Any], kinds: tuple[str, ...]) -> tuple[float | None, str | None]:
     set_here = [(timeouts[f"{kind}_s"], kind) for kind in kinds if f"{kind}_s" in timeouts]
     return min(set_here) if set_here else (None, None)
 
@@ -51,7 +49,14 @@ def _schedule_activity(commit: RunCommit, event: Event, _queue: str, take_slot: 
         deadline = execution_deadline(timeouts) if eager else _earliest(timeouts, waiting)
     commit.jobs.append(
         JobInsert(
-            event.seq, "activity", body["name"], body["queue"], body["priority"], eager, None, *deadline
+            event.seq,
+            "activity",
+            body["name"],
+            body["queue"],
+            body["priority"],
+            eager,
+            None,
+            *deadline,
         )
     )
 
@@ -59,7 +64,15 @@ def _schedule_activity(commit: RunCommit, event: Event, _queue: str, take_slot: 
 def _start_timer(commit: RunCommit, event: Event, queue: str, _take_slot: TakeSlot) -> None:
     commit.jobs.append(
         JobInsert(
-            event.seq, "timer", event.body.get("reason", "sleep"), queue, 0, False, event.body["fire_at_us"], None, None
+            event.seq,
+            "timer",
+            event.body.get("reason", "sleep"),
+            queue,
+            0,
+            False,
+            event.body["fire_at_us"],
+            None,
+            None,
         )
     )
 

@@ -86,9 +86,20 @@ class Housekeeping:
 
     async def beat(self) -> None:
         """Renew the lease; if the database has declared this worker dead, say so."""
-        info = {"pid": os.getpid(), "host": socket.gethostname(), "runs": len(self._runs), "attempts": len(self._attempts)}
+        info = {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "runs": len(self._runs),
+            "attempts": len(self._attempts),
+        }
         alive, now_us = await engine.beat(
-            self._session, self._owner, self._settings.name, self.state, self._queues, json.dumps(info), self._settings.lease_s
+            self._session,
+            self._owner,
+            self._settings.name,
+            self.state,
+            self._queues,
+            json.dumps(info),
+            self._settings.lease_s,
         )
         self._clock.learn(now_us)
         if not alive:
@@ -97,10 +108,14 @@ class Housekeeping:
     async def _take_over(self) -> None:
         workers, runs, jobs = await engine.bury_dead_workers(self._session, _BURY_LIMIT)
         if workers or runs or jobs:
-            logger.warning("took over from %s dead workers: %s runs, %s attempts", workers, runs, jobs)
+            logger.warning(
+                "took over from %s dead workers: %s runs, %s attempts", workers, runs, jobs
+            )
             self.takeovers += runs + jobs
             self._wake()
-        if await engine.expire_deadlines(self._session, self._settings.deadline_grace_s, _EXPIRE_LIMIT):
+        if await engine.expire_deadlines(
+            self._session, self._settings.deadline_grace_s, _EXPIRE_LIMIT
+        ):
             self._wake()
 
     async def _heartbeats(self) -> None:
@@ -109,7 +124,9 @@ class Housekeeping:
         beats = self._attempts.heartbeats(dirty_only=not self._full_round_due())
         if not beats:
             return
-        answers = await engine.heartbeat_jobs(self._session, self._owner, [beat for _, beat in beats])
+        answers = await engine.heartbeat_jobs(
+            self._session, self._owner, [beat for _, beat in beats]
+        )
         for position, (attempt, _) in enumerate(beats):
             cancel_requested = answers.get(position)
             if cancel_requested:
@@ -133,7 +150,9 @@ class Housekeeping:
         if not self._suspect.is_set() and not self._doubtful:
             return
         self._suspect.clear()
-        unknown = {held for held in await engine.owned(self._session, self._owner) if not self._knows(held)}
+        unknown = {
+            held for held in await engine.owned(self._session, self._owner) if not self._knows(held)
+        }
         keys = {(h.kind, h.run_id, h.number, h.seq) for h in unknown}
         for held in unknown:
             if (held.kind, held.run_id, held.number, held.seq) in self._doubtful:
@@ -151,5 +170,7 @@ class Housekeeping:
             self._committer.write(Release(held.shard, held.run_id, held.number, 0.0, None))
         else:
             self._committer.write(
-                PutBack(held.shard, held.run_id, held.seq, held.number, 0.0, {"kind": "connection_lost"})
+                PutBack(
+                    held.shard, held.run_id, held.seq, held.number, 0.0, {"kind": "connection_lost"}
+                )
             )

@@ -145,9 +145,7 @@ class Intake:
             await self._adopt(claimed)
         new = 0
         if claimed or len(self._runs):
-            rows = await engine.read_inbox(
-                self._session, self._owner, self._queues, _INBOX_LIMIT
-            )
+            rows = await engine.read_inbox(self._session, self._owner, self._queues, _INBOX_LIMIT)
             new = self._runs.deliver(rows)
         for run in claimed:
             live = self._runs.get(run.run_id)
@@ -180,6 +178,8 @@ class Intake:
                 self._attempts.start_claimed(job)
             else:
                 self._committer.write(
-                    PutBack(job.shard, job.run_id, job.seq, job.attempt, 0.0, {"kind": "worker_stopped"})
+                    PutBack(
+                        job.shard, job.run_id, job.seq, job.attempt, 0.0, {"kind": "worker_stopped"}
+                    )
                 )
         return len(jobs)

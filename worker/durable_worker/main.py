@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -33,28 +34,39 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 @app.command(help="Run the workflows and activities that MODULES define, until SIGTERM.")
-def durable_worker(  # noqa: PLR0913 - one parameter an option
+def durable_worker(
     modules: Annotated[list[str], typer.Argument(help="modules to import, e.g. shop.flows")],
     queue: Annotated[
-        list[str], typer.Option("--queue", "-q", help="queue=slots, repeatable; default=100 if none is given")
+        list[str],
+        typer.Option("--queue", "-q", help="queue=slots, repeatable; default=100 if none is given"),
     ] = [],  # noqa: B006 - typer copies it
     processes: Annotated[int, typer.Option(min=1, help="worker processes to supervise")] = 1,
-    url: Annotated[str | None, typer.Option(envvar="DURABLE_DATABASE_URL", help="database to use")] = None,
+    url: Annotated[
+        str | None, typer.Option(envvar="DURABLE_DATABASE_URL", help="database to use")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="shown to people; default host:pid")] = None,
-    lease: Annotated[float, typer.Option(help="seconds of silence after which others take over")] = 15.0,
+    lease: Annotated[
+        float, typer.Option(help="seconds of silence after which others take over")
+    ] = 15.0,
     poll: Annotated[float, typer.Option(help="seconds between polls when idle")] = 0.2,
     cache: Annotated[int, typer.Option(help="live runs kept in memory")] = 10_000,
-    grace: Annotated[float, typer.Option(help="seconds that running attempts get at SIGTERM")] = 30.0,
-    notify: Annotated[bool, typer.Option(help="use LISTEN/NOTIFY hints; not through a transaction pooler")] = True,
+    grace: Annotated[
+        float, typer.Option(help="seconds that running attempts get at SIGTERM")
+    ] = 30.0,
+    notify: Annotated[
+        bool, typer.Option(help="use LISTEN/NOTIFY hints; not through a transaction pooler")
+    ] = True,
     workflows: Annotated[bool, typer.Option(help="run workflows")] = True,
     activities: Annotated[bool, typer.Option(help="run activities")] = True,
     log_level: Annotated[str, typer.Option(help="debug, info, warning, error")] = "info",
 ) -> None:
     """Start one worker, or supervise several."""
-    logging.basicConfig(level=log_level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    logging.basicConfig(
+        level=log_level.upper(), format="%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+    )
     if processes > 1:
         raise SystemExit(supervise(processes, _without_processes(sys.argv[1:])))
-    sys.path.insert(0, os.getcwd())
+    sys.path.insert(0, str(Path.cwd()))
     try:
         worker = Worker(
             url,
@@ -74,7 +86,10 @@ def durable_worker(  # noqa: PLR0913 - one parameter an option
         typer.echo(f"durable-worker: {error}", err=True)
         raise SystemExit(EXIT_NO_DATABASE) from error
     except ModuleNotFoundError as error:
-        typer.echo(f"durable-worker: cannot import {error.name!r}; run it where the module can be found", err=True)
+        typer.echo(
+            f"durable-worker: cannot import {error.name!r}; run it where the module can be found",
+            err=True,
+        )
         raise SystemExit(EXIT_BAD_USAGE) from error
 
 
@@ -113,7 +128,10 @@ def _queues(options: list[str]) -> dict[str, int]:
     for option in options:
         name, _, slots = option.partition("=")
         if not name or (slots and not slots.isdigit()):
-            typer.echo(f"durable-worker: --queue {option!r}: write name=slots, e.g. --queue payments=20", err=True)
+            typer.echo(
+                f"durable-worker: --queue {option!r}: write name=slots, e.g. --queue payments=20",
+                err=True,
+            )
             raise SystemExit(EXIT_BAD_USAGE)
         queues[name] = int(slots) if slots else DEFAULT_SLOTS
     return queues or {"default": DEFAULT_SLOTS}
@@ -140,7 +158,9 @@ def supervise(count: int, arguments: list[str]) -> int:
     while not stopping:
         for place in range(count):
             if place not in children:
-                children[place] = subprocess.Popen([sys.executable, "-m", "durable_worker", *arguments])
+                children[place] = subprocess.Popen(
+                    [sys.executable, "-m", "durable_worker", *arguments]
+                )
         if (code := _reap(children)) == EXIT_BAD_USAGE:
             on_signal(signal.SIGTERM, None)
         elif code is not None:

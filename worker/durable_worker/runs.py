@@ -146,7 +146,7 @@ class Runs:
         self._watch(run)
         try:
             execution.replay(history)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the run is parked and shows it
+        except Exception as error:
             self._park(run, error)
             return None
         finally:
@@ -206,7 +206,7 @@ class Runs:
         self._watch(run)
         try:
             decision = run.execution.activate([i.message for i in inbound], self._clock.now_us())
-        except Exception as error:  # noqa: BLE001 - parked and shown, never swallowed (C8)
+        except Exception as error:
             self._drop(run, inbound)
             self._park(run, error)
             return
@@ -365,9 +365,7 @@ class TurnTicket(Ticket):
 
     __slots__ = ("commit", "inbound", "run", "runs")
 
-    def __init__(
-        self, runs: Runs, run: LiveRun, commit: RunCommit, inbound: list[Inbound]
-    ) -> None:
+    def __init__(self, runs: Runs, run: LiveRun, commit: RunCommit, inbound: list[Inbound]) -> None:
         self.runs = runs
         self.run = run
         self.commit = commit
@@ -388,7 +386,11 @@ class TurnTicket(Ticket):
 
 def _shown(waits: list[dict[str, Any]], commit: RunCommit) -> str | None:
     """What `waiting_on` stores. A run that only waits for what is just being started here says so with its jobs' rows."""
-    if not waits or (commit.jobs and all(w["kind"] == "activity" for w in waits) and all(j.eager for j in commit.jobs)):
+    if not waits or (
+        commit.jobs
+        and all(w["kind"] == "activity" for w in waits)
+        and all(j.eager for j in commit.jobs)
+    ):
         return None
     return to_json(waits).decode()
 

@@ -11,8 +11,6 @@ import logging
 import random
 from collections.abc import Callable
 
-import psycopg
-
 from durable.errors import DatabaseUnavailable
 from durable.store import engine
 from durable.store.session import ConnectionLost, DatabaseRefused, Session
@@ -67,13 +65,13 @@ async def listen(
     failures = 0
     while True:
         try:
-            connection = await engine.listen(session)
+            await engine.listen(session)
             failures = 0
-            woken("listening")  # what was sent while nobody listened
-            async for notification in connection.notifies():
-                if notification.payload in mine:
-                    woken(notification.payload)
-        except (ConnectionLost, DatabaseUnavailable, DatabaseRefused, psycopg.Error) as error:
+            woken("listening")  # for what was sent while nobody listened
+            async for hint in session.notifications():
+                if hint in mine:
+                    woken(hint)
+        except (ConnectionLost, DatabaseUnavailable, DatabaseRefused) as error:
             failures += 1
             logger.warning("not listening for hints, polling goes on: %s", error)
         await session.close()

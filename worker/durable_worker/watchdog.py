@@ -44,15 +44,24 @@ class Watchdog:
         reported: tuple[LiveRun, float] | None = None
         while not self._stop.wait(self._limit_s / 4):
             turn = self._turn
-            if turn is not None and turn is not reported and time.monotonic() - turn[1] > self._limit_s:
+            if (
+                turn is not None
+                and turn is not reported
+                and time.monotonic() - turn[1] > self._limit_s
+            ):
                 reported = turn
                 self._report(turn[0])
 
     def _report(self, run: LiveRun) -> None:
-        frame = sys._current_frames().get(self._thread_id)  # noqa: SLF001 - the documented way to see another thread
+        frame = sys._current_frames().get(self._thread_id)
         stack = traceback.extract_stack(frame) if frame is not None else []
         where = next(
-            (f"{f.filename}:{f.lineno} in {f.name}" for f in reversed(stack) if "durable" not in f.filename), "?"
+            (
+                f"{f.filename}:{f.lineno} in {f.name}"
+                for f in reversed(stack)
+                if "durable" not in f.filename
+            ),
+            "?",
         )
         report = (
             f"{run.name} {run.workflow_id} has been blocking the worker for more than {self._limit_s} s at {where}; "

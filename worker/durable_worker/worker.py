@@ -74,6 +74,7 @@ class Worker:
         self._tasks: list[asyncio.Task[None]] = []
         self._failure: BaseException | None = None
         self._stopped = asyncio.Event()
+        self._hurried = asyncio.Event()
 
     # -- start ------------------------------------------------------------------------------------
 
@@ -108,7 +109,11 @@ class Worker:
         self._watchdog = Watchdog(settings.block_warning_s)
         self._hints = Hints(self._keeping, owner, enabled=settings.notify)
         self.committer = Committer(
-            self._committing, owner, self.clock, hint=self._hints.give, broken=self._connection_broke
+            self._committing,
+            owner,
+            self.clock,
+            hint=self._hints.give,
+            broken=self._connection_broke,
         )
         self.runs = Runs(
             self.committer, self.clock, max_cached=settings.max_cached_runs, watch=self._watchdog.watch, due=self._due,
@@ -127,7 +132,14 @@ class Worker:
         self.runs.attempts = self.attempts
         self.attempts.deliver_outcome = self.runs.deliver_outcome
         self.intake = Intake(
-            self._taking, settings, owner, self._workflows, self.runs, self.attempts, self.committer, self.clock
+            self._taking,
+            settings,
+            owner,
+            self._workflows,
+            self.runs,
+            self.attempts,
+            self.committer,
+            self.clock,
         )
         self.housekeeping = Housekeeping(
             self._keeping, settings, owner, self.runs, self.attempts, self.committer, self.clock,
@@ -136,7 +148,9 @@ class Worker:
 
     async def _register(self) -> None:
         registrations = [
-            Registration("workflow", w.name, w.version, w.queue, json.dumps(w.arguments.json_schema()))
+            Registration(
+                "workflow", w.name, w.version, w.queue, json.dumps(w.arguments.json_schema())
+            )
             for w in self._workflows.values()
         ]
         registrations += [
@@ -202,15 +216,20 @@ class Worker:
         await self._end()
 
     async def _finish_attempts(self) -> None:
-        deadline = asyncio.get_running_loop().time() + self.settings.shutdown_grace_s
-        while len(self.attempts) and asyncio.get_running_loop().time() < deadline:
-            await asyncio.sleep(0.01)
+        finished = asyncio.ensure_future(self.attempts.idle.wait())
+        hurried = asyncio.ensure_future(self._hurried.wait())
+        await asyncio.wait(
+            [finished, hurried],
+            timeout=self.settings.shutdown_grace_s,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        finished.cancel()
+        hurried.cancel()
         self.attempts.hurry()
 
     def hurry(self) -> None:
         """Do not wait for running attempts any longer (second SIGTERM)."""
-        self.settings = dataclasses.replace(self.settings, shutdown_grace_s=0.0)
-        self.attempts.hurry()
+        self._hurried.set()
 
     async def _hand_back(self) -> None:
         """Let turns in flight commit and release every run; bounded, because the lease covers what is left."""
@@ -224,7 +243,9 @@ class Worker:
         try:
             await asyncio.wait_for(self.committer.drained(), 5.0)
         except TimeoutError:
-            logger.warning("stopping with writes that the database did not take; the lease covers them")
+            logger.warning(
+                "stopping with writes that the database did not take; the lease covers them"
+            )
 
     async def _end(self) -> None:
         tasks, self._tasks = self._tasks, []
@@ -260,7 +281,9 @@ def _settings(settings: WorkerSettings | None, overrides: Mapping[str, Any]) -> 
     known = {field.name for field in dataclasses.fields(WorkerSettings)}
     unknown = sorted(set(overrides) - known)
     if unknown:
-        raise InvalidOption(f"Worker has no option {unknown[0]!r}; there are: {', '.join(sorted(known))}")
+        raise InvalidOption(
+            f"Worker has no option {unknown[0]!r}; there are: {', '.join(sorted(known))}"
+        )
     merged = dataclasses.replace(settings or WorkerSettings(), **overrides)
     for queue, slots in merged.queues.items():
         if not queue or slots < 0:
