@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from durable.cli.exits import REFUSED
+from durable.cli.exits import REFUSED, BadInput
 from durable.cli.output import line, print_json, print_table
 from durable.cli.settings import Json, Url
 
@@ -32,25 +32,16 @@ def migrate(
     in_json: Json = False,
 ) -> None:
     """Bring the database's schema up to this release."""
-    import psycopg
-
     from durable.requests import database_url
     from durable.store import migrate as schema
-    from durable.store.failures import domain_error, unavailable
 
     database = database_url(url)
+    if status:
+        _print_status(schema.status(database), in_json=in_json)
+        return
     try:
-        if status:
-            _print_status(schema.status(database), in_json=in_json)
-            return
         applied = schema.migrate(database, to=to)
-    except psycopg.OperationalError as error:
-        raise unavailable(database, error) from error
-    except psycopg.Error as error:
-        raise domain_error(error) from error
     except ValueError as error:
-        from durable.cli.exits import BadInput
-
         raise BadInput(f"--to: {error}") from error
     if in_json:
         print_json({"applied": applied})
@@ -122,15 +113,9 @@ def _embedded(stack: contextlib.ExitStack, folder: Path) -> str:
 
 
 def _migrate_aloud(database: str) -> None:
-    import psycopg
-
     from durable.store import migrate as schema
-    from durable.store.failures import unavailable
 
-    try:
-        applied = schema.migrate(database)
-    except psycopg.OperationalError as error:
-        raise unavailable(database, error) from error
+    applied = schema.migrate(database)
     line(f"database {database}", style="green")
     if applied:
         line(f"applied {len(applied)} migrations", style="dim")

@@ -1,0 +1,319 @@
+"""Starting: idempotent by id (C20), refused before anything is written (C18), within the caller's transaction."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from durable.client_sync import Client
+from durable.errors import (
+    InvalidOption,
+    PayloadError,
+    UnknownActivity,
+    UnknownWorkflow,
+    WorkflowAlreadyExists,
+    WorkflowNotFound,
+)
+from tests.client.database import Database
+from tests.client.shop import ORDER, Order, charge, checkout, nothing
+
+
+def test_a_start_writes_the_run_and_its_first_event(client: Client) -> None:
+    handle = client.start(
+        checkout, ORDER, id="o-1", actor="ann", attributes={"region": "eu"}, memo={"n": 1}, headers={"trace": "t"}
+    )
+    run = handle.describe()
+    (event,) = handle.history()
+    assert handle.created
+    assert (run.workflow_id, run.run_id, run.status) == ("o-1", handle.run_id, "running")
+    assert (run.queue, run.priority, run.version) == ("orders", 3, 1)
+    assert (run.actor, run.attributes, run.memo) == ("ann", {"region": "eu"}, {"n": 1})
+    assert event.type == "WorkflowStarted"
+    assert event.payload == {"order": {"sku": "tea", "amount": 7}}
+    assert event.body == {
+        "workflow": "checkout",
+        "version": 1,
+        "semantics": 1,
+        "workflow_id": "o-1",
+        "queue": "orders",
+        "priority": 3,
+        "actor": "ann",
+        "headers": {"trace": "t"},
+    }
+
+
+def test_options_override_the_workflows_own(client: Client) -> None:
+    run = client.start(checkout, ORDER, queue="vip", priority=0, delay=timedelta(hours=1)).describe()
+    assert (run.queue, run.priority, run.operator_status) == ("vip", 0, "waiting")
+    assert run.ready_at is not None
+    assert run.ready_at - run.created_at == timedelta(hours=1)
+
+
+def test_ids_are_made_in_order(client: Client) -> None:
+    first, second = client.start(nothing), client.start(nothing)
+    assert first.workflow_id != second.workflow_id
+    assert first.workflow_id[14] == "7"
+
+
+def test_starting_again_gives_the_same_run(client: Client, database: Database) -> None:
+    first = client.start(checkout, ORDER, id="o-1")
+    before = database.counts()
+    again = client.start(checkout, Order(sku="other", amount=1), id="o-1")
+    assert (again.run_id, again.created) == (first.run_id, False)
+    assert database.counts() == before
+
+
+@pytest.mark.parametrize(
+    ("ended", "options", "outcome"),
+    [
+        (None, {"on_running": "existing"}, "same"),
+        (None, {"on_running": "fail"}, "refused"),
+        (None, {"on_closed": "new"}, "same"),
+        ("completed", {}, "same"),
+        ("completed", {"on_closed": "existing"}, "same"),
+        ("completed", {"on_closed": "new"}, "new"),
+        ("completed", {"on_closed": "new_if_failed"}, "same"),
+        ("completed", {"on_closed": "fail"}, "refused"),
+        ("failed", {"on_closed": "new_if_failed"}, "new"),
+        ("failed", {"on_closed": "fail"}, "refused"),
+        ("failed", {"on_running": "fail"}, "same"),
+        ("cancelled", {"on_closed": "new_if_failed"}, "new"),
+    ],
+)
+def test_c20_policies(
+    client: Client, database: Database, ended: str | None, options: dict[str, Any], outcome: str
+) -> None:
+    first = client.start(checkout, ORDER, id="o-1")
+    if ended:
+        database.end("o-1", ended)
+    if outcome == "refused":
+        with pytest.raises(WorkflowAlreadyExists, match="'o-1' exists already"):
+            client.start(checkout, ORDER, id="o-1", **options)
+        return
+    again = client.start(checkout, ORDER, id="o-1", **options)
+    assert (again.run_id == first.run_id) == (outcome == "same")
+    assert again.created == (outcome == "new")
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"id": ""}, "id"),
+        ({"id": "x" * 1001}, "id"),
+        ({"id": "a\0b"}, "id"),
+        ({"id": "a\ud800b"}, "id"),
+        ({"id": 5}, "id"),
+        ({"queue": ""}, "queue"),
+        ({"queue": "a\nb"}, "queue"),
+        ({"priority": 10}, "priority"),
+        ({"priority": True}, "priority"),
+        ({"delay": -1}, "delay"),
+        ({"delay": float("nan")}, "delay"),
+        ({"delay": timedelta(days=4000)}, "delay"),
+        ({"attributes": {"a": float("inf")}}, "attributes"),
+        ({"attributes": {"a": "\0"}}, "attributes"),
+        ({"attributes": {1: 2}}, "attributes"),
+        ({"attributes": {"a": object()}}, "attributes"),
+        ({"attributes": {"a": "x" * 70_000}}, "attributes"),
+        ({"memo": [1]}, "memo"),
+        ({"headers": {"a": 1}}, "headers"),
+        ({"actor": 5}, "actor"),
+        ({"on_running": "maybe"}, "on_running"),
+        ({"on_closed": "maybe"}, "on_closed"),
+    ],
+)
+def test_c18_bad_options_name_the_option_and_write_nothing(
+    client: Client, database: Database, options: dict[str, Any], named: str
+) -> None:
+    with pytest.raises((InvalidOption, PayloadError)) as caught:
+        client.start(checkout, ORDER, **options)
+    assert str(caught.value).startswith(named)
+    assert set(database.counts().values()) == {0}
+
+
+@pytest.mark.parametrize(
+    ("args", "arguments", "named"),
+    [
+        (("tea",), {}, "order"),
+        ((), {}, "order"),
+        ((ORDER, True, 3), {}, "checkout"),
+        ((ORDER,), {"colour": "red"}, "colour"),
+        ((ORDER,), {"gift": "perhaps"}, "gift"),
+        ((Order(sku="a\0b", amount=1),), {}, "order.sku"),
+    ],
+)
+def test_c18_bad_arguments_name_the_parameter_and_write_nothing(
+    client: Client, database: Database, args: Any, arguments: Any, named: str
+) -> None:
+    with pytest.raises(PayloadError, match=named):
+        client.start(checkout, *args, **arguments)
+    assert set(database.counts().values()) == {0}
+
+
+@pytest.mark.parametrize("thing", [print, checkout.fn, charge, None, 3])
+def test_only_a_workflow_is_started(client: Client, thing: Any) -> None:
+    with pytest.raises(UnknownWorkflow, match="@workflow"):
+        client.start(thing)
+
+
+# -- by name ----------------------------------------------------------------------------------------------------------
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"n": {"type": "integer"}},
+    "required": ["n"],
+    "additionalProperties": False,
+}
+
+
+def test_a_name_finds_what_this_process_has_imported(client: Client) -> None:
+    handle = client.start("checkout", {"order": {"sku": "tea", "amount": "7"}, "gift": True})
+    assert handle.history()[0].payload == {"order": {"sku": "tea", "amount": 7}, "gift": True}
+    assert handle.describe().queue == "orders"
+
+
+def test_a_name_finds_what_a_worker_has_registered(client: Client, database: Database) -> None:
+    database.define("workflow", "elsewhere", SCHEMA, queue="far")
+    handle = client.start("elsewhere", {"n": 1})
+    assert handle.history()[0].payload == {"n": 1}
+    assert handle.describe().queue == "far"
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "named"),
+    [
+        ("elsewhere", {"n": "x"}, "n: 'x' is not of type 'integer'"),
+        ("elsewhere", {}, "'n' is a required property"),
+        ("elsewhere", {"n": 1, "m": 2}, "'m' was unexpected"),
+        ("checkout", {"order": 1}, "order"),
+        ("checkout", {}, "order"),
+        ("checkout", [1], "one mapping"),
+    ],
+)
+def test_c18_arguments_by_name_are_checked(
+    client: Client, database: Database, name: str, arguments: Any, named: str
+) -> None:
+    database.define("workflow", "elsewhere", SCHEMA)
+    with pytest.raises(PayloadError, match=named):
+        client.start(name, arguments)
+    assert set(database.counts().values()) == {0}
+
+
+def test_an_unknown_name_says_what_is_known(client: Client, database: Database) -> None:
+    with pytest.raises(UnknownWorkflow, match="no worker has registered"):
+        client.start("elsewere")
+    database.define("workflow", "elsewhere", SCHEMA)
+    with pytest.raises(UnknownWorkflow, match="did you mean elsewhere"):
+        client.start("elsewere")
+
+
+# -- jobs -------------------------------------------------------------------------------------------------------------
+
+
+def test_an_activity_is_enqueued_with_its_options(client: Client, database: Database) -> None:
+    job = client.enqueue(charge, ORDER, priority=1).describe()
+    assert (job.name, job.queue, job.priority, job.state, job.attempt) == ("charge", "payments", 1, "available", 0)
+    ((options, input_),) = database.rows("select options, input from durable.jobs")
+    assert options["name"] == "charge"
+    assert options["retry"]["max_attempts"] == 3
+    assert options["timeouts"] == {"start_to_close_s": 30.0}
+    assert input_ == {"order": {"sku": "tea", "amount": 7}}
+
+
+def test_enqueueing_is_idempotent_by_id(client: Client, database: Database) -> None:
+    job_id = uuid4()
+    client.enqueue(charge, ORDER, id=job_id)
+    client.enqueue(charge, ORDER, id=job_id)
+    assert database.counts()["jobs"] == 1
+
+
+def test_a_bad_job_is_refused(client: Client, database: Database) -> None:
+    with pytest.raises(PayloadError, match="order"):
+        client.enqueue(charge, 5)  # type: ignore[arg-type]
+    with pytest.raises(UnknownActivity, match="@activity"):
+        client.enqueue(checkout, ORDER)
+    with pytest.raises(InvalidOption, match="id"):
+        client.enqueue(charge, ORDER, id="five")  # type: ignore[arg-type]
+    assert database.counts()["jobs"] == 0
+
+
+# -- within the caller's transaction ----------------------------------------------------------------------------------
+
+
+def test_operations_commit_with_the_callers_rows(client: Client, database: Database) -> None:
+    with psycopg.connect(database.url) as mine:
+        handle = client.start(checkout, ORDER, id="o-1", connection=mine)
+        handle.signal("payment_confirmed", {"amount": 7}, connection=mine)
+        job = client.enqueue(charge, ORDER, connection=mine)
+        assert set(database.counts().values()) == {0}
+        with pytest.raises(WorkflowNotFound):
+            handle.describe()
+        mine.commit()
+    assert handle.describe().status == "running"
+    assert job.describe().state == "available"
+    assert [signal.status for signal in handle.signals()] == ["buffered"]
+
+
+def test_operations_roll_back_with_the_callers_rows(client: Client, database: Database) -> None:
+    with psycopg.connect(database.url) as mine:
+        handle = client.start(checkout, ORDER, connection=mine)
+        handle.cancel(connection=mine)
+        job = client.enqueue(charge, ORDER, connection=mine)
+        mine.rollback()
+    assert set(database.counts().values()) == {0}
+    with pytest.raises(WorkflowNotFound):
+        handle.result(timeout=1)
+    with pytest.raises(WorkflowNotFound):
+        job.result(timeout=1)
+
+
+# -- hints ------------------------------------------------------------------------------------------------------------
+
+
+def _hints(listener: psycopg.Connection[Any]) -> list[str]:
+    """What has arrived: a round trip brings everything that was committed before it."""
+    listener.execute("select 1")
+    return [note.payload for note in listener.notifies(timeout=0)]
+
+
+@pytest.fixture
+def listener(database_url: str) -> Any:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("listen durable")
+        yield connection
+
+
+def test_c4_a_start_hints_once_in_a_while(client: Client, listener: psycopg.Connection[Any]) -> None:
+    client.start(checkout, ORDER)
+    assert _hints(listener) == ["queue:orders"]
+    client._session._hinted["queue:orders"] = float("inf")  # as if a hint had just been given
+    client.start(checkout, ORDER)
+    assert _hints(listener) == []
+
+
+def test_c4_a_hint_within_a_transaction_leaves_with_its_commit(
+    client: Client, listener: psycopg.Connection[Any], database: Database
+) -> None:
+    with psycopg.connect(database.url) as mine:
+        client.start(checkout, ORDER, connection=mine)
+        assert _hints(listener) == []
+    assert _hints(listener) == ["queue:orders"]
+
+
+def test_c4_a_signal_hints_its_owner(
+    client: Client, listener: psycopg.Connection[Any], database: Database
+) -> None:
+    handle = client.start(checkout, ORDER, id="o-1")
+    database.claim("o-1")
+    handle.signal("payment_confirmed", {"amount": 7})
+    assert _hints(listener) == ["queue:orders", f"worker:{handle.describe().owner}"]
+
+
+def test_c4_no_hint_without_notify(listener: psycopg.Connection[Any], database: Database) -> None:
+    with Client(database.url, notify=False) as quiet:
+        quiet.start(checkout, ORDER).signal("payment_confirmed", {"amount": 7})
+    assert _hints(listener) == []
