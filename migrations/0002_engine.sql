@@ -100,6 +100,10 @@ begin
     if cardinality(m_ix) > 0 then
         delete from durable.inbox i using unnest(m_ix, m_id) as m(ix, id)
          where i.shard = r_shard[m.ix] and i.run_id = r_run[m.ix] and i.message_id = m.id;
+        get diagnostics v_count = row_count;
+        if v_count <> cardinality(m_ix) then
+            raise exception 'a message was consumed before' using errcode = 'DU002';
+        end if;
     end if;
 
     if cardinality(s_ix) > 0 then

@@ -145,6 +145,7 @@ class Intake:
             await self._adopt(claimed)
         new = 0
         if claimed or len(self._runs):
+            self._runs.begin_read()
             rows = await engine.read_inbox(self._session, self._owner, self._queues, _INBOX_LIMIT)
             new = self._runs.deliver(rows)
         for run in claimed:

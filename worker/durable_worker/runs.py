@@ -125,6 +125,10 @@ class Runs:
         self._runs: OrderedDict[str, LiveRun] = OrderedDict()
         self._ready: deque[LiveRun] = deque()
         self._turning = False
+        self._reads = 0
+        self._consumed: dict[
+            str, int
+        ] = {}  # message ids, by the number of reads begun before their commit ended
         self.attempts: AttemptHandOver
         self.eager = True
 
@@ -154,16 +158,29 @@ class Runs:
         self._runs[run.run_id] = run
         return run
 
+    def begin_read(self) -> None:
+        """The inbox is about to be read. What the read returns may have been consumed before it ends; see `deliver`."""
+        self._reads += 1
+
     def deliver(self, rows: Sequence[InboxRow]) -> int:
-        """Hand inbox messages to their runs. Returns how many were new."""
+        """Hand inbox messages to their runs, each once. Returns how many were new.
+
+        A read that began before a commit ended may still see the messages that the commit consumed: those are remembered until a
+        later read begins. The commit itself refuses to consume a message twice.
+        """
         new = 0
         for row in rows:
             run = self._runs.get(row.run_id)
-            if run is not None and row.message_id not in run.known:
-                run.known.add(row.message_id)
-                run.pending.append(Inbound(row.message, row.message_id))
-                self.wake(run)
-                new += 1
+            if run is None or row.message_id in run.known or row.message_id in self._consumed:
+                continue
+            run.known.add(row.message_id)
+            run.pending.append(Inbound(row.message, row.message_id))
+            self.wake(run)
+            new += 1
+        if self._consumed:
+            self._consumed = {
+                m: reads for m, reads in self._consumed.items() if reads >= self._reads
+            }
         return new
 
     def deliver_outcome(self, outcome: Outcome) -> bool:
@@ -248,7 +265,9 @@ class Runs:
         run, commit = ticket.run, ticket.commit
         run.committing = False
         run.last_seq = commit.last_seq
-        run.known.difference_update(commit.consumed)
+        if commit.consumed:
+            run.known.difference_update(commit.consumed)
+            self._consumed.update(dict.fromkeys(commit.consumed, self._reads))
         if commit.status != "running":
             self._close(run, commit.status)
             return
