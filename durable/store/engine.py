@@ -19,6 +19,7 @@ from durable.store.batch import (
     release_arguments,
     retry_arguments,
 )
+from durable.store.migrate import ensure_current_async
 from durable.store.queries import load_queries
 from durable.store.session import DatabaseRefused, Session
 
@@ -102,6 +103,11 @@ class Heartbeat(NamedTuple):
     attempt: int
     details: str | None
     interval_s: float | None
+
+
+async def check_schema(session: Session) -> None:
+    """Raise SchemaOutOfDate unless the database has this release's migrations."""
+    await ensure_current_async(await session.connection())
 
 
 async def commit(

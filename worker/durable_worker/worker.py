@@ -81,6 +81,7 @@ class Worker:
     async def start(self) -> None:
         """Connect, register, and begin to work in the background."""
         self._compose()
+        await engine.check_schema(self._keeping)
         await self._register()
         await self.housekeeping.beat()
         self._watchdog.start()
