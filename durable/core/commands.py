@@ -34,13 +34,12 @@ class Command:
         type: str,  # noqa: A002 the event's word
         body: dict[str, Any],
         payload: str | None = None,
-        operation: Operation | None = None,
         line: str = "",
     ) -> None:
         self.type = type
         self.body = body
         self.payload = payload
-        self.operation = operation
+        self.operation: Operation | None = None
         self.line = line
         self.struck = False
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from durable.core import fiber
 from durable.core.commands import Command
 from durable.core.events import ACTIVITY_CANCEL_REQUESTED, TIMER_CANCELLED, Event
-from durable.core.loop import OrderedFuture
+from durable.core.loop import OrderedFuture, _init_future
 from durable.errors import ActivityError, ActivityTimeout
 from durable.failure import decode_failure
 
@@ -31,6 +31,8 @@ only when it has ended, however it ended. "abandon": raise at once and let it ru
 
 _iterate: Callable[[Any], Generator[Any, None, Any]] = asyncio.Future.__await__
 
+_result: Callable[[Any], Any] = asyncio.Future.result
+
 
 class DurableFuture(OrderedFuture[T]):
     """The base of all: a future with an `id` that is stable within the run.
@@ -41,7 +43,9 @@ class DurableFuture(OrderedFuture[T]):
     __slots__ = ("_run", "id", "line", "observed")
 
     def __init__(self, run: Execution, id: str, line: str) -> None:  # noqa: A002 the API's word
-        OrderedFuture.__init__(self, run.loop)
+        loop = run.loop
+        _init_future(self, loop=loop)
+        loop.created = self.number = loop.created + 1
         self._run = run
         self.id = id
         self.line = line
@@ -64,7 +68,7 @@ class DurableFuture(OrderedFuture[T]):
                 fiber.block(self)
             else:
                 self._refuse_to_block()
-        return super().result()
+        return _result(self)
 
     def exception(self) -> BaseException | None:
         self.observed = True
@@ -134,7 +138,7 @@ class ActivityFuture(DurableFuture[T]):
             self.set_result(self._codec.decode("null" if event.payload is None else event.payload))
             self._settled()
         else:
-            super().cancel(*self._asked)
+            OrderedFuture.cancel(self, *self._asked)
 
     def fail(self, event: Event) -> None:
         body = event.body
@@ -155,7 +159,7 @@ class ActivityFuture(DurableFuture[T]):
 
     def _close_with(self, error: ActivityError, event: Event) -> None:
         if self._asked is not None:
-            super().cancel(*self._asked)
+            OrderedFuture.cancel(self, *self._asked)
             return
         if failure := event.body.get("failure"):
             error.__cause__ = decode_failure(failure)

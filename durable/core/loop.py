@@ -12,7 +12,7 @@ loop for all runs: `loop.time()`, the ready queue and the current task would bel
 The solution. One loop object per run, made only of what CPython's own Task, Future, Handle and TimerHandle ask for: a first-in
 first-out queue, `call_later` as a durable timer, a frozen clock. Tasks and futures are subclasses whose hash is a creation
 number, so sets of them iterate by creation and not by address. The loop never waits: `run_until_quiet` drains the queue,
-asks the conditions, and returns; what happens next arrives as an event. While it drains, it is *the running loop* of the
+asks the conditions, and returns; what happens next arrives as an event. While a turn runs, it is *the running loop* of the
 thread, and afterwards the outer one is put back, because the worker itself lives on asyncio. Activate runs from a plain
 callback of the outer loop, never inside one of its tasks (CPython 3.14 keeps one current task per thread).
 
@@ -31,8 +31,7 @@ import ctypes
 import sys
 from asyncio.events import _get_running_loop, _set_running_loop
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -43,6 +42,9 @@ if TYPE_CHECKING:
     from durable.core.execution import Execution, Timer
 
 T = TypeVar("T")
+
+Outer = tuple[Any, Any]
+"""The running loop and the hooks of whoever called us."""
 
 STEP_LIMIT = 100_000
 """Callbacks in one turn, plus ten for each event of the turn, before the run counts as spinning."""
@@ -57,11 +59,14 @@ class OrderedFuture(asyncio.Future[T]):
     __slots__ = ("number",)
 
     def __init__(self, loop: DeterministicLoop) -> None:
-        super().__init__(loop=loop)
-        self.number = loop.next_number()
+        _init_future(self, loop=loop)
+        loop.created = self.number = loop.created + 1
 
     def __hash__(self) -> int:
-        return self.number
+        return self._loop.hash_base + self.number  # type: ignore[attr-defined, no-any-return]
+
+
+_init_future: Callable[..., None] = asyncio.Future.__init__
 
 
 class DurableTask(asyncio.Task[T]):
@@ -70,7 +75,8 @@ class DurableTask(asyncio.Task[T]):
     __slots__ = ("held", "masks", "number")
 
     def __init__(self, coro: Any, loop: DeterministicLoop, name: str | None, context: Any) -> None:
-        self.number = loop.next_number()  # first: registering the task asks for its hash
+        loop.created = number = loop.created + 1
+        self.number = loop.hash_base + number  # first: registering the task asks for its hash
         self.masks = 0
         self.held: list[Any] = []
         super().__init__(coro, loop=loop, name=name or f"task-{loop.created}", context=context)
@@ -117,7 +123,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         self.created = 0
         # The low bits are the creation number, so small sets iterate by creation; the high bits keep asyncio's
         # process-wide sets of tasks from piling ten thousand runs' first tasks into one bucket.
-        self._base = (execution.run_id.int & (2**40 - 1)) << 20
+        self.hash_base = (execution.run_id.int & (2**40 - 1)) << 20
         self._ready: deque[asyncio.Handle] = deque()
         self._tasks: list[DurableTask[Any]] = []  # strong: asyncio holds tasks weakly, and the GC has no order
         self._tasks_limit = 16
@@ -125,71 +131,71 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         self._asyncgens_limit = 16
         self._early: dict[Any, DurableTask[Any]] = {}
 
-    def next_number(self) -> int:
-        """The hash of the next task or future."""
-        self.created += 1
-        return self._base + self.created
-
     # -- running ------------------------------------------------------------------------------------------------------
 
-    def run_until_quiet(self, settle_conditions: Callable[[], bool], events: int) -> None:
-        """Run callbacks and re-check conditions until neither gives anything more to do."""
-        with self.running():
-            self._drain(STEP_LIMIT + 10 * events)
-            while settle_conditions():
-                self._drain(STEP_LIMIT + 10 * events)
+    def enter(self) -> Outer:
+        """Become the thread's running loop; the answer is for `leave`."""
+        outer = (_get_running_loop(), sys.get_asyncgen_hooks())
+        _set_running_loop(self)
+        sys.set_asyncgen_hooks(self._keep_asyncgen, _leave_asyncgen)
+        return outer
 
-    def _drain(self, limit: int) -> None:
+    @staticmethod
+    def leave(outer: Outer) -> None:
+        """Put the outer loop back."""
+        loop, hooks = outer
+        sys.set_asyncgen_hooks(*hooks)
+        _set_running_loop(loop)
+
+    def run_until_quiet(self, events: int) -> None:
+        """Run callbacks and re-check conditions until neither gives anything more to do."""
+        limit = self._drain(STEP_LIMIT + 10 * events)
+        while self.execution.conditions and self.execution.settle_conditions():
+            limit = self._drain(limit)
+
+    def _drain(self, limit: int) -> int:
+        """Run callbacks until none is left, at most `limit`; what is left of the limit."""
         ready = self._ready
-        steps = 0
         while ready:
-            handle = ready.popleft()
-            if handle._cancelled:  # type: ignore[attr-defined]
+            handle: Any = ready.popleft()
+            if handle._cancelled:
                 continue
             try:
-                handle._context.run(handle._callback, *handle._args)  # type: ignore[attr-defined]
+                handle._context.run(handle._callback, *handle._args)
             except KeyboardInterrupt:
                 raise
             except (SystemExit, Evicted):  # already recorded, by its task or by the execution
                 pass
             except BaseException as error:
                 self.call_exception_handler({"message": "a callback raised", "exception": error})
-            steps += 1
-            if steps > limit:
-                self._refuse_to_spin(handle, limit)
+            limit -= 1
+            if not limit:
+                self._refuse_to_spin(handle)
+        return limit
 
-    def _refuse_to_spin(self, handle: asyncio.Handle, limit: int) -> NoReturn:
-        task = getattr(handle._callback, "__self__", None)  # type: ignore[attr-defined]
+    def _refuse_to_spin(self, handle: Any) -> NoReturn:
+        task = getattr(handle._callback, "__self__", None)
         lines = stack_of(task.get_coro()) if isinstance(task, asyncio.Task) else []
         where = f" at {lines[-1]}" if lines else ""
         raise BlockingCall(
-            f"the workflow took {limit:,} steps in one turn without waiting for anything durable{where}."
+            f"the workflow took over {STEP_LIMIT:,} steps in one turn without waiting for anything durable{where}."
             " A loop around asyncio.sleep(0) spins for ever here: wait for an event, a signal or"
             " durable.wait_until(...) instead. The run is parked; deploy corrected code to resume it"
         )
 
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """Be the thread's running loop for a while."""
-        outer = _get_running_loop()
-        hooks = sys.get_asyncgen_hooks()
-        _set_running_loop(self)
-        sys.set_asyncgen_hooks(self._keep_asyncgen, _leave_asyncgen)
-        try:
-            yield
-        finally:
-            sys.set_asyncgen_hooks(*hooks)
-            _set_running_loop(outer)
-
     def tear_down(self) -> list[str]:
         """End all coroutines without running anything durable (C12). The lines of those that would not die."""
         survivors: list[str] = []
-        with self.running():
+        outer = self.enter()
+        try:
             for task in self._tasks:
                 if not task.done():
                     survivors += _kill(task.get_coro())
             for generator in self._asyncgens:
                 survivors += _kill(generator.athrow(Evicted("the run is being dropped from memory")))
+        finally:
+            self.leave(outer)
+        _alive.discard(self)
         self._tasks.clear()
         self._asyncgens.clear()
         self._ready.clear()
@@ -208,8 +214,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
 
     # -- what Task, Future and Handle ask for -------------------------------------------------------------------------
 
-    def get_debug(self) -> bool:
-        return False
+    get_debug = staticmethod(bool)  # every future asks, and a call of bool() is the cheapest False
 
     def is_running(self) -> bool:
         return _get_running_loop() is self
@@ -236,6 +241,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         task: DurableTask[T] = DurableTask(coro, self, name, context)
         if len(self._tasks) >= self._tasks_limit:
             self._tasks_limit = 2 * len(self.tasks()) + 16
+        _alive.add(self)
         self._tasks.append(task)
         return task
 
@@ -306,6 +312,11 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
 
     async def shutdown_asyncgens(self) -> None:
         return None
+
+
+_alive: set[DeterministicLoop] = set()
+"""Every loop with tasks, until it is torn down. A loop that was merely dropped would have its coroutines closed by the garbage
+collector, at any moment, and what they call in their `finally` would count as calls of the run that is active just then."""
 
 
 def _leave_asyncgen(_generator: AsyncGenerator[Any, Any]) -> None:
