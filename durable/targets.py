@@ -24,7 +24,7 @@ T = TypeVar("T")
 DEFAULT_QUEUE = "default"
 
 _ARGUMENTS = ValueCodec(dict[str, Any], field="arguments")
-_SIGNAL = ValueCodec(Any, field="payload")
+_SIGNAL = ValueCodec(Any, field="value")
 
 
 def of_workflow(workflow: Any) -> Target:
@@ -119,7 +119,7 @@ def from_json(signal: Signal[Any], value: Any) -> Any:
 
 def checked_json(definition: Definition, value: Any) -> str:
     """Plain JSON as text, checked against what a worker has registered."""
-    _check("payload", value, definition.schema)
+    _check("value", value, definition.schema)
     return _SIGNAL.encode(value)
 
 

@@ -10,6 +10,7 @@ made before the first attempt (see calls.py). What can still fail is the second 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -78,7 +79,8 @@ class AsyncClientSession:
             if connection is not None:
                 await self.execute_within(connection, notify(hint))
             elif self._is_due(hint):
-                await self.execute(notify(hint))
+                with contextlib.suppress(DatabaseUnavailable):  # what it tells of is committed, and polling finds it
+                    await self.execute(notify(hint))
 
     def _is_due(self, hint: str) -> bool:
         now = time.monotonic()
@@ -136,4 +138,4 @@ class _Broken(DurableError):
 async def _rows(connection: AsyncConnection, call: Call[Any]) -> list[Row]:
     async with connection.cursor(row_factory=dict_row) as cursor:
         await cursor.execute(call.statement, call.parameters)
-        return await cursor.fetchall()
+        return await cursor.fetchall() if cursor.description else []

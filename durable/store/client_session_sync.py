@@ -11,6 +11,7 @@ made before the first attempt (see calls.py). What can still fail is the second 
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from types import TracebackType
@@ -80,7 +81,10 @@ class ClientSession:
             if connection is not None:
                 self.execute_within(connection, notify(hint))
             elif self._is_due(hint):
-                self.execute(notify(hint))
+                with contextlib.suppress(
+                    DatabaseUnavailable
+                ):  # what it tells of is committed, and polling finds it
+                    self.execute(notify(hint))
 
     def _is_due(self, hint: str) -> bool:
         now = time.monotonic()
@@ -138,4 +142,4 @@ class _Broken(DurableError):
 def _rows(connection: Connection, call: Call[Any]) -> list[Row]:
     with connection.cursor(row_factory=dict_row) as cursor:
         cursor.execute(call.statement, call.parameters)
-        return cursor.fetchall()
+        return cursor.fetchall() if cursor.description else []

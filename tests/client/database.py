@@ -10,7 +10,11 @@ import psycopg
 from durable.failure import encode_failure
 
 TABLES = ("runs", "history", "inbox", "jobs", "signals", "evidence", "operator_commands")
-EVENTS = {"completed": "WorkflowCompleted", "failed": "WorkflowFailed", "cancelled": "WorkflowCancelled"}
+EVENTS = {
+    "completed": "WorkflowCompleted",
+    "failed": "WorkflowFailed",
+    "cancelled": "WorkflowCancelled",
+}
 
 
 class Database:

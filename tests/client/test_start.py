@@ -24,7 +24,13 @@ from tests.client.shop import ORDER, Order, charge, checkout, nothing
 
 def test_a_start_writes_the_run_and_its_first_event(client: Client) -> None:
     handle = client.start(
-        checkout, ORDER, id="o-1", actor="ann", attributes={"region": "eu"}, memo={"n": 1}, headers={"trace": "t"}
+        checkout,
+        ORDER,
+        id="o-1",
+        actor="ann",
+        attributes={"region": "eu"},
+        memo={"n": 1},
+        headers={"trace": "t"},
     )
     run = handle.describe()
     (event,) = handle.history()
@@ -47,7 +53,9 @@ def test_a_start_writes_the_run_and_its_first_event(client: Client) -> None:
 
 
 def test_options_override_the_workflows_own(client: Client) -> None:
-    run = client.start(checkout, ORDER, queue="vip", priority=0, delay=timedelta(hours=1)).describe()
+    run = client.start(
+        checkout, ORDER, queue="vip", priority=0, delay=timedelta(hours=1)
+    ).describe()
     assert (run.queue, run.priority, run.operator_status) == ("vip", 0, "waiting")
     assert run.ready_at is not None
     assert run.ready_at - run.created_at == timedelta(hours=1)
@@ -216,7 +224,13 @@ def test_an_unknown_name_says_what_is_known(client: Client, database: Database) 
 
 def test_an_activity_is_enqueued_with_its_options(client: Client, database: Database) -> None:
     job = client.enqueue(charge, ORDER, priority=1).describe()
-    assert (job.name, job.queue, job.priority, job.state, job.attempt) == ("charge", "payments", 1, "available", 0)
+    assert (job.name, job.queue, job.priority, job.state, job.attempt) == (
+        "charge",
+        "payments",
+        1,
+        "available",
+        0,
+    )
     ((options, input_),) = database.rows("select options, input from durable.jobs")
     assert options["name"] == "charge"
     assert options["retry"]["max_attempts"] == 3
@@ -237,7 +251,7 @@ def test_a_bad_job_is_refused(client: Client, database: Database) -> None:
     with pytest.raises(UnknownActivity, match="@activity"):
         client.enqueue(checkout, ORDER)
     with pytest.raises(InvalidOption, match="id"):
-        client.enqueue(charge, ORDER, id="five")  # type: ignore[arg-type]
+        client.enqueue(charge, ORDER, id="five")  # type: ignore[call-overload]
     assert database.counts()["jobs"] == 0
 
 
@@ -287,7 +301,9 @@ def listener(database_url: str) -> Any:
         yield connection
 
 
-def test_c4_a_start_hints_once_in_a_while(client: Client, listener: psycopg.Connection[Any]) -> None:
+def test_c4_a_start_hints_once_in_a_while(
+    client: Client, listener: psycopg.Connection[Any]
+) -> None:
     client.start(checkout, ORDER)
     assert _hints(listener) == ["queue:orders"]
     client._session._hinted["queue:orders"] = float("inf")  # as if a hint had just been given

@@ -1,0 +1,48 @@
+"""What type checkers say about start, enqueue and handle. Nothing here runs: mypy and pyright check this file with the rest."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from typing import assert_type
+
+    from durable.client_async import AsyncClient
+    from durable.client_sync import Client
+    from durable.handles_async import AsyncHandle
+    from durable.handles_sync import Handle, JobHandle
+    from tests.client.shop import (
+        ORDER,
+        Invoice,
+        Payment,
+        charge,
+        checkout,
+        nothing,
+        payment_confirmed,
+    )
+
+    def results_are_typed(client: Client) -> None:
+        assert_type(client.start(checkout, ORDER), Handle[Invoice])
+        assert_type(client.start(checkout, ORDER, True, id="o-1"), Handle[Invoice])
+        assert_type(client.start(checkout, ORDER, gift=True, id="o-1"), Handle[Invoice])
+        assert_type(client.start(checkout, order=ORDER), Handle[Invoice])
+        assert_type(client.start(nothing), Handle[None])
+        assert_type(client.start("checkout", {"order": {}}), Handle[Any])
+        assert_type(client.start(checkout, ORDER).result(), Invoice)
+        assert_type(client.handle("o-1", checkout), Handle[Invoice])
+        assert_type(client.handle("o-1"), Handle[Any])
+        assert_type(client.enqueue(charge, ORDER), JobHandle[Invoice])
+        client.handle("o-1").signal(payment_confirmed, Payment(amount=1))
+
+    async def so_are_asynchronous_ones(client: AsyncClient) -> None:
+        assert_type(await client.start(checkout, ORDER), AsyncHandle[Invoice])
+        assert_type(await (await client.start(checkout, ORDER)).result(), Invoice)
+
+    def mistakes_are_seen(client: Client) -> None:
+        client.start(checkout, 5)  # type: ignore[arg-type]
+        client.start(checkout, ORDER, "yes")  # type: ignore[arg-type]
+        client.start(nothing, 5)  # type: ignore[arg-type]
+        client.start(checkout, ORDER, id=5)  # type: ignore[call-overload]
+        client.start(print, "x")  # type: ignore[arg-type]
+        client.enqueue(charge, "tea")  # type: ignore[arg-type]
+        client.handle("o-1").signal(payment_confirmed, 5)  # type: ignore[arg-type]
