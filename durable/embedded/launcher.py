@@ -50,13 +50,13 @@ class EmbeddedServer:
         self.url = place.url
         self.folder = place.home
         self.started_here = process is not None
-        self._data = place.data
+        self._place = place
         self._process = process
 
     @property
     def pid(self) -> int:
         """The server's process id, from its own file."""
-        return _server_pid(self._data)
+        return _server_pid(self._place.data)
 
     def stop(self) -> None:
         """Stop the server if it was started here: fast shutdown, and immediate shutdown if that takes over 30 s. May be repeated."""
@@ -68,6 +68,7 @@ class EmbeddedServer:
         except subprocess.TimeoutExpired:
             self._process.send_signal(signal.SIGQUIT)
             self._process.wait(STOP_TIMEOUT_S)
+        self._place.tidy()
 
     def __enter__(self) -> Self:
         return self
@@ -103,6 +104,12 @@ class Place:
     @property
     def url(self) -> str:
         return f"postgresql://postgres@/postgres?host={quote(str(self.socket))}&port={PORT}"
+
+    def tidy(self) -> None:
+        """Remove the socket's own folder, unless the next server is at it already."""
+        if self.socket != self.data:
+            with contextlib.suppress(OSError), _locked(self.home / "lock"):
+                self.socket.rmdir()
 
 
 def launch(
