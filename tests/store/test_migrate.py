@@ -90,12 +90,12 @@ def waiting_for_lock(url: str) -> bool:
 
 
 def tried_for_lock(url: str) -> bool:
-    """A runner is connected that is idle between two attempts at the lock."""
+    """A runner is connected that tries for the lock and has not got it."""
     with psycopg.connect(url) as connection:
         row = connection.execute(
             "select exists (select from pg_stat_activity where datname = current_database()"
             " and query like '%%pg_try_advisory_lock%%' and pid <> pg_backend_pid()"
-            " and pid <> (select pid from pg_locks where locktype = 'advisory' and granted and objid = %s))",
+            " and pid not in (select pid from pg_locks where locktype = 'advisory' and granted and objid = %s))",
             (LOCK & 0xFFFF_FFFF,),
         ).fetchone()
         return row == (True,)
