@@ -10,8 +10,11 @@ Layout, from the bottom up; imports only ever point downwards:
     client_sync, client_async           start, signal, cancel, result
     cli/, embedded/, testing            entry points; the worker process is the package durable_worker
 
-This file only says what is public.
+This file only says what is public. The clients and the embedded server load when they are first used.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from durable.activity_context import ActivityInfo as ActivityInfo
 from durable.activity_context import activity_info as activity_info
@@ -36,6 +39,52 @@ from durable.definitions import Activity as Activity
 from durable.definitions import Workflow as Workflow
 from durable.definitions import activity as activity
 from durable.definitions import workflow as workflow
+from durable.errors import ActivityError as ActivityError
+from durable.errors import ActivityTimeout as ActivityTimeout
+from durable.errors import BlockingCall as BlockingCall
+from durable.errors import ChildWorkflowError as ChildWorkflowError
+from durable.errors import DatabaseUnavailable as DatabaseUnavailable
+from durable.errors import DurableError as DurableError
+from durable.errors import EmbeddedPostgresError as EmbeddedPostgresError
+from durable.errors import InternalError as InternalError
+from durable.errors import InvalidOption as InvalidOption
+from durable.errors import LeaseLost as LeaseLost
+from durable.errors import NondeterminismError as NondeterminismError
+from durable.errors import NonRetryable as NonRetryable
+from durable.errors import NotInWorkflow as NotInWorkflow
+from durable.errors import PayloadError as PayloadError
+from durable.errors import RemoteError as RemoteError
+from durable.errors import SagaFailed as SagaFailed
+from durable.errors import SchemaOutOfDate as SchemaOutOfDate
+from durable.errors import UnknownActivity as UnknownActivity
+from durable.errors import UnknownQueue as UnknownQueue
+from durable.errors import UnknownSignal as UnknownSignal
+from durable.errors import UnknownWorkflow as UnknownWorkflow
+from durable.errors import WorkflowAlreadyExists as WorkflowAlreadyExists
+from durable.errors import WorkflowCancelled as WorkflowCancelled
+from durable.errors import WorkflowClosed as WorkflowClosed
+from durable.errors import WorkflowFailed as WorkflowFailed
+from durable.errors import WorkflowNotFound as WorkflowNotFound
+from durable.errors import WorkflowTerminated as WorkflowTerminated
 from durable.saga import Saga as Saga
 from durable.saga import saga as saga
 from durable.signals import Signal as Signal
+
+if TYPE_CHECKING:
+    from durable import embedded as embedded
+    from durable.client_async import AsyncClient as AsyncClient
+    from durable.client_sync import Client as Client
+
+_LAZY = {
+    "AsyncClient": "durable.client_async",
+    "Client": "durable.client_sync",
+    "embedded": "durable.embedded",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs psycopg when it is first asked for: authors' modules load without libpq, and faster."""
+    if name not in _LAZY:
+        raise AttributeError(f"module 'durable' has no attribute {name!r}")
+    module = import_module(_LAZY[name])
+    return module if name == "embedded" else getattr(module, name)
