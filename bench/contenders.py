@@ -22,7 +22,7 @@ ROLES = {ONE_PROCESS: ("both",), TWO_PROCESSES: ("workflows", "activities")}
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One window. CPU is in microseconds a step; `foreign` is the share of the machine that others used meanwhile."""
+    """One window. CPU is in microseconds a step; `foreign` is the share of the machine that others used meanwhile, other virtual machines included."""
 
     width: int
     steps_s: float
@@ -138,7 +138,7 @@ def _cell(
         spent.workers * per_step_us,
         spent.postgres * per_step_us,
         spent.driver * per_step_us,
-        max(0.0, (spent.machine - ours) / capacity_s),
+        max(0.0, (spent.machine + spent.stolen - ours) / capacity_s),
         batch,
     )
 

@@ -12,13 +12,14 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Usage(NamedTuple):
-    """CPU seconds used so far, by whom; `machine` is everybody on it."""
+    """CPU seconds used so far, by whom; `machine` is everybody on it, `stolen` what the hypervisor gave to other machines."""
 
     at_s: float
     workers: float
     driver: float
     postgres: float
     machine: float
+    stolen: float
 
 
 def usage(workers: Iterable[int], driver: int | None, postmaster: int | None) -> Usage:
@@ -28,7 +29,7 @@ def usage(workers: Iterable[int], driver: int | None, postmaster: int | None) ->
         sum(process_s(pid) for pid in workers),
         process_s(driver) if driver else 0.0,
         _tree_s(postmaster) if postmaster else 0.0,
-        _machine_s(),
+        *_machine_s(),
     )
 
 
@@ -74,10 +75,10 @@ def _stat(pid: int) -> list[str]:
         return []
 
 
-def _machine_s() -> float:
+def _machine_s() -> tuple[float, float]:
     try:
-        fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+        fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
     except OSError:
-        return 0.0
-    user, nice, system, _idle, _iowait, irq, softirq = (int(field) for field in fields[:7])
-    return (user + nice + system + irq + softirq) / _TICKS
+        return 0.0, 0.0
+    user, nice, system, _idle, _iowait, irq, softirq, stolen = (int(field) for field in fields)
+    return (user + nice + system + irq + softirq) / _TICKS, stolen / _TICKS

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Generator
+from typing import Any
 
 import durable
 from durable import Signal, activity, workflow
@@ -69,6 +71,24 @@ async def parked() -> int:
     """Waits for a signal after one step, as a run at an approval gate does."""
     number = await add_one(0)
     return number + await go_on.receive()
+
+
+@workflow
+def parked_blocking() -> int:
+    return add_one(0).result() + go_on.receive().result()
+
+
+@workflow
+def parked_yielding() -> Generator[Any, Any, int]:
+    number = yield from add_one(0)
+    return number + (yield from go_on.receive())
+
+
+@workflow
+async def asleep() -> int:
+    number = await add_one(0)
+    await durable.sleep(86_400)
+    return number
 
 
 @workflow

@@ -21,6 +21,9 @@ Cells = Mapping[str, Mapping[int, Sequence[Cell]]]
 
 PROTOTYPE = {ONE_PROCESS: {1: 1_350, 16: 17_200, 64: 26_400, 256: 36_000, 1024: 36_900},
              TWO_PROCESSES: {1: 310, 16: 3_800, 64: 11_200, 256: 27_100, 1024: 36_800}}  # fmt: skip
+QUIET = 0.1
+"""The share of the machine that others may use before a figure is called noisy."""
+
 PROTOTYPE_INSERT_US = 47.0
 """A bare INSERT and commit on the machine of the prototype, when the prototype was measured."""
 
@@ -104,6 +107,15 @@ def cpu(cells: Cells) -> str:
             values = [cell.worker_us, cell.postgres_us, cell.driver_us, cell.batch, spread(repeats)]
             rows.append([name, str(width), *map(number, values), f"{cell.foreign:.0%}"])
     return table(head, rows)
+
+
+def quiet(cells: Cells) -> str:
+    """Whether the figures may be kept: a median is no cure for a machine that was busy all the time."""
+    kept = [median_of(repeats) for by_width in cells.values() for repeats in by_width.values()]
+    noisy = sum(cell.foreign > QUIET for cell in kept)
+    if not noisy:
+        return f"quiet: others used at most {QUIET:.0%} of the machine in every window shown"
+    return f"NOISY: others used more than {QUIET:.0%} of the machine in {noisy} of {len(kept)} windows shown; trust ratios a little and absolute figures not at all"
 
 
 def latencies(latency: Mapping[str, Mapping[str, Any]]) -> str:

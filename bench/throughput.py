@@ -56,6 +56,8 @@ class Measurement:
                 on.database(purpose, migrated=not name.startswith("DBOS"))
             )
             self.cells[name] = {}
+        self.bare = latency.BareInsert(stack.enter_context(on.database("bare", migrated=False)))
+        stack.callback(self.bare.close)
 
     def open(self, name: str) -> AbstractContextManager[Contender]:
         """Start the processes of a contender."""
@@ -71,6 +73,8 @@ class Measurement:
         for number in range(self._options.repeat):
             names = self._options.contenders
             for name in names if number % 2 == 0 else reversed(names):
+                self.bare.warm()
+                self.bare.measure(latency.BATCH)
                 with self.open(name) as contender:
                     for width in self._widths(name):
                         self._measure(contender, width, number)
@@ -139,17 +143,19 @@ def side_by_side(measurement: Measurement, options: argparse.Namespace) -> dict[
     measurement.rounds()
     latency = measurement.latencies() if options.probes else {}
     cells = measurement.cells
-    inserts = [figures["bare_insert_us"]["p50"] for figures in latency.values() if "bare_insert_us" in figures]
-    insert_us = min(inserts, default=float("nan"))
+    bare = machine.percentiles(measurement.bare.taken_us)
+    insert_us = bare["p50"]
     print(f"\nSteps/s, medians of {options.repeat} windows of {options.window:g} s")
     print(report.throughput(cells, insert_us))
     print(
         "\n(a) one process, (b) workflows and activities in two; batch: turns in one commit of (a), and of the floor\n"
-        f"../insert: steps in the time of one bare INSERT and commit ({insert_us:g} us here now; "
+        f"../insert: steps in the time of one bare INSERT and commit (p50 {insert_us:g} us, p95 "
+        f"{bare['p95']:g} us in this run; "
         f"{report.PROTOTYPE_INSERT_US:g} us where\nthe prototype was measured). It says more than steps/s while commits are the limit "
         "(small K), and nothing once CPU is."
     )
     print("\n" + report.cpu(cells))
+    print(report.quiet(cells))
     print("\n" + report.latencies(latency))
     goals = report.goals(cells, latency)
     for goal in goals:
@@ -158,7 +164,7 @@ def side_by_side(measurement: Measurement, options: argparse.Namespace) -> dict[
         name: {width: [cell.as_json() for cell in repeats] for width, repeats in by_width.items()}
         for name, by_width in cells.items()
     }
-    return {"cells": as_json, "latency": latency, "goals": goals}
+    return {"cells": as_json, "latency": latency, "bare_insert_us": bare, "goals": goals}
 
 
 def progress(line: str) -> None:
