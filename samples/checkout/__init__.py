@@ -1,8 +1,11 @@
-"""A checkout that survives whatever happens to its workers: `durable-worker samples.checkout --queue default=20 --queue payments=8`.
+"""A checkout that survives whatever happens to its workers.
+
+    durable-worker samples.checkout.workflow samples.checkout.activities --queue default=20 --queue payments=8
 
 model.py says what it speaks about, workflow.py is the checkout (blocking.py and yielding.py: the same in the other two styles),
-activities.py its steps. shop.py and schema.sql are the shop's tables, payment_service.py somebody else's service and payments.py its client;
-ledger.py checks that everything adds up. orders.json, written by generate_orders.py, is what demo.py runs.
+activities.py its steps. shop.py and schema.sql are the shop's tables, payment_service.py is somebody else's service and payments.py its client;
+ledger.py checks that everything adds up. orders.json, written by generate_orders.py, is what demo.py runs with the processes of
+crew.py, and report.py tells what came out.
 """
 
 from __future__ import annotations

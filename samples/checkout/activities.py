@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections import Counter
 from datetime import timedelta
 
+import psycopg
+
 from durable import RetryPolicy, activity, activity_info
 
 from . import payments
@@ -16,7 +18,10 @@ from .model import Order, OrderClosed, OutOfStock, Receipt, Reservation, Shipmen
 from .shop import Connection, once, transaction
 
 QUICK = RetryPolicy(
-    max_attempts=10, initial_interval=timedelta(milliseconds=100), max_interval=timedelta(seconds=5)
+    max_attempts=10,
+    initial_interval=timedelta(milliseconds=100),
+    max_interval=timedelta(seconds=5),
+    non_retryable=(psycopg.IntegrityError,),  # the tables refuse it; they will refuse it again
 )
 UNTIL_DONE = RetryPolicy(
     max_attempts=0, initial_interval=timedelta(milliseconds=100), max_interval=timedelta(seconds=30)
@@ -142,7 +147,7 @@ def _record_refund(shop: Connection, order: Order, cents: int) -> Receipt:
 
 
 def _send(shop: Connection, order: Order) -> Shipment:
-    tracking = f"parcel-{activity_info().idempotency_key[-12:]}"
+    tracking = "parcel-" + activity_info().idempotency_key.replace("/", "-")[-12:]
     made = shop.execute(
         "insert into shop.shipments values (%s, 'sent', %s) on conflict do nothing",
         (order.id, tracking),

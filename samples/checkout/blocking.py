@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import durable
 from durable import workflow
 
@@ -15,15 +12,14 @@ from .workflow import check_amount
 
 @workflow
 def checkout_blocking(order: Order) -> Invoice:
-    undo: list[Callable[[Order], Any]] = []
-    try:
-        undo.append(release)
+    with durable.saga() as saga:  # the same as the `except BaseException` of the other two styles
+        saga.compensate(release, order)
         reserve(order).result()
         payment = payment_confirmed.receive(timeout=order.payment_deadline).result()
         check_amount(order, payment)
-        undo.append(refund)
+        saga.compensate(refund, order)
         receipt = charge(order).result()
-        undo.append(recall)
+        saga.compensate(recall, order)
         shipment = ship(order).result()
         told = [
             notify(order, "customer", f"Your order is on its way: {shipment.tracking}"),
@@ -31,10 +27,6 @@ def checkout_blocking(order: Order) -> Invoice:
         ]
         for telling in told:
             telling.result()
-    except BaseException:
-        for step_back in reversed(undo):
-            durable.shield(step_back(order)).result()
-        raise
     return Invoice(
         order_id=order.id,
         charge_id=receipt.charge_id,

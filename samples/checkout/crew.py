@@ -15,6 +15,10 @@ QUEUES = ("default=24", "payments=12")
 STOP_S = 15.0
 
 
+class DemoFailed(Exception):
+    """The demo cannot go on: one of its processes did not start, or ended by itself."""
+
+
 @contextlib.contextmanager
 def environment(variables: Mapping[str, str]) -> Iterator[None]:
     """Set in this process, hence in its children, until the block ends."""
@@ -45,7 +49,7 @@ def payment_service(package: str, folder: Path) -> Iterator[str]:
         assert service.stdout
         url = service.stdout.readline().strip()
         if not url:
-            raise RuntimeError(f"the payment service did not start: {' '.join(command)}")
+            raise DemoFailed(f"the payment service did not start: {' '.join(command)}")
         yield url
 
 
@@ -53,7 +57,7 @@ class Crew:
     """Worker processes, by name. Their output goes to `<name>.log` in `folder`. A context manager: at its end all have stopped."""
 
     def __init__(self, package: str, folder: Path, lease_s: float) -> None:
-        self._package = package
+        self._modules = (f"{package}.workflow", f"{package}.activities")
         self._folder = folder
         self._lease_s = lease_s
         self._hired = 0
@@ -68,7 +72,7 @@ class Crew:
         self._hired += 1
         name = f"worker-{self._hired}"
         queues = [part for queue in QUEUES for part in ("--queue", queue)]
-        command = [sys.executable, "-m", "durable_worker", self._package, "--name", name]
+        command = [sys.executable, "-m", "durable_worker", *self._modules, "--name", name]
         command += [*queues, "--lease", str(self._lease_s)]
         with self.log_of(name).open("wb") as log:
             self._running[name] = subprocess.Popen(

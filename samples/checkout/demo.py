@@ -29,12 +29,13 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
 )
+from rich.text import Text
 
-from durable import Client, WorkflowClosed, embedded
+from durable import Client, DurableError, WorkflowClosed, embedded
 from durable.store.migrate import migrate
 
 from . import cases, ledger, report, shop
-from .crew import Crew, environment, payment_service
+from .crew import Crew, DemoFailed, environment, payment_service
 from .model import Payment, payment_confirmed
 from .report import Report
 from .workflow import checkout
@@ -47,9 +48,22 @@ assert __package__
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the demo. 0: everything adds up; 1: it does not, or the orders did not end in time."""
+    """Run the demo. 0: everything adds up; 1: it does not, or not all orders ended in time; 2: it could not run."""
     options = _parser().parse_args(argv)
     console = Console(stderr=options.json, highlight=False)
+    try:
+        outcome = _prepared(options, console)
+    except (DurableError, DemoFailed) as error:
+        Console(stderr=True, highlight=False).print(Text(f"durable demo: {error}", style="red"))
+        return 2
+    if options.json:
+        print(json.dumps(outcome.as_json(), ensure_ascii=False, indent=2))
+    else:
+        report.show(outcome, console)
+    return 0 if outcome.adds_up else 1
+
+
+def _prepared(options: argparse.Namespace, console: Console) -> Report:
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(_folder(options.folder))
         url = stack.enter_context(_database(options.database_url, folder))
@@ -57,12 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             environment({**ENVIRONMENT, "DURABLE_DATABASE_URL": url, "SHOP_DATABASE_URL": url})
         )
         stack.callback(shop.close_idle_connections)
-        outcome = _run(options, url, folder, console)
-    if options.json:
-        print(json.dumps(outcome.as_json(), ensure_ascii=False, indent=2))
-    else:
-        report.show(outcome, console)
-    return 0 if outcome.adds_up else 1
+        return _run(options, url, folder, console)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -167,18 +176,23 @@ class Day:
                 self.client.handle(workflow_id).terminate("another demo starts")
 
     def run(self, kills: int) -> None:
+        self.wait(lambda: report.workers_alive(self.crew.names, self.began) == len(self.crew.names))
+        self.began = report.database_now()
         self._say(f"{len(self.cases)} orders, {len(self.crew.names)} workers")
         for case in self.cases:
             self.client.start(checkout, case.order, id=self.workflow_id(case))
         for number in range(WAVES):
-            wave = self.cases[number::WAVES]
-            ended = self.ended()
-            for case in wave:
-                self.act(case)
-            if number < kills:
-                self.wait(lambda ended=ended, wave=wave: self.ended() > ended + len(wave) // 4)
-                self.kill()
+            self.wave(self.cases[number::WAVES], kill=number < kills)
         self.wait(lambda: self.ended() == len(self.cases))
+
+    def wave(self, wave: Sequence[cases.Case], *, kill: bool) -> None:
+        """Some of the customers act; when a quarter of their orders has ended, a worker may be killed."""
+        enough = self.ended() + len(wave) // 4
+        for case in wave:
+            self.act(case)
+        if kill:
+            self.wait(lambda: self.ended() >= enough)
+            self.kill()
 
     def act(self, case: cases.Case) -> None:
         """What the customer does. Some are too late: their order has failed already."""
@@ -212,7 +226,7 @@ class Day:
             self._show()
             if gone := self.crew.deserters():
                 log = self.crew.log_of(gone[0]).read_text(errors="replace")
-                raise RuntimeError(f"{gone[0]} ended by itself; it says:\n{log[-4000:]}")
+                raise DemoFailed(f"{gone[0]} ended by itself; it says:\n{log[-4000:]}")
             time.sleep(POLL_S)
         self._show()
 

@@ -54,7 +54,7 @@ PRICES = {sku: price for sku, _, price in ITEMS}
 
 
 def main() -> None:
-    orders = list(numbered_orders(Random(SEED)))
+    orders = list(numbered_orders(Random(SEED)))  # noqa: S311 - no secret
     items = [
         {"sku": sku, "name": name, "price_cents": price, "stock": stock_of(sku, orders)}
         for sku, name, price in ITEMS
@@ -118,7 +118,7 @@ def ends(habit: str, lines: list[dict[str, Any]]) -> list[str]:
 
 def stock_of(sku: str, orders: list[dict[str, Any]]) -> int:
     """Enough for all but those who order too much; little of what is scarce."""
-    wanted = sum(
+    wanted: int = sum(
         line["quantity"]
         for case in orders
         if case["habit"] != "orders too much"

@@ -144,7 +144,8 @@ class PaymentService(ThreadingHTTPServer):
             number = self._requests[path, order_id]
             self._requests[path, order_id] += 1
             fault = plan[number] if number < len(plan) else ""
-            self.faults[fault] += bool(fault)
+            if fault:
+                self.faults[fault] += 1
         return fault
 
     def stall(self) -> None:

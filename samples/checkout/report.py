@@ -10,13 +10,12 @@ from datetime import datetime
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from . import payments
 from .shop import transaction
 
-SHOWN_PAYLOAD = 60
 STEPS = [
     "ActivityCompleted",
     "ActivityFailed",
@@ -32,6 +31,9 @@ OPEN = "select workflow_id from durable.run_list where starts_with(workflow_id, 
 HELD = """
 select w.name, r.workflow_id from durable.run_list r join durable.workers w on w.worker_id = r.owner
  where starts_with(r.workflow_id, %s) and r.status = 'running'
+"""
+ALIVE = """
+select count(*) from durable.workers where name = any (%s) and state = 'alive' and started_at >= %s
 """
 TOTALS = """
 select count(*) filter (where type = any (%(steps)s)),
@@ -112,7 +114,7 @@ def database_now() -> datetime:
 
 def run_ends(prefix: str) -> dict[str, str]:
     """The status of every run, by workflow id."""
-    return dict(query(ENDS, (prefix,)))  # type: ignore[arg-type]
+    return dict(query(ENDS, (prefix,)))
 
 
 def ends(prefix: str) -> dict[str, int]:
@@ -126,6 +128,12 @@ def ends(prefix: str) -> dict[str, int]:
 
 def open_runs(prefix: str) -> list[str]:
     return [row[0] for row in query(OPEN, (prefix,))]
+
+
+def workers_alive(names: Sequence[str], since: datetime) -> int:
+    """How many of the workers have shown up in the database."""
+    count: int = query(ALIVE, (list(names), since))[0][0]
+    return count
 
 
 def runs_held(prefix: str) -> dict[str, list[str]]:
@@ -212,7 +220,9 @@ def _show_verdict(report: Report, console: Console) -> None:
 
 
 def _history(report: Report) -> Table:
-    table = Table("#", "at", "event", "what")
+    table = Table(
+        "#", "at", "event", Column("what", no_wrap=True, overflow="ellipsis", ratio=1), expand=True
+    )
     start = report.history[0].at
     kills = [kill for kill in report.killed if report.survivor in kill.runs]
     for event in report.history:
@@ -221,7 +231,9 @@ def _history(report: Report) -> Table:
             table.add_row(
                 "", _offset(start, kill.at), Text(f"SIGKILL to {kill.worker}", style="bold red"), ""
             )
-        table.add_row(str(event.seq), _offset(start, event.at), event.type, Text(_what(event)))
+        table.add_row(
+            str(event.seq), _offset(start, event.at), event.type, Text(_what(event, report.history))
+        )
     return table
 
 
@@ -229,15 +241,19 @@ def _offset(start: datetime, at: datetime) -> str:
     return f"+{(at - start).total_seconds():.3f} s"
 
 
-def _what(event: Event) -> str:
-    """The facts of an event on one line: its name or what it refers to, the attempt if not the first, and the data."""
+def _what(event: Event, history: Sequence[Event]) -> str:
+    """The facts of an event on one line: what it is about, where the code asked for it, the attempt if not the first, the data."""
     body = event.body
-    words = [str(body.get("name") or "")]
+    about = history[body["ref"] - 1].body if "ref" in body else body
+    words = [str(about.get("name") or about.get("reason") or "")]
     if "ref" in body:
-        words.append(f"of #{body['ref']}")
+        words.append(f"(#{body['ref']})")
+    if "line" in body:
+        words.append(f"at {body['line']}")
     if (body.get("attempt") or 1) > 1:
         words.append(f"attempt {body['attempt']}")
-    if event.payload:
-        cut = event.payload[:SHOWN_PAYLOAD]
-        words.append(cut if cut == event.payload else cut + "…")
+    if (
+        event.payload not in (None, "null") and event.type != "ActivityScheduled"
+    ):  # its arguments: the order again
+        words.append(str(event.payload))
     return " ".join(filter(None, words))

@@ -71,7 +71,7 @@ def create(url: str, items: Iterable[dict[str, Any]]) -> None:
             "select obj_description(oid, 'pg_namespace') from pg_namespace where nspname = 'shop'"
         ).fetchone()
         if found and found[0] != COMMENT:
-            raise RuntimeError(
+            raise durable.DurableError(
                 "this database has a schema named shop of its own; use another database"
             )
         connection.execute(

@@ -1,14 +1,13 @@
 """The checkout, in the first of three styles: `await`. blocking.py and yielding.py are the same with the other two.
 
-The saga is ordinary Python. What undoes a step is noted *before* the step: when the run is cancelled while a step is under way,
-nobody can know how far that got, and undoing what has not happened is harmless here.
+Compensation is ordinary Python: `try`, `except BaseException`, undo, `raise`. What undoes a step is noted *before* the step: when the
+run is cancelled while a step is under way, nobody can know how far that got, and undoing what has not happened is harmless here.
+`unwind()` works the notes off, last first; it is not interrupted by a cancellation that arrives meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
 
 import durable
 from durable import workflow
@@ -20,23 +19,22 @@ from .model import Invoice, Order, Payment, WrongAmount, payment_confirmed
 @workflow
 async def checkout(order: Order) -> Invoice:
     """Reserve, wait for the payment, charge, ship, notify; undo all of it if anything goes wrong."""
-    undo: list[Callable[[Order], Any]] = []
+    saga = durable.saga()
     try:
-        undo.append(release)
+        saga.compensate(release, order)
         await reserve(order)
         payment = await payment_confirmed.receive(timeout=order.payment_deadline)
         check_amount(order, payment)
-        undo.append(refund)
+        saga.compensate(refund, order)
         receipt = await charge(order)
-        undo.append(recall)
+        saga.compensate(recall, order)
         shipment = await ship(order)
         await asyncio.gather(
             notify(order, "customer", f"Your order is on its way: {shipment.tracking}"),
             notify(order, "warehouse", f"{order.id} has left for {order.customer}"),
         )
     except BaseException:
-        for step_back in reversed(undo):
-            await durable.shield(step_back(order))
+        await saga.unwind()
         raise
     return Invoice(
         order_id=order.id,

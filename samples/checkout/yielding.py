@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from typing import Any
 
 import durable
@@ -15,23 +15,22 @@ from .workflow import check_amount
 
 @workflow
 def checkout_yielding(order: Order) -> Generator[Any, Any, Invoice]:
-    undo: list[Callable[[Order], Any]] = []
+    saga = durable.saga()
     try:
-        undo.append(release)
+        saga.compensate(release, order)
         yield reserve(order)
         payment = yield from payment_confirmed.receive(timeout=order.payment_deadline)
         check_amount(order, payment)
-        undo.append(refund)
+        saga.compensate(refund, order)
         receipt = yield from charge(order)
-        undo.append(recall)
+        saga.compensate(recall, order)
         shipment = yield from ship(order)
         yield [
             notify(order, "customer", f"Your order is on its way: {shipment.tracking}"),
             notify(order, "warehouse", f"{order.id} has left for {order.customer}"),
         ]
     except BaseException:
-        for step_back in reversed(undo):
-            yield durable.shield(step_back(order))
+        yield from saga.unwind()
         raise
     return Invoice(
         order_id=order.id,
