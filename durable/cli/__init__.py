@@ -5,7 +5,6 @@ Only what a command needs is imported when it runs, so that `durable --help` and
 
 from __future__ import annotations
 
-import os
 import sys
 
 
@@ -20,8 +19,5 @@ def main() -> None:
         app()
     except KeyboardInterrupt:
         raise SystemExit(INTERRUPTED) from None
-    except BrokenPipeError:  # the reader of our output has gone, as `durable list | head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(0) from None
     except (DurableError, TimeoutError) as error:
         fail(error, in_json="--json" in sys.argv)

@@ -103,7 +103,7 @@ def line(text: str = "", *, style: str = "") -> None:
         text = typer.style(
             text, fg=colour, bold="bold" in words or None, dim="dim" in words or None
         )
-    print(text)
+    print(text, flush=True)
 
 
 def clock(at: datetime | None) -> str:

@@ -45,4 +45,4 @@ if TYPE_CHECKING:
         client.start(checkout, ORDER, id=5)  # type: ignore[call-overload]
         client.start(print, "x")  # type: ignore[arg-type]
         client.enqueue(charge, "tea")  # type: ignore[arg-type]
-        client.handle("o-1").signal(payment_confirmed, 5)  # type: ignore[arg-type]
+        client.handle("o-1").signal(payment_confirmed, 5)  # type: ignore[misc]
