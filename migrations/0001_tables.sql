@@ -193,7 +193,8 @@ create table durable.workers (
     info        jsonb       not null default '{}',
     started_at  timestamptz not null,
     beat_at     timestamptz not null,
-    lease_until timestamptz not null
+    lease_until timestamptz not null,
+    buried_at   timestamptz
 );
 
 -- What running code has registered: lets the CLI and SQL check names and payloads without importing anything.

@@ -146,6 +146,10 @@ begin
     return coalesce(v_pushes, '[]');
 end $$;
 
+-- A worker that was declared dead must beat before it claims: nobody looks for what a worker takes after it is `gone`.
+create function durable.is_alive(p_worker uuid) returns boolean language sql stable as
+$$ select exists (select from durable.workers w where w.worker_id = p_worker and w.state in ('alive', 'stopping')) $$;
+
 -- CLAIM RUNS: those that are ready, and those without an owner that have a message. A few heads of each shard, then lock what is still free.
 create function durable.claim_runs(p_worker uuid, p_queues text[], p_limit integer)
 returns table (shard smallint, run_id uuid, workflow_id text, workflow text, version integer, epoch integer, last_seq integer,
@@ -157,6 +161,9 @@ declare
     v_now timestamptz := durable.now();
     v_each integer := 2 + p_limit / 16;
 begin
+    if not durable.is_alive(p_worker) then
+        return;
+    end if;
     return query
     with heads as materialized (
         select h.shard, h.run_id from (
@@ -273,6 +280,9 @@ as $$
 declare
     v_now timestamptz := durable.now();
 begin
+    if not durable.is_alive(p_worker) then
+        return;
+    end if;
     return query
     with heads as materialized (
         select h.shard, h.run_id, h.seq from unnest(p_queues, p_limits) as q(name, free)
@@ -363,6 +373,7 @@ begin
 end $$;
 
 -- RETRY: an attempt failed and another is due after a delay. The attempt's error stays on the row (C6: not in the history).
+-- There is no further attempt once the run has asked it to stop, or has closed.
 create function durable.retry_jobs(p_owner uuid, o_shard smallint[], o_run uuid[], o_seq integer[], o_attempt integer[],
                                    o_delay_s double precision[], o_error jsonb[])
 returns integer[] language sql
@@ -382,19 +393,32 @@ as $$
           cross join lateral (select d.created_at + (coalesce(d.options, e.body) -> 'timeouts' ->> 'schedule_to_close_s')::float8 * interval '1 second' as at
                                 from durable.jobs d where d.shard = o.shard and d.run_id = o.run_id and d.seq = o.seq) w
          where j.shard = o.shard and j.run_id = o.run_id and j.seq = o.seq
-           and j.state = 'executing' and j.owner = p_owner and j.attempt = o.attempt
+           and j.state = 'executing' and j.owner = p_owner and j.attempt = o.attempt and j.cancel_requested_at is null
         returning o.ix
+    ), ended as (
+        delete from durable.jobs j using given o
+         where j.shard = o.shard and j.run_id = o.run_id and j.seq = o.seq and j.kind = 'activity'
+           and j.state = 'executing' and j.owner = p_owner and j.attempt = o.attempt and j.cancel_requested_at is not null
+        returning o.ix, o.shard, o.run_id, o.seq, o.attempt, o.error
+    ), told as (
+        insert into durable.inbox (shard, run_id, queue, type, at, body)
+        select e.shard, e.run_id, r.queue, 'ActivityFailed', c.now, jsonb_build_object(
+                   'ref', e.seq, 'attempt', e.attempt, 'failure', e.error -> 'failure', 'retry_state', 'cancelled')
+          from ended e join durable.runs r on r.shard = e.shard and r.run_id = e.run_id and r.status = 'running' cross join clock c
     ), noted as (
         insert into durable.evidence (shard, run_id, at, kind, body)
         select o.shard, o.run_id, c.now, 'FailureRefused',
                jsonb_build_object('seq', o.seq, 'attempt', o.attempt, 'error', o.error, 'worker', p_owner)
-          from given o cross join clock c where not exists (select from moved m where m.ix = o.ix)
+          from given o cross join clock c
+         where not exists (select from moved m where m.ix = o.ix) and not exists (select from ended e where e.ix = o.ix)
         returning 1
     )
-    select array_agg(o.ix::int) from given o where not exists (select from moved m where m.ix = o.ix)
+    select array_agg(o.ix::int) from given o
+     where not exists (select from moved m where m.ix = o.ix) and not exists (select from ended e where e.ix = o.ix)
 $$;
 
--- PUT BACK: attempts that never started (unknown function here, worker stopping). The attempt is not consumed.
+-- PUT BACK: attempts that never started (unknown function here, worker stopping). The attempt is not consumed. One that was told to stop
+-- meanwhile is over.
 create function durable.put_back_jobs(p_owner uuid, o_shard smallint[], o_run uuid[], o_seq integer[], o_attempt integer[],
                                       o_delay_s double precision[], o_note jsonb[])
 returns integer language plpgsql
@@ -404,6 +428,15 @@ declare
     v_now timestamptz := durable.now();
     v_count integer;
 begin
+    with ended as (
+        delete from durable.jobs j using unnest(o_shard, o_run, o_seq, o_attempt) as o(shard, run_id, seq, attempt)
+         where j.shard = o.shard and j.run_id = o.run_id and j.seq = o.seq and j.kind = 'activity'
+           and j.state = 'executing' and j.owner = p_owner and j.attempt = o.attempt and j.cancel_requested_at is not null
+        returning j.shard, j.run_id, j.seq
+    )
+    insert into durable.inbox (shard, run_id, queue, type, at, body)
+    select r.shard, r.run_id, r.queue, 'ActivityCancelled', v_now, jsonb_build_object('ref', e.seq, 'started', false)
+      from ended e join durable.runs r on r.shard = e.shard and r.run_id = e.run_id and r.status = 'running';
     update durable.jobs j
        set state = case when o.delay_s > 0 then 'scheduled' else 'available' end, owner = null, attempt = j.attempt - 1,
            scheduled_at = case when o.delay_s > 0 then v_now + o.delay_s * interval '1 second' else j.scheduled_at end,
@@ -438,7 +471,8 @@ begin
        and j.state = 'executing' and j.owner = p_owner and j.attempt = o.attempt;
 end $$;
 
--- An attempt ended without its worker: retried while attempts are left, else its outcome goes to the run (or the standalone job is discarded).
+-- An attempt ended without its worker: over if it had been told to stop (by its run, or because that closed), retried while attempts are
+-- left, else its outcome goes to the run (or the standalone job is discarded).
 create function durable.lose_attempt(j durable.jobs, p_now timestamptz, p_type text, p_failure jsonb, p_final boolean) returns void
 language plpgsql as $$
 declare
@@ -447,7 +481,12 @@ declare
     v_error jsonb := jsonb_build_object('attempt', j.attempt, 'at', p_now, 'worker', j.owner, 'failure', p_failure);
     v_delay_s float8;
 begin
-    if not p_final and j.attempt < coalesce(nullif((v_retry ->> 'max_attempts')::int, 0), case when v_retry ? 'max_attempts' then 2147483647 else 5 end) then
+    if j.kind = 'activity' and j.cancel_requested_at is not null then
+        delete from durable.jobs t where t.shard = j.shard and t.run_id = j.run_id and t.seq = j.seq;
+        insert into durable.inbox (shard, run_id, queue, type, at, body)
+        select r.shard, r.run_id, r.queue, 'ActivityCancelled', p_now, jsonb_build_object('ref', j.seq, 'attempt', j.attempt, 'started', true)
+          from durable.runs r where r.shard = j.shard and r.run_id = j.run_id and r.status = 'running';
+    elsif not p_final and j.attempt < coalesce(nullif((v_retry ->> 'max_attempts')::int, 0), case when v_retry ? 'max_attempts' then 2147483647 else 5 end) then
         v_delay_s := case when p_type = 'WorkerLost' then 0 else
             least(coalesce((v_retry ->> 'max_interval_s')::float8, 60),
                   coalesce((v_retry ->> 'initial_interval_s')::float8, 1)
@@ -474,6 +513,7 @@ begin
 end $$;
 
 -- TAKE OVER from workers whose lease has lapsed, bounded per pass (C2). Their late commits lose: runs get a new epoch, jobs a new attempt.
+-- A dead worker is looked at once more after a minute: a claim of its that was under way when it was buried has ended by then. Then it is gone.
 create function durable.bury_dead_workers(p_limit integer) returns table (workers integer, runs integer, jobs integer)
 language plpgsql as $$
 declare
@@ -487,7 +527,8 @@ begin
     )
     update durable.workers w set state = 'dead' from lapsed l where w.worker_id = l.worker_id;
     get diagnostics workers = row_count;
-    select array_agg(w.worker_id) into v_dead from durable.workers w where w.state = 'dead';
+    select array_agg(w.worker_id) into v_dead from durable.workers w
+     where w.state = 'dead' and (w.buried_at is null or w.buried_at < v_now - interval '1 minute');
     runs := 0; jobs := 0;
     if v_dead is null then return next; return; end if;
     with held as (
@@ -502,11 +543,35 @@ begin
         jobs := jobs + 1;
     end loop;
     if runs < p_limit and jobs < p_limit then
-        update durable.workers w set state = 'gone' where w.worker_id = any (v_dead)
+        update durable.workers w set state = case when w.buried_at is null then 'dead' else 'gone' end, buried_at = v_now
+         where w.worker_id = any (v_dead)
            and not exists (select from durable.runs r where r.shard = any (durable.shard_keys()) and r.owner = w.worker_id)
            and not exists (select from durable.jobs j where j.owner = w.worker_id and j.state = 'executing');
     end if;
     return next;
+end $$;
+
+-- MESSAGES that reached a run while it closed: its last commit could not see them. Signals among them become evidence (C11).
+create function durable.sweep_orphans(p_limit integer) returns integer
+language plpgsql
+set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+as $$
+declare
+    v_count integer;
+begin
+    with late as (
+        select i.shard, i.run_id, i.message_id from durable.inbox i join durable.runs r on r.shard = i.shard and r.run_id = i.run_id
+         where i.shard = any (durable.shard_keys()) and r.status <> 'running' limit p_limit for update of i skip locked
+    ), gone as (
+        delete from durable.inbox i using late l where i.shard = l.shard and i.run_id = l.run_id and i.message_id = l.message_id
+        returning i.shard, i.run_id, i.type, i.body
+    ), dropped as (
+        update durable.signals s set status = 'dropped', reason = 'the run closed before it was read'
+          from gone g where g.type = 'SignalReceived' and s.shard = g.shard and s.run_id = g.run_id and s.signal_id = (g.body ->> 'signal_id')::uuid
+        returning 1
+    )
+    select count(*) into v_count from gone;
+    return v_count;
 end $$;
 
 -- DEADLINES that nobody enforced: waiting too long, or an attempt whose worker lives but did not end it within the grace.
@@ -543,7 +608,7 @@ begin
     insert into durable.workers as w (worker_id, name, state, queues, info, started_at, beat_at, lease_until)
     values (p_worker, p_name, p_state, p_queues, p_info, v_now, v_now, v_now + p_lease_s * interval '1 second')
     on conflict (worker_id) do update
-       set state = excluded.state, beat_at = excluded.beat_at, lease_until = excluded.lease_until, info = excluded.info;
+       set state = excluded.state, buried_at = null, beat_at = excluded.beat_at, lease_until = excluded.lease_until, info = excluded.info;
     alive := coalesce(v_before in ('alive', 'stopping'), true);
     now_us := durable.to_us(v_now);
     return next;

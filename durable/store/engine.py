@@ -250,7 +250,13 @@ async def owned(session: Session, owner: str) -> list[Held]:
 
 async def leave(session: Session, owner: str, *, finished: bool) -> None:
     """Sign the worker off. Not `finished`: its lease ends now and others take over what it still held."""
-    await session.fetch(_SQL["leave"], ("gone" if finished else "stopping", owner))
+    await session.fetch(_SQL["leave"], (finished, owner))
+
+
+async def sweep_orphans(session: Session, limit: int) -> int:
+    """Remove messages that reached a run while it closed. Returns how many."""
+    count: int = (await session.fetch(_SQL["sweep_orphans"], (limit,)))[0][0]
+    return count
 
 
 async def notify(session: Session, hint: str) -> None:

@@ -63,7 +63,14 @@ union all
 select 'job', shard, run_id::text, attempt, seq from durable.jobs where owner = %s::uuid and state = 'executing'
 
 -- name: leave
-update durable.workers set state = 'gone', lease_until = durable.now() where worker_id = %s::uuid
+-- With anything still held (it may be a claim whose answer was lost) the lease lapses at once, and others take that over.
+update durable.workers w set lease_until = durable.now(), state = case
+       when %s and not exists (select from durable.runs r where r.shard = any (durable.shard_keys()) and r.owner = w.worker_id)
+        and not exists (select from durable.jobs j where j.owner = w.worker_id and j.state = 'executing') then 'gone' else 'stopping' end
+ where w.worker_id = %s::uuid
+
+-- name: sweep_orphans
+select durable.sweep_orphans(%s)
 
 -- name: notify
 select pg_notify('durable', %s)

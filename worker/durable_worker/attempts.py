@@ -174,6 +174,10 @@ class Attempts:
         if activity is None:
             self._put_back_unknown(job)
             return
+        if self._slots[job.queue] <= 0:  # eager attempts took them while the claim was under way
+            note = {"kind": "no_free_slot"}
+            self._committer.write(PutBack(job.shard, job.run_id, job.seq, job.attempt, 0.0, note))
+            return
         self._slots[job.queue] -= 1
         attempt = Attempt(job.shard, job.run_id, job.seq, job.attempt, activity)
         attempt.kind = job.kind
@@ -401,8 +405,8 @@ class Attempts:
             self.drop(attempt)
 
     def _cancel_task(self, attempt: Attempt) -> None:
-        if attempt.task is not None:
-            attempt.task.cancel()
+        if attempt.task is not None:  # soon, not now: one that has not begun yet could not record how it ended
+            asyncio.get_running_loop().call_soon(attempt.task.cancel)
 
     def hurry(self) -> None:
         """Stop every attempt now (second SIGTERM). Threads are left to the lease."""

@@ -119,9 +119,11 @@ class Committer:
         await self._idle.wait()
 
     async def _commit_gathered(self) -> None:
-        while self._tickets:
-            batch = self._tickets[: self.MAX_BATCH]
-            del self._tickets[: self.MAX_BATCH]
+        batch = self._tickets[: self.MAX_BATCH]
+        del self._tickets[: self.MAX_BATCH]
+        if self._tickets:
+            self._gathered.set()
+        if batch:  # one batch, then the rest: runs that never pause must not keep retries and releases waiting
             await self._commit(batch)
         for kind, waiting in self._side.items():
             if waiting:

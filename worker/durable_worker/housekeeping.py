@@ -27,6 +27,7 @@ logger = logging.getLogger("durable.worker")
 
 _BURY_LIMIT = 1_000
 _EXPIRE_LIMIT = 200
+_SWEEP_LIMIT = 1_000
 
 
 class Housekeeping:
@@ -73,6 +74,7 @@ class Housekeeping:
             self._repeat(min(1.0, lease_s / 3), self._take_over),
             self._repeat(0.25, self._heartbeats),
             self._repeat(0.25, self._reconcile),
+            self._repeat(lease_s / 3, self._sweep),
         )
 
     async def _repeat(self, interval_s: float, duty: Callable[[], Awaitable[None]]) -> None:
@@ -117,6 +119,9 @@ class Housekeeping:
             self._session, self._settings.deadline_grace_s, _EXPIRE_LIMIT
         ):
             self._wake()
+
+    async def _sweep(self) -> None:
+        await engine.sweep_orphans(self._session, _SWEEP_LIMIT)
 
     async def _heartbeats(self) -> None:
         """Store heartbeats soon; ask about every attempt at the pace of the lease, in case a hint was lost."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from durable.definitions import Workflow
@@ -44,6 +44,8 @@ class Intake:
         attempts: Attempts,
         committer: Committer,
         clock: DatabaseClock,
+        *,
+        broken: Callable[[], None],
     ) -> None:
         self._session = session
         self._settings = settings
@@ -53,6 +55,7 @@ class Intake:
         self._attempts = attempts
         self._committer = committer
         self._clock = clock
+        self._broken = broken
         self._queues = list(settings.queues)
         self._wake = asyncio.Event()
         self._next_due_us: int | None = None
@@ -82,6 +85,7 @@ class Intake:
             except (ConnectionLost, DatabaseUnavailable, DatabaseRefused) as error:
                 failures += 1
                 logger.warning("intake: %s", error)
+                self._broken()  # a claim may have taken effect although its answer is lost
                 await asyncio.sleep(min(5.0, 0.05 * 2**failures) * random.uniform(0.5, 1.5))  # noqa: S311
                 continue
             if not found:
@@ -152,6 +156,7 @@ class Intake:
             live = self._runs.get(run.run_id)
             if live is not None and (live.fresh or live.pending):
                 self._runs.wake(live)
+        self._runs.trim()
         return len(claimed) + new
 
     async def _adopt(self, claimed: list[engine.ClaimedRun]) -> None:

@@ -25,7 +25,7 @@ from durable.core.events import Event, Message
 from durable.core.execution import Decision, Execution
 from durable.definitions import Workflow
 from durable.failure import encode_failure
-from durable.store.batch import Outcome, Release, RunCommit
+from durable.store.batch import Outcome, PutBack, Release, RunCommit
 from durable.store.engine import ClaimedRun, InboxRow
 from durable_worker.clock import DatabaseClock
 from durable_worker.committer import Committer, Ticket
@@ -79,7 +79,7 @@ class LiveRun:
         self.known: set[str] = set()  # message ids taken and not yet committed
         self.committing = False
         self.ready = False
-        self.fresh = claimed.turn == 0
+        self.fresh = claimed.turn == 0 or claimed.reviewed  # a turn, even an empty one, ends a review
 
 
 class AttemptHandOver(Protocol):
@@ -271,6 +271,9 @@ class Runs:
         if commit.status != "running":
             self._close(run, commit.status)
             return
+        if self._runs.get(run.run_id) is not run:
+            self._disown(run, commit)
+            return
         if commit.jobs:
             self._begin_effects(run, commit)
         for seq in commit.activities_cancelled:
@@ -278,7 +281,16 @@ class Runs:
         self._runs.move_to_end(run.run_id)
         if run.pending:
             self.wake(run)
-        self._trim()
+        self.trim()
+
+    def _disown(self, run: LiveRun, commit: RunCommit) -> None:
+        """The run was dropped while its turn was under way (see `forget_all`), and the turn was written all the same: give back what it made ours."""
+        for job in commit.jobs:
+            if job.eager:
+                self.attempts.return_slot(job.queue)
+                note = {"kind": "lease_lapsed"}
+                self._committer.write(PutBack(run.shard, run.run_id, job.seq, 1, 0.0, note))
+        self._give_back(run, 0.0, None)
 
     def _begin_effects(self, run: LiveRun, commit: RunCommit) -> None:
         eager = {job.seq for job in commit.jobs if job.eager}
@@ -350,7 +362,7 @@ class Runs:
         }
         self._give_back(claimed, _jittered(_UNKNOWN_DELAY_S), review)
 
-    def _trim(self) -> None:
+    def trim(self) -> None:
         """Evict the least recently used parked runs beyond the bound (C12)."""
         surplus = len(self._runs) - self._max_cached
         if surplus <= 0:

@@ -14,6 +14,7 @@ All of it runs on one asyncio loop in one thread (plus a pool for synchronous ac
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 import logging
@@ -141,6 +142,7 @@ class Worker:
             self.attempts,
             self.committer,
             self.clock,
+            broken=self._connection_broke,
         )
         self.housekeeping = Housekeeping(
             self._keeping, settings, owner, self.runs, self.attempts, self.committer, self.clock,
@@ -212,9 +214,14 @@ class Worker:
         self.intake.stopping = True
         self.attempts.starting = False
         self.intake.wake()
-        await self._finish_attempts()
+        await asyncio.wait(self._intake_task(), timeout=5.0)
         await self._hand_back()
+        await self._finish_attempts()
+        await self._drain()
         await self._end()
+
+    def _intake_task(self) -> list[asyncio.Task[None]]:
+        return [task for task in self._tasks if task.get_name() == "durable-intake"]
 
     async def _finish_attempts(self) -> None:
         finished = asyncio.ensure_future(self.attempts.idle.wait())
@@ -227,13 +234,18 @@ class Worker:
         finished.cancel()
         hurried.cancel()
         self.attempts.hurry()
+        with contextlib.suppress(TimeoutError):  # those in threads do not hear it
+            await asyncio.wait_for(self.attempts.idle.wait(), 0.5)
 
     def hurry(self) -> None:
         """Do not wait for running attempts any longer (second SIGTERM)."""
         self._hurried.set()
 
     async def _hand_back(self) -> None:
-        """Let turns in flight commit and release every run; bounded, because the lease covers what is left."""
+        """Let turns in flight commit and release every run at once: others go on with them while our attempts end.
+
+        Bounded, because the lease covers what is left.
+        """
         deadline = asyncio.get_running_loop().time() + 5.0
         while asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(0)
@@ -241,6 +253,8 @@ class Worker:
             if not busy:
                 break
             await asyncio.sleep(0.005)
+
+    async def _drain(self) -> None:
         try:
             await asyncio.wait_for(self.committer.drained(), 5.0)
         except TimeoutError:
