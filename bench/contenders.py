@@ -35,7 +35,9 @@ class Cell:
 
     def as_json(self) -> dict[str, Any]:
         """For --json."""
-        return {key: value if value is None else round(value, 3) for key, value in asdict(self).items()}
+        return {
+            key: value if value is None else round(value, 3) for key, value in asdict(self).items()
+        }
 
 
 def median_of(cells: Sequence[Cell]) -> Cell:

@@ -11,6 +11,7 @@ import json
 import sys
 import threading
 import time
+from itertools import pairwise
 from typing import Any
 
 from dbos import DBOS, SetWorkflowID
@@ -115,7 +116,7 @@ def measure_latency(count: int) -> None:
         with SetWorkflowID(str(uuid7())):
             stamps = DBOS.start_workflow(stamped_steps, STEPS).get_result()
         starts.append(stamps[0] - begin)
-        steps += [after - before for before, after in zip(stamps, stamps[1:], strict=False)]
+        steps += [after - before for before, after in pairwise(stamps)]
         time.sleep(0.2)
     say(starts_ns=starts, steps_ns=steps)
 

@@ -82,7 +82,9 @@ class Starter:
     def _hint(self, queue: str) -> None:
         if time.monotonic() - self._hinted_at >= _HINT_GAP_S:
             self._hinted_at = time.monotonic()
-            self._connection.execute("select pg_notify('durable', %s)", (f"queue:{queue}",), prepare=True)
+            self._connection.execute(
+                "select pg_notify('durable', %s)", (f"queue:{queue}",), prepare=True
+            )
 
 
 def connect(url: str) -> psycopg.Connection[Any]:

@@ -62,9 +62,20 @@ def turns_of_ten_steps(at_us: int) -> list[RunCommit]:
 def _commit_of(
     execution: Execution, decision: Decision, before: int, done: list[tuple[int, int]]
 ) -> RunCommit:
-    waiting = json.dumps(decision.waiting_on, separators=(",", ":")) if decision.waiting_on else None
+    waiting = (
+        json.dumps(decision.waiting_on, separators=(",", ":")) if decision.waiting_on else None
+    )
     commit = RunCommit(
-        0, "", 0, before, execution.last_seq, execution.turn, "running", waiting, decision.events, done=done
+        0,
+        "",
+        0,
+        before,
+        execution.last_seq,
+        execution.turn,
+        "running",
+        waiting,
+        decision.events,
+        done=done,
     )
     for event in decision.events:
         add_effects(commit, event, "default", lambda _name, _queue: True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from itertools import pairwise
 from typing import Any
 from uuid import uuid4
 
@@ -110,4 +111,4 @@ async def _sleeps(client: AsyncClient, count: int) -> list[float]:
 
 
 def _gaps_us(stamps: list[int]) -> list[float]:
-    return [(after - before) / 1e3 for before, after in zip(stamps, stamps[1:], strict=False)]
+    return [(after - before) / 1e3 for before, after in pairwise(stamps)]

@@ -62,7 +62,11 @@ def fdatasync_us(folder: Path | None, times: int = 60) -> dict[str, float]:
 
 def python_us() -> float:
     """The best of many runs of a fixed piece of Python, in us: compares this machine's cores with others, and with itself on other days."""
-    document = {"name": "add_one", "numbers": list(range(200)), "nested": {"a": [None, True, 1.5] * 20}}
+    document = {
+        "name": "add_one",
+        "numbers": list(range(200)),
+        "nested": {"a": [None, True, 1.5] * 20},
+    }
     best_ns = min(_timed_ns(document) for _ in range(300))
     return round(best_ns / 1e3, 1)
 
@@ -92,7 +96,9 @@ def _cpu_model() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor() or platform.machine()
-    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    facts = {
+        key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)
+    }
     return f"{facts.get('model name', platform.machine())} (family {facts.get('cpu family', '?')})"
 
 

@@ -36,9 +36,14 @@ SHAPES: dict[str, Workflow[..., Any]] = {
 def live_run(workflow: Workflow[..., Any], rows: list[tuple[Any, ...]]) -> LiveRun:
     """A claimed run that has been replayed."""
     run_id = str(uuid7())
-    history = [Event(seq, turn, kind, at_us, json.loads(body), payload) for seq, turn, kind, at_us, body, payload in rows]
+    history = [
+        Event(seq, turn, kind, at_us, json.loads(body), payload)
+        for seq, turn, kind, at_us, body, payload in rows
+    ]
     last = history[-1]
-    claimed = ClaimedRun(0, run_id, f"order-{run_id}", workflow.name, 1, 1, last.seq, last.turn, "default", 0, False)
+    claimed = ClaimedRun(
+        0, run_id, f"order-{run_id}", workflow.name, 1, 1, last.seq, last.turn, "default", 0, False
+    )
     run = LiveRun(claimed, Execution(workflow, UUID(run_id), claimed.workflow_id))
     run.execution.replay(history)
     return run

@@ -21,16 +21,30 @@ def record(
     All activities scheduled in one turn complete together in the next.
     """
     payload = workflow.arguments.encode(arguments, {})
-    start = Event(1, 0, "WorkflowStarted", _AT_US, {"workflow": workflow.name, "queue": "default", "priority": 0}, payload)
+    start = Event(
+        1,
+        0,
+        "WorkflowStarted",
+        _AT_US,
+        {"workflow": workflow.name, "queue": "default", "priority": 0},
+        payload,
+    )
     execution = Execution(workflow, UUID(int=1), "recorded")
     execution.replay([start])
-    events, inbound, at_us = [start], [], _AT_US
+    events, at_us = [start], _AT_US
+    inbound: list[Message] = []
     while not execution.closed and execution.turn != turns:
         at_us += 1000
         decision = execution.activate(inbound, at_us)
         events += decision.events
-        inbound = [_completed(event, at_us) for event in decision.events if event.type == "ActivityScheduled"]
-        assert inbound or execution.closed or execution.turn == turns, "the workflow waits for something else"
+        inbound = [
+            _completed(event, at_us)
+            for event in decision.events
+            if event.type == "ActivityScheduled"
+        ]
+        assert inbound or execution.closed or execution.turn == turns, (
+            "the workflow waits for something else"
+        )
     assert not sleeping or events[-1].type == "TimerStarted"
     return [(e.seq, e.turn, e.type, e.at_us, json.dumps(e.body), e.payload) for e in events]
 

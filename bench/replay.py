@@ -43,7 +43,10 @@ def replay_figures(shape: str, events: int, repeat: int) -> dict[str, Any]:
 
 def _replay_s(workflow: Workflow[..., Any], rows: list[tuple[Any, ...]]) -> tuple[float, float]:
     begin = time.perf_counter()
-    history = [Event(seq, turn, kind, at_us, json.loads(body), payload) for seq, turn, kind, at_us, body, payload in rows]
+    history = [
+        Event(seq, turn, kind, at_us, json.loads(body), payload)
+        for seq, turn, kind, at_us, body, payload in rows
+    ]
     decoded = time.perf_counter()
     execution = Execution(workflow, UUID(int=1), "recorded")
     execution.replay(history)
@@ -66,7 +69,11 @@ def parked_figures(shape: str, count: int) -> dict[str, Any]:
 def arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m bench.replay", description=__doc__)
-    parser.add_argument("--events", type=lambda text: [int(n) for n in text.split(",")], default=[1_000, 10_000, 50_000])
+    parser.add_argument(
+        "--events",
+        type=lambda text: [int(n) for n in text.split(",")],
+        default=[1_000, 10_000, 50_000],
+    )
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--runs", type=int, default=10_000, help="parked runs; 0: none")
     parser.add_argument("--json", type=Path, help="write everything there")
@@ -76,12 +83,28 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Entry point."""
     options = arguments()
-    print(f"python {sys.version.split()[0]}, fixed piece of Python {machine.python_us()} us, load {machine.load()}\n")
-    replays = [replay_figures(shape, events, options.repeat) for shape in SHAPES for events in options.events]
-    rows = [[r["shape"], *(f"{r[k]:,}" for k in ("events", "events_s", "with_decoding_events_s"))] for r in replays]
+    print(
+        f"python {sys.version.split()[0]}, fixed piece of Python {machine.python_us()} us, load {machine.load()}\n"
+    )
+    replays = [
+        replay_figures(shape, events, options.repeat)
+        for shape in SHAPES
+        for events in options.events
+    ]
+    rows = [
+        [r["shape"], *(f"{r[k]:,}" for k in ("events", "events_s", "with_decoding_events_s"))]
+        for r in replays
+    ]
     print(table(["replay", "events", "events/s", "with decoding"], rows) + "\n")
     runs = [parked_figures(shape, options.runs) for shape in parked.SHAPES] if options.runs else []
-    weights = [[r["shape"], f"{r['runs']:,}", *(number(r[k] / 1024) for k in ("rss_bytes", "traced_bytes"))] for r in runs]
+    weights = [
+        [
+            r["shape"],
+            f"{r['runs']:,}",
+            *(number(r[k] / 1024) for k in ("rss_bytes", "traced_bytes")),
+        ]
+        for r in runs
+    ]
     print(table(["parked", "runs", "KiB a run (RSS)", "KiB a run (tracemalloc)"], weights))
     print(f"\nload {machine.load()} after")
     if options.json:

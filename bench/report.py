@@ -42,15 +42,22 @@ def header(machine: Mapping[str, Any]) -> str:
         f"load      {machine['load']} before",
     ]
     if machine["filesystem"] == "tmpfs":
-        lines.append("WARNING   the data folder is in memory: every fsync is free, the figures are worthless")
+        lines.append(
+            "WARNING   the data folder is in memory: every fsync is free, the figures are worthless"
+        )
     return "\n".join(lines) + "\n"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns aligned to the right."""
     widths = [max(len(row[n]) for row in [head, *rows]) for n in range(len(head))]
-    lines = [[cell.rjust(width) for cell, width in zip(row, widths, strict=True)] for row in [head, *rows]]
-    return "\n".join("  ".join(line) for line in [lines[0], ["-" * width for width in widths], *lines[1:]])
+    lines = [
+        [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
+        for row in [head, *rows]
+    ]
+    return "\n".join(
+        "  ".join(line) for line in [lines[0], ["-" * width for width in widths], *lines[1:]]
+    )
 
 
 def number(value: float | None) -> str:
@@ -82,24 +89,50 @@ def throughput(cells: Cells, insert_us: float) -> str:
 
 def _row(cells: Cells, width: int, insert_us: float) -> list[str]:
     speeds = {
-        name: median_of(by_width[width]).steps_s for name, by_width in cells.items() if by_width.get(width)
+        name: median_of(by_width[width]).steps_s
+        for name, by_width in cells.items()
+        if by_width.get(width)
     }
     floor, dbos = speeds.get(FLOOR), best_dbos(cells, width)
     row, normalised = [str(width)], []
     for name in (ONE_PROCESS, TWO_PROCESSES):
         speed = speeds.get(name)
-        row += [number(speed), percent(speed, floor), number(ratio(speed, dbos and dbos[0].steps_s))]
+        row += [
+            number(speed),
+            percent(speed, floor),
+            number(ratio(speed, dbos and dbos[0].steps_s)),
+        ]
         prototype = PROTOTYPE[name].get(width)
         normalised += [number(speed and speed * insert_us / 1e6)]
         normalised += [number(prototype and prototype * PROTOTYPE_INSERT_US / 1e6)]
-    batch = median_of(cells[ONE_PROCESS][width]).batch if cells.get(ONE_PROCESS, {}).get(width) else None
+    batch = (
+        median_of(cells[ONE_PROCESS][width]).batch
+        if cells.get(ONE_PROCESS, {}).get(width)
+        else None
+    )
     style = dbos[1].removeprefix("DBOS ") if dbos else "-"
-    return [*row, number(floor), number(batch), number(dbos and dbos[0].steps_s), style, *normalised]
+    return [
+        *row,
+        number(floor),
+        number(batch),
+        number(dbos and dbos[0].steps_s),
+        style,
+        *normalised,
+    ]
 
 
 def cpu(cells: Cells) -> str:
     """Where the time of a step goes, how far repeats lay apart, and how quiet the machine was."""
-    head = ["", "K", "worker us/step", "Postgres us/step", "driver us/step", "batch", "max/min", "others' CPU"]
+    head = [
+        "",
+        "K",
+        "worker us/step",
+        "Postgres us/step",
+        "driver us/step",
+        "batch",
+        "max/min",
+        "others' CPU",
+    ]
     rows = []
     for name, by_width in cells.items():
         for width, repeats in by_width.items():

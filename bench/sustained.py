@@ -28,14 +28,19 @@ def run(server: Server, widths: list[int], minutes: float) -> dict[str, Any]:
 
 def _run_width(server: Server, width: int, count: int) -> dict[str, Any]:
     print(f"\nK={width}, {count} windows of {WINDOW_S:g} s, one process", flush=True)
-    print("  steps/s  worker us  Postgres us  batch  others  history (rows, MB)   jobs MB (dead)  runs MB (dead)  autovacuums")
+    print(
+        "  steps/s  worker us  Postgres us  batch  others  history (rows, MB)   jobs MB (dead)  runs MB (dead)  autovacuums"
+    )
     windows = []
-    with server.database(f"sustained_{width}") as url, psycopg.connect(url, autocommit=True) as looking:
-        with contenders.durable(ONE_PROCESS, server, url) as contender:
-            for cell in contender.windows(width, count, warm_s=3.0, window_s=WINDOW_S):
-                tables = {row[0]: row[1:] for row in looking.execute(_TABLES).fetchall()}
-                print(_line(cell, tables), flush=True)
-                windows.append({**cell.as_json(), "tables": tables})
+    with (
+        server.database(f"sustained_{width}") as url,
+        psycopg.connect(url, autocommit=True) as looking,
+        contenders.durable(ONE_PROCESS, server, url) as contender,
+    ):
+        for cell in contender.windows(width, count, warm_s=3.0, window_s=WINDOW_S):
+            tables = {row[0]: row[1:] for row in looking.execute(_TABLES).fetchall()}
+            print(_line(cell, tables), flush=True)
+            windows.append({**cell.as_json(), "tables": tables})
     speeds = [window["steps_s"] for window in windows]
     third = max(1, len(speeds) // 3)
     first, last = sum(speeds[:third]) / third, sum(speeds[-third:]) / third

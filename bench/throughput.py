@@ -91,7 +91,9 @@ class Measurement:
             batch=self._batch(width),
         )
         self.cells[contender.name].setdefault(width, []).append(cell)
-        progress(f"round {number + 1}  {contender.name:14} K={width:<5} {cell.steps_s:>9,.0f} steps/s")
+        progress(
+            f"round {number + 1}  {contender.name:14} K={width:<5} {cell.steps_s:>9,.0f} steps/s"
+        )
 
     def _batch(self, width: int) -> int:
         """The floor writes batches as large as the worker's last ones at this width."""
@@ -104,7 +106,9 @@ class Measurement:
         for name in (ONE_PROCESS, TWO_PROCESSES):
             if name in self.urls:
                 with self.open(name):
-                    found[name] = asyncio.run(latency.measure(self.urls[name], self._options.probes))
+                    found[name] = asyncio.run(
+                        latency.measure(self.urls[name], self._options.probes)
+                    )
                 progress(f"latency  {name}")
         if DBOS_THREADS in self.urls:
             with self.open(DBOS_THREADS) as contender:
@@ -135,7 +139,13 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         seconds = round(time.monotonic() - begin)
         print(f"\nload {machine.load()} after, {seconds} s in all")
     command = " ".join(["python -m bench.throughput", *sys.argv[1:]])
-    return {"command": command, "machine": described, "load_after": machine.load(), "seconds": seconds, **figures}
+    return {
+        "command": command,
+        "machine": described,
+        "load_after": machine.load(),
+        "seconds": seconds,
+        **figures,
+    }
 
 
 def side_by_side(measurement: Measurement, options: argparse.Namespace) -> dict[str, Any]:
@@ -185,7 +195,13 @@ def arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m bench.throughput", description=__doc__)
     parser.add_argument("--url", help="a server of one's own; default: an embedded one, fresh")
-    parser.add_argument("--setting", action="append", default=[], metavar="NAME=VALUE", help="of the embedded server")
+    parser.add_argument(
+        "--setting",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="of the embedded server",
+    )
     parser.add_argument("--widths", "-k", type=_numbers, help="concurrent runs, e.g. 1,64")
     parser.add_argument("--only", help="contenders, e.g. 'one process,floor'")
     parser.add_argument("--repeat", type=int, help="rounds")
@@ -193,10 +209,18 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--warm", type=float, help="seconds before each window")
     parser.add_argument("--probes", type=int, help="repeats of each latency; 0: none")
     parser.add_argument("--quick", action="store_true", help="about 90 s: one round, fewer widths")
-    parser.add_argument("--minutes", type=float, help="instead: so long at each width, a line every 30 s")
+    parser.add_argument(
+        "--minutes", type=float, help="instead: so long at each width, a line every 30 s"
+    )
     parser.add_argument("--json", type=Path, help="write everything there")
     options = parser.parse_args()
-    defaults: dict[str, Any] = {"widths": [1, 16, 64, 256, 1024], "repeat": 3, "window": 4.0, "warm": 1.0, "probes": 30}
+    defaults: dict[str, Any] = {
+        "widths": [1, 16, 64, 256, 1024],
+        "repeat": 3,
+        "window": 4.0,
+        "warm": 1.0,
+        "probes": 30,
+    }
     if options.quick:
         defaults = {"widths": [1, 64, 256], "repeat": 1, "window": 3.0, "warm": 0.7, "probes": 8}
     if options.minutes:

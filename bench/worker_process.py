@@ -7,6 +7,7 @@ import asyncio
 import logging
 import sys
 import threading
+import time
 
 from bench import flows
 from bench.processes import say
@@ -38,15 +39,14 @@ async def _serve(options: argparse.Namespace) -> None:
         run_workflows=options.role != "activities",
         run_activities=options.role != "workflows",
     )
-    serving = asyncio.ensure_future(serve(worker))
-    while not hasattr(worker, "committer"):
-        await asyncio.sleep(0)
     threading.Thread(target=_answer, args=(worker,), daemon=True).start()
-    await serving
+    await serve(worker)
 
 
 def _answer(worker: Worker) -> None:
     for _ in sys.stdin:
+        while not hasattr(worker, "committer"):  # it is still starting
+            time.sleep(0.01)
         committer = worker.committer
         say(turns=committer.turns, commits=committer.commits, held=len(worker.runs))
 
