@@ -36,7 +36,10 @@ class Finding:
 
 
 def doctor(*, url: Url = None, in_json: Json = False) -> None:
-    """Check the database, the schema, the workers and the queues. Exit: 0 healthy, 1 attention, 2 problem."""
+    """Check database, schema, workers, queues.
+
+    Exit code 0: healthy, 1: something wants attention, 2: a problem stops work.
+    """
     findings = list(_examine(url))
     if in_json:
         print_json(findings)

@@ -122,7 +122,10 @@ def _from_us(us: int) -> Any:
 
 
 def show(workflow_id: WorkflowId, *, url: Url = None, in_json: Json = False) -> None:
-    """Show how a workflow stands: what it waits for, its activities, its signals."""
+    """Show how a workflow stands.
+
+    What it waits for, its pending activities with their errors, its signals.
+    """
     with open_client(url) as client:
         handle = client.handle(workflow_id)
         run = handle.describe()

@@ -62,7 +62,10 @@ def start(
     url: Url = None,
     in_json: Json = False,
 ) -> None:
-    """Start a workflow: durable start checkout '{"order": {...}}' --id o-1"""
+    """Start a workflow.
+
+    durable start checkout '{"order": {...}}' --id o-1
+    """
     import_app(app)
     given = read_json("the arguments", arguments, {})
     extra = read_json("--attributes", attributes, None)
@@ -111,7 +114,10 @@ def signal(
     url: Url = None,
     in_json: Json = False,
 ) -> None:
-    """Send a signal: durable signal o-1 payment_confirmed '{"amount": 10}'"""
+    """Send a signal to a workflow.
+
+    durable signal o-1 payment_confirmed '{"amount": 10}'
+    """
     import_app(app)
     value = read_json("the payload", payload, None)
     with open_client(url) as client:
@@ -171,7 +177,7 @@ def terminate(
 def result(
     workflow_id: WorkflowId, *, timeout: Timeout = None, url: Url = None, in_json: Json = False
 ) -> None:
-    """Wait for a workflow's end and print its result as JSON."""
+    """Wait for a workflow's end; print its result."""
     with open_client(url) as client:
         raise SystemExit(_print_result(client.handle(workflow_id), timeout, in_json=in_json))
 

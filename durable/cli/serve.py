@@ -62,7 +62,7 @@ def _print_status(states: Sequence[MigrationStatus], *, in_json: bool) -> None:
 
 
 def worker(ctx: typer.Context, url: Url = None) -> None:
-    """Run workflows and activities: durable worker MODULE... (durable worker --help lists its options)"""
+    """Run the workflows and activities of modules."""
     if url:
         os.environ["DURABLE_DATABASE_URL"] = url
     from durable_worker.main import main
@@ -72,7 +72,7 @@ def worker(ctx: typer.Context, url: Url = None) -> None:
 
 
 def demo(ctx: typer.Context) -> None:
-    """See it work: orders, payments, and workers that are killed on the way."""
+    """See it work while workers are killed."""
     from durable.demo import main
 
     raise SystemExit(main(ctx.args))
@@ -92,7 +92,10 @@ def dev(
     ] = None,
     url: Url = None,
 ) -> None:
-    """Develop: an embedded PostgreSQL, the schema, and a worker that restarts when the code changes."""
+    """Run PostgreSQL and a worker that reloads.
+
+    An embedded PostgreSQL (or --url), the schema, and a worker that restarts when the code changes; Ctrl-C stops all of it.
+    """
     from durable.cli.dev import Development
 
     given = url or os.environ.get("DURABLE_DATABASE_URL")
