@@ -28,6 +28,7 @@ from durable.store.queries import load_queries
 from durable_worker.effects import add_effects
 
 _COMMIT = load_queries("engine.sql")["commit"]
+_BEAT = load_queries("engine.sql")["beat"]
 _CLAIM = "select shard, run_id::text, epoch from durable.claim_runs(%s::uuid, '{default}', %s)"
 
 
@@ -89,6 +90,8 @@ class Floor:
         self._connection = connect(url)
         self._starter = Starter(self._connection, ten_steps)
         self._owner = str(uuid7())
+        alive = (self._owner, "floor", "alive", "{}", "{}", 86_400.0)
+        self._connection.execute(_BEAT, alive)  # only who lives may claim
         self._turns = turns_of_ten_steps(time.time_ns() // 1000)
 
     def measure(self, batch: int, window_s: float) -> tuple[int, float]:
