@@ -74,7 +74,8 @@ class Background:
 @contextlib.contextmanager
 def working(url: str, *modules: str, **settings: Any) -> Iterator[Background]:
     """A worker of `modules` (by default the flows of these tests) while the block lasts."""
-    background = Background(Worker(url, modules=modules or (FLOWS,), **{**SHORT, **settings}))
+    given = {"modules": modules or (FLOWS,), **SHORT, **settings}
+    background = Background(Worker(url, **given))
     background.begin()
     try:
         yield background

@@ -134,3 +134,192 @@ async def sleeps(seconds: float) -> float:
     began = durable.now()
     await durable.sleep(seconds)
     return (durable.now() - began).total_seconds()
+
+
+# -- retries and timeouts ---------------------------------------------------------------------------------------------
+
+
+class Refused(Exception):
+    """A failure that the policy of `refuses` does not try again."""
+
+
+class Ashamed(Refused):
+    pass
+
+
+EVERY_HOUR = RetryPolicy(
+    max_attempts=4,
+    initial_interval=timedelta(hours=1),
+    backoff_coefficient=2.0,
+    max_interval=timedelta(hours=3),
+    jitter="none",
+)
+
+
+@activity(retry=EVERY_HOUR)
+def fails(key: str) -> None:
+    wrote(key)
+    raise ValueError(f"{key}: attempt {activity_info().attempt}")
+
+
+@activity(retry=RetryPolicy(non_retryable=(Refused,)))
+def refuses(key: str) -> None:
+    wrote(key)
+    raise Ashamed(key)
+
+
+@activity(retry=RetryPolicy(max_attempts=1))
+def waits_at(gate: int) -> str:
+    """Waits in its thread; deaf to cancellation."""
+    wrote("waits_at")
+    wait_at(gate)
+    return "went through"
+
+
+@activity(retry=RetryPolicy(max_attempts=3, initial_interval=timedelta(hours=1), jitter="none"))
+async def never_ends(key: str) -> None:
+    await asyncio.to_thread(wrote, key)
+    try:
+        await asyncio.Event().wait()
+    except asyncio.CancelledError:
+        await asyncio.to_thread(leave_note, f"{key} was cancelled")
+        raise
+
+
+@activity(retry=RetryPolicy(max_attempts=1))
+def heartbeats_until_stopped(key: str) -> None:
+    wrote(key)
+    try:
+        while True:
+            durable.heartbeat("alive")
+            wait_a_moment()
+    except BaseException as error:
+        leave_note(f"{key}: {type(error).__name__}")
+        raise
+
+
+@activity(retry=FAST, heartbeat_timeout=timedelta(hours=1))
+def counts_up(gate: int) -> list[Any]:
+    """Tells how far it has come; the first attempt is held up there."""
+    info = activity_info()
+    wrote("counts_up", details=list(info.heartbeat_details))
+    if info.attempt == 1:
+        durable.heartbeat("row", 7)
+        wait_at(gate)
+    return list(info.heartbeat_details)
+
+
+@activity(retry=RetryPolicy(max_attempts=2, initial_interval=timedelta(milliseconds=10)), heartbeat_timeout=timedelta(seconds=0.3))
+async def falls_silent(key: str) -> str:
+    await asyncio.to_thread(wrote, key)
+    if activity_info().attempt == 1:
+        durable.heartbeat("last words")
+        await asyncio.Event().wait()
+    return f"{activity_info().heartbeat_details}"
+
+
+@activity(retry=RetryPolicy(max_attempts=1), timeout=timedelta(seconds=0.2))
+async def too_slow() -> None:
+    await asyncio.Event().wait()
+
+
+@activity(queue="narrow", retry=FAST)
+async def in_narrow_queue(number: int) -> int:
+    """Leaves a trace of how many run at once."""
+    global _now_narrow, most_narrow
+    _now_narrow += 1
+    most_narrow = max(most_narrow, _now_narrow)
+    await asyncio.to_thread(wait_a_moment)
+    _now_narrow -= 1
+    return number
+
+
+_now_narrow = 0
+most_narrow = 0
+
+
+@activity(queue="ranked", retry=FAST)
+def ranked(key: str) -> None:
+    wrote(key)
+
+
+def wait_a_moment() -> None:
+    """A round trip: time passes without a sleep."""
+    with connect() as connection:
+        connection.execute("select 1")
+
+
+def leave_note(text: str) -> None:
+    with connect() as connection:
+        connection.execute("insert into system.executions (name, key) values ('note', %s)", (text,))
+
+
+@workflow
+async def calls_failing(name: str) -> None:
+    await {"fails": fails, "refuses": refuses}[name](name)
+
+
+@workflow
+async def calls_failing_once() -> None:
+    await fails.options(retry=RetryPolicy(max_attempts=1))("once")
+
+
+@workflow
+async def calls(name: str, gate: int) -> Any:
+    """Run one activity with one timeout, as the test names it."""
+    hour = timedelta(hours=1)
+    match name:
+        case "start_to_close":
+            return await waits_at.options(timeout=hour)(gate)
+        case "schedule_to_close":
+            return await fails.options(schedule_to_close=timedelta(hours=2))("s2c")
+        case "schedule_to_start":
+            return await step.options(queue="nobody", schedule_to_start=hour)("s2s")
+        case "heartbeat":
+            return await counts_up(gate)
+        case "silent":
+            return await falls_silent("silent")
+        case "slow":
+            return await too_slow()
+    raise LookupError(name)
+
+
+@workflow
+async def fans_out(count: int) -> int:
+    return sum(await asyncio.gather(*(in_narrow_queue(n) for n in range(count))))
+
+
+@workflow
+async def one_after_the_other(count: int) -> int:
+    return sum([await in_narrow_queue(n) for n in range(count)])
+
+
+@workflow
+async def ranks() -> None:
+    await asyncio.gather(*(ranked.options(priority=p)(f"{p}") for p in (9, 5, 0, 7, 3)))
+
+
+# -- cancellation -----------------------------------------------------------------------------------------------------
+
+
+@workflow
+async def stoppable(kind: str) -> None:
+    if kind == "async":
+        await never_ends("async")
+    else:
+        await heartbeats_until_stopped("sync")
+
+
+@workflow
+async def small_saga(gate: int) -> str:
+    """Three steps, each with a compensation; a wait for a signal and a sleep in between."""
+    async with durable.saga() as saga:
+        for number in (1, 2, 3):
+            saga.compensate(step, f"undo {number}")
+            await gated(f"do {number}", gate + number)
+            if number == 1:
+                await go.receive()
+            if number == 2:
+                await durable.sleep(timedelta(days=1))
+        await gated("last", gate + 4)
+    return "done"

@@ -93,14 +93,12 @@ def test_workers_that_take_each_others_runs_all_the_time_lose_and_repeat_nothing
     working: Working, client: Client, sql: Sql
 ) -> None:
     """C2: both workers are declared dead again and again in the middle of their turns, and every run ends right."""
-    with working(name="one", lease_s=3.0) as one, working(name="two", lease_s=3.0) as two:
+    with working(name="one", lease_s=1.5), working(name="two", lease_s=1.5):
         handles = [client.start(flows.interleaving, n, id=f"i-{n}") for n in range(100)]
-        for number, handle in enumerate(handles):
-            handle.signal(flows.go, number)
-            if number % 10 == 0:
-                sql.execute(DECLARE_DEAD, (("one", "two")[number // 10 % 2],))
-                for background in (one, two):
-                    background.call(background.worker.housekeeping.beat)
-        for handle in handles:
-            handle.result(timeout=60)
+        for first in range(0, 100, 10):
+            sql.execute(DECLARE_DEAD, (("one", "two")[first // 10 % 2],))
+            for handle in handles[first : first + 10]:
+                handle.signal(flows.go, 1)
+            for handle in handles[first : first + 10]:
+                handle.result(timeout=60)
     assert_sound(sql)
