@@ -65,7 +65,7 @@ def source_line(depth: int = 1) -> str:
         code = frame.f_code
         name = _short_names.get(code.co_filename)
         if name is None:
-            name = _short_name(code.co_filename)
+            name = short_name(code.co_filename)
         if name:
             return f"{name}:{frame.f_lineno}"
         if code in drain_code:
@@ -74,7 +74,8 @@ def source_line(depth: int = 1) -> str:
     return ""
 
 
-def _short_name(filename: str) -> str:
+def short_name(filename: str) -> str:
+    """How we print a file of the author's; empty for Python's and ours."""
     folder, base = os.path.split(filename)
     internal = folder in _INTERNAL_FOLDERS or filename in _INTERNAL_FILES
     return _short_names.setdefault(filename, "" if internal else base)

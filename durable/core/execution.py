@@ -46,12 +46,14 @@ from durable.core.futures import (
     Cancellation,
     ConditionFuture,
     DurableFuture,
+    NeverFuture,
     SignalFuture,
     Timer,
     TimerFuture,
 )
-from durable.core.loop import DeterministicLoop, DurableTask, stack_of
+from durable.core.loop import DeterministicLoop, DurableTask
 from durable.core.machine import ARRIVALS, CLOSES, INBOUND, OUTBOUND, TERMINAL, VIEWS
+from durable.core.stacks import stack_of
 from durable.core.styles import Style, as_coroutine
 from durable.errors import (
     DurableError,
@@ -640,7 +642,7 @@ class Execution:
         self._refused += 1
         if self._refused <= _REFUSALS:
             raise Evicted(self.gate)
-        return self.loop.create_future()
+        return NeverFuture(self, "never", "")
 
 
 def _same(row: Event, command: Command) -> bool:
@@ -648,7 +650,9 @@ def _same(row: Event, command: Command) -> bool:
         return False
     recorded, got = row.body, command.body
     if command.operation is not None:  # the hot path: all but the line
-        got["line"] = recorded.get("line")
+        got.pop("line")
+        if "line" in recorded:
+            got["line"] = recorded["line"]
         if "digest" in got:
             got["digest"] = recorded.get("digest") if row.payload == command.payload else digest(command.payload or "")
         return recorded == got

@@ -98,6 +98,15 @@ class DurableFuture(OrderedFuture[T]):
             self._run.unclaimed.append(self)
 
 
+class NeverFuture(DurableFuture[Any]):
+    """What a dying coroutine gets when it does not take Evicted for an answer: something to wait for in peace."""
+
+    __slots__ = ()
+
+    def _give_up(self, _msg: Any | None) -> bool:
+        return True
+
+
 class ActivityFuture(DurableFuture[T]):
     """An activity that was started: its result, or ActivityError, ActivityTimeout, or CancelledError once cancelled."""
 

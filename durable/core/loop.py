@@ -36,6 +36,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from durable.core.commands import drain_code
+from durable.core.stacks import stack_of
 from durable.errors import BlockingCall, Evicted
 
 if TYPE_CHECKING:
@@ -336,17 +337,6 @@ def _kill(coro: Any) -> list[str]:
             return []
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(coro))
     return stack_of(coro)[-1:] or ["?"]
-
-
-def stack_of(coro: Any) -> list[str]:
-    """The lines where a suspended coroutine and those it awaits stand, outermost first: `file.py:31 in name`."""
-    lines = []
-    while coro is not None:
-        frame = getattr(coro, "cr_frame", None) or getattr(coro, "gi_frame", None) or getattr(coro, "ag_frame", None)
-        if frame is not None:
-            lines.append(f"{frame.f_code.co_filename.rpartition('/')[2]}:{frame.f_lineno} in {frame.f_code.co_name}")
-        coro = getattr(coro, "cr_await", None) or getattr(coro, "gi_yieldfrom", None) or getattr(coro, "ag_await", None)
-    return lines
 
 
 def current() -> Execution | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Generator
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from pydantic import BaseModel
@@ -161,11 +163,10 @@ def test_two_receivers_are_served_in_turn() -> None:
 @pytest.mark.parametrize("style", ["await", "yield from", "yield", "block"])
 def test_signal_in_the_turn_of_the_cancel_is_not_lost(style: str) -> None:
     """Delivered, but the awaiting code is cancelled before it takes it: the next receive gets it, once."""
-    from collections.abc import Generator
-    from typing import Any
 
     @workflow
     async def awaiting() -> list[int]:
+        await pause()
         try:
             await number.receive()
         except asyncio.CancelledError:
@@ -174,6 +175,7 @@ def test_signal_in_the_turn_of_the_cancel_is_not_lost(style: str) -> None:
 
     @workflow
     def yielding() -> Generator[Any, Any, list[int]]:
+        yield pause()
         try:
             if style == "yield":
                 yield number.receive()
@@ -186,6 +188,7 @@ def test_signal_in_the_turn_of_the_cancel_is_not_lost(style: str) -> None:
 
     @workflow
     def blocking() -> list[int]:
+        pause().result()
         try:
             number.receive().result()
         except asyncio.CancelledError:
@@ -194,6 +197,7 @@ def test_signal_in_the_turn_of_the_cancel_is_not_lost(style: str) -> None:
 
     sim = Simulation({"await": awaiting, "block": blocking}.get(style, yielding))
     sim.turn()
+    sim.turn(sim.completed("pause-1"))
     sim.turn(sim.signalled(number, 9), sim.cancelling())
     assert sim.check().result == [9, 0]
 

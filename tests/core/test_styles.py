@@ -94,6 +94,17 @@ def test_cancel_reaches_every_style(style: Any) -> None:
     assert sim.history[-1].body == {"reason": "enough"}
 
 
+@pytest.mark.parametrize("style", STYLES, ids=lambda it: it.name)
+def test_stacks_name_the_authors_line(style: Any) -> None:
+    sim = Simulation(style, 21).run()
+    (stack,) = sim.execution.stacks()
+    assert stack["task"] == "main"
+    line = stack["lines"][-1]
+    assert line.startswith("test_styles.py:")
+    assert line.endswith(f"in {style.name}")
+    assert sim.decision.waiting_on[0]["line"] == line.partition(" ")[0]
+
+
 def test_yield_of_nonsense_is_raised_where_it_was_yielded() -> None:
     @workflow
     def nonsense() -> Generator[Any, Any, str]:
