@@ -44,7 +44,7 @@ POLL_S = 0.1
 WAVES = 3
 LIST_PREFIX = "demo-"
 ENVIRONMENT = {"SHOP_PAYMENT_TIMEOUT_S": "0.5"}
-assert __package__
+PACKAGE = str(__package__)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -137,9 +137,9 @@ def _run(options: argparse.Namespace, url: str, folder: Path, console: Console) 
     books.unlink(missing_ok=True)
     with (
         Client(url) as client,
-        payment_service(__package__, folder) as service,
+        payment_service(PACKAGE, folder) as service,
         environment({"SHOP_PAYMENT_URL": service}),
-        Crew(__package__, folder, options.lease_s) as crew,
+        Crew(PACKAGE, folder, options.lease_s) as crew,
     ):
         day = Day(client, crew, given.orders, options.timeout_s)
         day.clear_the_desk()

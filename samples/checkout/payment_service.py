@@ -170,12 +170,15 @@ class PaymentService(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
-    server: PaymentService
+    @property
+    def service(self) -> PaymentService:
+        assert isinstance(self.server, PaymentService)
+        return self.server
 
     def do_GET(self) -> None:
         if self.path == "/ledger":
             self._answer(
-                200, {"charges": self.server.ledger.charges(), "faults": dict(self.server.faults)}
+                200, {"charges": self.service.ledger.charges(), "faults": dict(self.service.faults)}
             )
         else:
             self._answer(404, {"error": "GET /ledger, POST /charges, POST /refunds"})
@@ -184,10 +187,10 @@ class Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         key = self.headers["Idempotency-Key"]
         works: dict[str, Callable[[], Answer]] = {
-            "/charges": lambda: self.server.ledger.charge(key, **body),
-            "/refunds": lambda: self.server.ledger.refund(**body),
+            "/charges": lambda: self.service.ledger.charge(key, **body),
+            "/refunds": lambda: self.service.ledger.refund(**body),
         }
-        self._misbehave(self.server.next_fault(self.path, body["order_id"]), works[self.path])
+        self._misbehave(self.service.next_fault(self.path, body["order_id"]), works[self.path])
 
     def _misbehave(self, fault: str, work: Callable[[], Answer]) -> None:
         if fault == "503":
@@ -200,7 +203,7 @@ class Handler(BaseHTTPRequestHandler):
         else:
             answer = work()
             if fault == "too late":
-                self.server.stall()
+                self.service.stall()
             self._answer(*answer)
 
     def _answer(self, status: int, body: dict[str, Any]) -> None:

@@ -199,7 +199,7 @@ def _summary(report: Report) -> Table:
         "faults of the payment service": faults,
         "workers killed": report.kills,
         "orders taken over": report.takeovers,
-        "steps": f"{report.steps} in {report.seconds:.1f} s, {report.steps_per_s:,.0f} a second",
+        "steps": f"{report.steps} in {report.seconds:.1f} s, {report.steps_per_s:,.0f} a second, outages included",
     }
     table = Table(show_header=False, title="What happened", title_justify="left")
     for name, value in rows.items():

@@ -30,7 +30,7 @@ def checkout_yielding(order: Order) -> Generator[Any, Any, Invoice]:
             notify(order, "warehouse", f"{order.id} has left for {order.customer}"),
         ]
     except BaseException:
-        yield from saga.unwind()
+        yield saga.unwind()
         raise
     return Invoice(
         order_id=order.id,
