@@ -1,0 +1,283 @@
+"""Golden histories: one JSON file per behaviour ever released, in `histories/` (C16).
+
+A new behaviour: add a workflow and a scenario here, run
+
+    python -m tests.core.golden
+
+and commit the file that appears. The program writes missing files only. A file that is there is never written again: when the test fails on
+it, the engine has changed what old runs do, and that is what has to be mended (or hidden behind a semantics version).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Generator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import durable
+from durable import RetryPolicy, Signal, activity, workflow
+from durable.core.events import Event
+from durable.definitions import Workflow
+from durable.errors import ActivityError
+
+from tests.core.simulation import SECOND, Simulation, as_stored
+
+FOLDER = Path(__file__).parent / "histories"
+
+note: Signal[str] = Signal("golden_note", str)
+
+
+@activity(name="golden.step")
+def step(n: int) -> int:
+    return n
+
+
+@activity(name="golden.fail")
+def fail(text: str) -> None:
+    raise ValueError(text)
+
+
+@activity(
+    name="golden.rich", queue="payments", priority=1, retry=RetryPolicy(max_attempts=2), timeout=timedelta(seconds=9)
+)
+async def rich(items: list[str], *, tags: dict[str, int] | None = None) -> dict[str, int]:
+    return {item: len(item) for item in items} | (tags or {})
+
+
+@activity(name="golden.wait", cancellation="wait")
+def waits(n: int) -> int:
+    return n
+
+
+@activity(name="golden.abandon", cancellation="abandon")
+def abandoned(n: int) -> int:
+    return n
+
+
+@workflow(name="golden.steps")
+async def steps(n: int) -> int:
+    return sum([await step(i) for i in range(n)])
+
+
+@workflow(name="golden.steps_blocking")
+def steps_blocking(n: int) -> int:
+    durable.sleep(1)
+    return sum(step(i).result() for i in range(n))
+
+
+@workflow(name="golden.steps_yielding")
+def steps_yielding(n: int) -> Generator[Any, Any, int]:
+    first = yield from step(1)
+    rest = yield [step(i) for i in range(n)]
+    yield durable.sleep(1)
+    total: int = first + sum(rest)
+    return total
+
+
+@workflow(name="golden.options")
+async def options() -> dict[str, int]:
+    await rich(["a"])
+    return await rich.options(queue="fast", priority=0, id="the-last", retry=RetryPolicy(jitter="none"))(["bb"], tags={"c": 3})
+
+
+@workflow(name="golden.asyncio")
+async def asyncio_tools() -> list[Any]:
+    gathered = await asyncio.gather(step(1), step(2))
+    done, pending = await asyncio.wait({step(3), step(4)}, return_when=asyncio.FIRST_COMPLETED)
+    for future in pending:
+        future.cancel()
+    order = [await it for it in asyncio.as_completed([_after(2), _after(1)])]
+    async with asyncio.TaskGroup() as group:
+        tasks = {group.create_task(_after(n)) for n in (3, 1, 2)}
+    return [gathered, [it.result() for it in done], order, [it.result() for it in tasks]]
+
+
+async def _after(n: int) -> int:
+    await asyncio.sleep(n)
+    return await step(n)
+
+
+@workflow(name="golden.timeouts")
+async def timeouts() -> list[str]:
+    seen = []
+    for attempt in (step(1), waits(1), abandoned(1), note.receive(), durable.sleep(100)):
+        try:
+            async with asyncio.timeout(5):
+                await attempt
+        except TimeoutError:
+            seen.append("timed out")
+    try:
+        await note.receive(timeout=timedelta(seconds=5))
+    except TimeoutError:
+        seen.append("no note")
+    return seen
+
+
+@workflow(name="golden.failure")
+async def failure() -> None:
+    try:
+        await fail("once")
+    except ActivityError:
+        await fail("twice")
+
+
+@workflow(name="golden.group_failure")
+async def group_failure() -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(_fails("one"))
+        group.create_task(_after(100))
+
+
+async def _fails(text: str) -> None:
+    await fail(text)
+
+
+@workflow(name="golden.saga")
+async def saga() -> None:
+    async with durable.saga() as undo:
+        undo.compensate(step, await step(1))
+        undo.compensate(fail, "cannot undo")
+        undo.compensate(step, await step(2))
+        await fail("the reason")
+
+
+@workflow(name="golden.signals")
+async def signals() -> list[str]:
+    first = await note.receive()
+    await step(1)
+    second = await note.receive(timeout=60)
+    rest = []
+    async for text in note:
+        if text == "end":
+            break
+        rest.append(text)
+    return [first, second, *rest]
+
+
+@workflow(name="golden.conditions")
+async def conditions() -> float:
+    count = 0
+
+    async def counting() -> None:
+        nonlocal count
+        async for _ in note:
+            count += 1
+
+    task = asyncio.create_task(counting())
+    await durable.wait_until(lambda: count >= 2, timeout=timedelta(hours=1))
+    task.cancel()
+    return durable.time()
+
+
+@workflow(name="golden.cancel")
+async def cancelled() -> None:
+    try:
+        await waits(1)
+    finally:
+        await step(9)
+
+
+@workflow(name="golden.randomness")
+async def randomness() -> list[Any]:
+    return [durable.random().random(), str(durable.uuid4()), durable.now().isoformat(), await step(1)]
+
+
+def _run(it: Workflow[..., Any], *args: Any) -> Callable[[], Simulation]:
+    return lambda: Simulation(it, *args).run()
+
+
+def _timeouts() -> Simulation:
+    sim = Simulation(timeouts)
+    sim.turn()
+    while sim.timers:
+        sim.fire()
+        for event in sim.activities:
+            if event.body["name"] == waits.name and "ActivityCancelRequested" in sim.types:
+                sim.turn(sim.completed(event, 1))
+    return sim
+
+
+def _signals() -> Simulation:
+    sim = Simulation(signals)
+    sim.turn()
+    sim.turn(sim.signalled(note, "one"), sim.signalled(note, "two"))
+    sim.turn(sim.completed("golden.step-1", 1))
+    for text in ("three", "four", "end"):
+        sim.turn(sim.signalled(note, text), after_us=SECOND)
+    return sim
+
+
+def _conditions() -> Simulation:
+    sim = Simulation(conditions)
+    sim.turn()
+    for _ in range(3):
+        if not sim.decision.closed:
+            sim.turn(sim.signalled(note, "n"), after_us=SECOND)
+    return sim
+
+
+def _cancelled() -> Simulation:
+    sim = Simulation(cancelled)
+    sim.turn()
+    sim.turn(sim.cancelling("golden"))
+    sim.turn(sim.completed("golden.wait-1", 1))
+    return sim.run()
+
+
+def _cancelled_at_once() -> Simulation:
+    sim = Simulation(cancelled)
+    sim.turn(sim.cancelling(None))
+    return sim.run()
+
+
+def _evidence() -> Simulation:
+    sim = Simulation(steps, 3)
+    sim.turn()
+    sim.turn(sim.completed("golden.step-1", 5))
+    sim.turn(sim.completed("golden.step-1", 6), sim.completed("golden.step-2", 7))
+    return sim.run()
+
+
+SCENARIOS: dict[str, Callable[[], Simulation]] = {
+    "steps": _run(steps, 3),
+    "steps_blocking": _run(steps_blocking, 3),
+    "steps_yielding": _run(steps_yielding, 3),
+    "options": _run(options),
+    "asyncio": _run(asyncio_tools),
+    "timeouts": _timeouts,
+    "failure": _run(failure),
+    "group_failure": _run(group_failure),
+    "saga": _run(saga),
+    "signals": _signals,
+    "conditions": _conditions,
+    "cancelled": _cancelled,
+    "cancelled_at_once": _cancelled_at_once,
+    "evidence": _evidence,
+    "randomness": _run(randomness),
+}
+
+
+def dumped(sim: Simulation) -> str:
+    """The file's text."""
+    rows = ",\n  ".join(json.dumps(list(it)) for it in as_stored(sim.history))
+    return f'{{"workflow": "{sim.workflow.name}", "run_id": "{sim.run_id}", "history": [\n  {rows}\n]}}\n'
+
+
+def loaded(path: Path) -> dict[str, Any]:
+    stored: dict[str, Any] = json.loads(path.read_text())
+    return {**stored, "history": [Event(*row) for row in stored["history"]]}
+
+
+def main() -> None:
+    for name, scenario in SCENARIOS.items():
+        path = FOLDER / f"{name}.json"
+        if not path.exists():
+            path.write_text(dumped(scenario().check()))
+            print(f"wrote {path.name}")
+
+
+if __name__ == "__main__":
+    main()
