@@ -1,1 +1,1 @@
-"""Measuring programs: `python -m bench.throughput`, `bench.replay`, `bench.crash`. What they measure and how: docs/benchmarks.md."""
+"""Measuring programs: `python -m bench.throughput` and `bench.replay`. What they measure and how: docs/benchmarks.md."""
