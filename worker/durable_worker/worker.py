@@ -22,7 +22,7 @@ import os
 from collections.abc import Coroutine, Iterable, Mapping
 from importlib import import_module
 from types import ModuleType, TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from durable import definitions
 from durable.definitions import Activity, Workflow
@@ -43,6 +43,8 @@ from durable_worker.wakeup import Hints, listen
 from durable_worker.watchdog import Watchdog
 
 logger = logging.getLogger("durable.worker")
+
+_Definition = TypeVar("_Definition", Workflow[..., Any], Activity[..., Any])
 
 
 class Worker:
@@ -70,6 +72,10 @@ class Worker:
         self.worker_id = str(uuid7())
         self._url = _database_url(url)
         found = _definitions(workflows, activities, modules)
+        if not any(found):
+            raise InvalidOption(
+                "nothing to run: no @workflow and no @activity in the given modules; name the modules that define them"
+            )
         self._workflows = {(w.name, w.version): w for w in found[0]}
         self._activities = {a.name: a for a in found[1]}
         self._tasks: list[asyncio.Task[None]] = []
@@ -320,12 +326,26 @@ def _definitions(
 ) -> tuple[list[Workflow[..., Any]], list[Activity[..., Any]]]:
     """Return what the worker shall know: exactly the given ones, those of the modules, or all registered."""
     if modules is not None:
-        names = [m if isinstance(m, str) else m.__name__ for m in modules]
-        for name in names:
-            import_module(name)
-        found = [w for name in names for w in definitions.registered_workflows(name)]
-        run = [a for name in names for a in definitions.registered_activities(name)]
-        return [*found, *(workflows or ())], [*run, *(activities or ())]
+        imported = [import_module(m) if isinstance(m, str) else m for m in modules]
+        return (
+            [*_of_modules(definitions.registered_workflows(), imported), *(workflows or ())],
+            [*_of_modules(definitions.registered_activities(), imported), *(activities or ())],
+        )
     if workflows is None and activities is None:
         return list(definitions.registered_workflows()), list(definitions.registered_activities())
     return list(workflows or ()), list(activities or ())
+
+
+def _of_modules(
+    registered: Iterable[_Definition], modules: Iterable[ModuleType]
+) -> list[_Definition]:
+    """Return the definitions that were made in the modules or below them, or that they import by name."""
+    found = []
+    for definition in registered:
+        home = definition.fn.__module__
+        if any(
+            f"{home}.".startswith(f"{module.__name__}.") or definition in vars(module).values()
+            for module in modules
+        ):
+            found.append(definition)
+    return found
