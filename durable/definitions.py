@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine, Generator
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
 from functools import cached_property, update_wrapper
+from types import FunctionType
 from typing import Any, Generic, NoReturn, ParamSpec, Protocol, TypeVar, overload
 
 from durable.core.execution import ActivityPlan, RunDefaults
@@ -19,8 +20,9 @@ from durable.core.futures import ActivityFuture, Cancellation
 from durable.core.loop import current
 from durable.core.names import checked_name, checked_priority
 from durable.core.policy import LIBRARY_DEFAULT, RetryPolicy, Timeouts, merge
+from durable.core.scan import live_scope, scan
 from durable.core.styles import Style, style_of
-from durable.errors import DurableError, InvalidOption, NotInWorkflow
+from durable.errors import DurableError, InvalidOption, NotInWorkflow, UnsafeWorkflow
 from durable.payload import ArgumentsCodec
 
 P = ParamSpec("P")
@@ -252,6 +254,7 @@ class Workflow(Generic[P, R]):
         self.name = checked_name("the workflow's name", fn.__name__ if name is None else name)
         self.version = version
         self.style: Style = style_of(fn)
+        _refuse_unsafe(self.name, fn)
         self.queue = None if queue is None else checked_name("queue", queue)
         self.priority = None if priority is None else checked_priority("priority", priority)
         self.retry = retry
@@ -273,6 +276,16 @@ class Workflow(Generic[P, R]):
 
     def __repr__(self) -> str:
         return f"<workflow {self.name!r} version {self.version}>"
+
+
+def _refuse_unsafe(name: str, fn: Any) -> None:
+    """Raises UnsafeWorkflow with everything in the function that replay could not repeat (C13)."""
+    plain = inspect.unwrap(fn)
+    if not isinstance(plain, FunctionType):
+        return
+    findings = scan(plain.__code__, live_scope(plain))
+    if errors := [each._asdict() for each in findings if each.level == "error"]:
+        raise UnsafeWorkflow(name, errors)
 
 
 class _WorkflowDecorator(Protocol):
@@ -314,7 +327,8 @@ def workflow(
 
     The function may be `async def`, a generator, or plain `def`. `name` defaults to its `__name__`. `queue` and `priority` are what
     its runs are started with, `retry` the policy of its activities where they do not say (C6). Raises InvalidOption on an
-    impossible option, or if another function has the name and version.
+    impossible option, or if another function has the name and version, and UnsafeWorkflow with all that the function does and replay
+    could not repeat: clock, entropy, I/O, threads, blocking calls (C13).
     """
 
     def decorate(fn: Any) -> Any:

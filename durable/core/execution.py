@@ -316,10 +316,10 @@ class Execution:
         for event in inbound:
             self._apply(event)
         self.loop.run_until_quiet(len(inbound))
-        if self._poison is not None:
-            raise self._poison
         if main.done():
             self._commands.append(self._closing_command(main))
+        if self._poison is not None:
+            raise self._poison
 
     def _begin(self) -> DurableTask[Any]:
         if not self.last_seq:
@@ -568,9 +568,13 @@ class Execution:
         try:
             future.deliver(payload)
         except PayloadError as error:
-            self._poison = error
-            self.gate = "stored data could not be read"
+            self.spoil(error)
             raise Evicted(self.gate) from error
+
+    def spoil(self, error: Exception) -> None:
+        """Nothing of this turn will be kept: `error` comes out of it whatever author code does, and parks the run (C8)."""
+        self._poison = self._poison or error
+        self.gate = "this turn is spoilt, and the run will be parked"
 
     def signals_buffered(self, name: str) -> int:
         """How many signals of this name wait to be received."""
