@@ -92,7 +92,7 @@ _SILENT = frozenset(
 _END_OF_IMPORT = (("IMPORT_FROM", "SWAP"), ("SWAP", "POP_TOP"))  # of `import a.b as c`
 _CALLS = frozenset(["CALL", "CALL_FUNCTION_EX", "CALL_KW"])
 _ENTERS = frozenset(["BEFORE_WITH", "LOAD_SPECIAL"])  # LOAD_SPECIAL: since 3.14
-_SETS = frozenset(["builtins.set()", "builtins.frozenset()", "{set}()"])
+_SETS = frozenset(["builtins.set()", "builtins.frozenset()"])
 _LISTS = frozenset(["builtins.list()", "builtins.tuple()"])
 
 
@@ -144,7 +144,7 @@ class _Pass:
         elif name.startswith("STORE_") and name != "STORE_ATTR" and isinstance(it.argval, str):
             self._locals[it.argval] = self._at
         elif name == "MAKE_FUNCTION":
-            self._nested(last, begins)
+            self._nested(last)
         elif name in ("LOAD_ATTR", "LOAD_METHOD"):
             base = self._at or self._chains.get(begins)
             self._reach(base and f"{base}.{it.argval}", begins)
@@ -201,12 +201,10 @@ class _Pass:
             if not whole:  # `import a.b as c` goes down step by step
                 self._imported = (self._at, whole)
 
-    def _nested(self, last: dis.Instruction | None, begins: tuple[Any, Any]) -> None:
+    def _nested(self, last: dis.Instruction | None) -> None:
         code = last.argval if last is not None else None
         self._at = None
         if isinstance(code, CodeType):
-            if code.co_name == "<setcomp>":
-                self._chains[begins] = "{set}"
             if not self._is_lifted():
                 self.more.append(_Pass(code, self.scope, self._local))
 
