@@ -14,6 +14,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Annotated
@@ -29,6 +30,7 @@ logger = logging.getLogger("durable.worker")
 EXIT_STOPPED_BY_FAILURE = 1
 EXIT_BAD_USAGE = 2
 EXIT_NO_DATABASE = 4
+WAY_OUT_S = 3.0
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -93,6 +95,13 @@ def durable_worker(
         raise SystemExit(EXIT_BAD_USAGE) from error
 
 
+def _end_soon(code: int) -> None:
+    """Bound the way out: the interpreter waits for every thread, and an activity that blocks in one would keep the process for ever."""
+    timer = threading.Timer(WAY_OUT_S, os._exit, (code,))
+    timer.daemon = True
+    timer.start()
+
+
 async def serve(worker: Worker) -> None:
     """Run a worker until a signal or its own failure, then stop it in order."""
     stop = asyncio.Event()
@@ -116,6 +125,7 @@ async def serve(worker: Worker) -> None:
     await asyncio.wait([failed, stopping], return_when=asyncio.FIRST_COMPLETED)
     logger.info("worker %s is stopping", worker.worker_id)
     await worker.stop()
+    _end_soon(EXIT_STOPPED_BY_FAILURE if failed.done() else 0)
     stopping.cancel()
     if failed.done():
         await failed
@@ -141,33 +151,39 @@ def _queues(options: list[str]) -> dict[str, int]:
 
 
 def supervise(count: int, arguments: list[str]) -> int:
-    """Keep `count` worker processes running until a signal. Returns the exit code."""
+    """Keep `count` worker processes running until a signal. Returns the exit code.
+
+    The children have process groups of their own: a terminal would send them the SIGINT that is passed on here once more,
+    which means hurry.
+    """
     stopping = 0
     children: dict[int, subprocess.Popen[bytes]] = {}
 
-    def on_signal(number: int, _frame: object) -> None:
+    def on_signal(_number: int, _frame: object) -> None:
         nonlocal stopping
         stopping += 1
         for child in children.values():
             with contextlib.suppress(ProcessLookupError):
-                child.send_signal(number)
+                child.send_signal(signal.SIGTERM)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, on_signal)
-    failures = 0
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            signal.signal(number, on_signal)
+    failures = worst = 0
     while not stopping:
         for place in range(count):
             if place not in children:
                 children[place] = subprocess.Popen(
-                    [sys.executable, "-m", "durable_worker", *arguments]
+                    [sys.executable, "-m", "durable_worker", *arguments], process_group=0
                 )
         if (code := _reap(children)) == EXIT_BAD_USAGE:
+            worst = EXIT_BAD_USAGE
             on_signal(signal.SIGTERM, None)
         elif code is not None:
             failures += 1
             time.sleep(min(10.0, 0.2 * 2**failures) * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
         time.sleep(0.05)
-    return max((child.wait() for child in children.values()), default=0)
+    return max(worst, *(child.wait() for child in children.values()), 0)
 
 
 def _reap(children: dict[int, subprocess.Popen[bytes]]) -> int | None:
