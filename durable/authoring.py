@@ -46,7 +46,9 @@ class WorkflowInfo:
 def _run(call: str) -> Execution:
     run = current()
     if run is None:
-        raise NotInWorkflow(f"durable.{call} works inside a workflow only, and no workflow is calling")
+        raise NotInWorkflow(
+            f"durable.{call} works inside a workflow only, and no workflow is calling"
+        )
     return run
 
 
@@ -118,7 +120,9 @@ def sleep(duration: timedelta | float) -> DurableFuture[None]:
     return _waited(_run("sleep()").sleep(duration_us("duration", duration)))
 
 
-def wait_until(predicate: Callable[[], Any], timeout: timedelta | float | None = None) -> DurableFuture[None]:
+def wait_until(
+    predicate: Callable[[], Any], timeout: timedelta | float | None = None
+) -> DurableFuture[None]:
     """Wait until `predicate()` is true; it is asked whenever something has happened in the run, and must only read.
 
     In a plain `def` workflow the call itself waits. Raises TimeoutError when it is still false after `timeout` (a

@@ -34,7 +34,7 @@ import json
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
-from typing import Any, NamedTuple, NoReturn, Protocol
+from typing import Any, NamedTuple, NoReturn, Protocol, TypeVar, cast
 from uuid import UUID
 
 from durable.core import events as e
@@ -65,6 +65,8 @@ from durable.errors import (
 )
 from durable.failure import encode_failure, leaves
 from durable.payload import ArgumentsCodec, ValueCodec, digest
+
+T = TypeVar("T")
 
 SHOWN_WAITS = 16
 """How many waits `waiting_on` lists one by one."""
@@ -165,7 +167,7 @@ class Execution:
         self._counts: dict[str, int] = {}
         self._chosen_ids: set[str] = set()
         self._warnings: list[str] = []
-        self.loop = DeterministicLoop(self)
+        self.loop = DeterministicLoop(self)  # type: ignore[abstract]
 
     # -- the worker's side ----------------------------------------------------------------------------------------------
 
@@ -181,7 +183,11 @@ class Execution:
         outer = self.loop.enter()
         try:
             while at < end:
-                at = self._replay_turn(history, at) if self.last_seq else self._replay_start(history[at])
+                at = (
+                    self._replay_turn(history, at)
+                    if self.last_seq
+                    else self._replay_start(history[at])
+                )
         except BaseException:
             self.evict()
             raise
@@ -204,7 +210,10 @@ class Execution:
         events = self._live_turn(inbound, now_us)
         self._broken = False
         warnings, self._warnings = self._warnings, []
-        return _decision(Decision, (start + events if start else events, self.closed, self.waiting_on(), warnings))
+        return _decision(
+            Decision,
+            (start + events if start else events, self.closed, self.waiting_on(), warnings),
+        )
 
     def evict(self) -> None:
         """Drop all coroutines without any durable effect: no command, no compensation (C12). Idempotent."""
@@ -216,10 +225,14 @@ class Execution:
     def waiting_on(self) -> list[dict[str, Any]]:
         """What the run waits for, for `explain`: kind, name, line and, where there is one, seq and until_us."""
         pending, receivers = self._pending, self._receivers
-        if len(pending) == 1 and not receivers and not self.conditions:  # most runs, most of the time
+        if (
+            len(pending) == 1 and not receivers and not self.conditions
+        ):  # most runs, most of the time
             return [operation.waiting() for operation in pending.values()]
         waits = list(islice(pending.values(), SHOWN_WAITS))
-        waits += [it for queue in receivers.values() for it in islice(queue, SHOWN_WAITS) if not it.done()]
+        waits += [
+            it for queue in receivers.values() for it in islice(queue, SHOWN_WAITS) if not it.done()
+        ]
         waits += self.conditions[:SHOWN_WAITS]
         shown = [wait.waiting() for wait in waits[:SHOWN_WAITS]]
         more = len(self._pending) + len(self.conditions) - SHOWN_WAITS
@@ -249,12 +262,16 @@ class Execution:
 
     def _replay_start(self, event: Event) -> int:
         if event.type != e.WORKFLOW_STARTED or event.seq != 1 or event.turn != 0:
-            self._damaged(event, "a history begins with WorkflowStarted as event 1, alone in turn 0")
+            self._damaged(
+                event, "a history begins with WorkflowStarted as event 1, alone in turn 0"
+            )
         self.last_seq = 1
         self.now_us = self.started_us = event.at_us
         self.start = start = event.body
         self.defaults = RunDefaults(
-            start.get("queue", "default"), start.get("priority", 5), json.dumps(start.get("retry"), sort_keys=True)
+            start.get("queue", "default"),
+            start.get("priority", 5),
+            json.dumps(start.get("retry"), sort_keys=True),
         )
         self._input = event.payload
         return 1
@@ -290,7 +307,9 @@ class Execution:
         turn = history[at].turn
         if turn != self.turn + 1 or history[at].seq != self.last_seq + 1 or self.closed:
             ended = " and closed the run" * self.closed
-            self._damaged(history[at], f"turn {self.turn} with event {self.last_seq} was the last one{ended}")
+            self._damaged(
+                history[at], f"turn {self.turn} with event {self.last_seq} was the last one{ended}"
+            )
         middle = self._rows_of(turn, history, at, INBOUND)
         end = self._rows_of(turn, history, middle, OUTBOUND)
         if end < len(history) and history[end].turn == turn:
@@ -306,7 +325,12 @@ class Execution:
         """The index after this turn's rows of these types, numbered without gaps, from `at` on."""
         end = len(history)
         gap = history[0].seq
-        while at < end and (row := history[at]).turn == turn and row.type in types and row.seq - at == gap:
+        while (
+            at < end
+            and (row := history[at]).turn == turn
+            and row.type in types
+            and row.seq - at == gap
+        ):
             at += 1
         return at
 
@@ -351,7 +375,12 @@ class Execution:
     def _inbound_rows(self, inbound: Sequence[Message]) -> list[Event]:
         """The messages as rows, without cancel requests after the first (C9)."""
         rows: list[Event] = []
-        turn, seq, at_us, requested = self.turn + 1, self.last_seq, self.now_us, self.cancel_requested
+        turn, seq, at_us, requested = (
+            self.turn + 1,
+            self.last_seq,
+            self.now_us,
+            self.cancel_requested,
+        )
         for type_, sent_us, body, payload in inbound:
             if type_ not in INBOUND:
                 raise InternalError(f"{type_!r} is no inbound event that this release knows")
@@ -376,7 +405,12 @@ class Execution:
             if operation is not None:
                 operation.seq = seq
                 self._pending[seq] = operation
-            rows.append(_event(Event, (seq, self.turn + 1, command.type, self.now_us, command.body, command.payload)))
+            rows.append(
+                _event(
+                    Event,
+                    (seq, self.turn + 1, command.type, self.now_us, command.body, command.payload),
+                )
+            )
         return rows
 
     def _finish_turn(self, last: Event) -> None:
@@ -450,7 +484,9 @@ class Execution:
 
     def _unsuccessful(self, error: BaseException) -> Command:
         """Cancelled if that was asked for and nothing else went wrong, failed otherwise (C7, C9)."""
-        if self.cancel_requested and all(isinstance(leaf, asyncio.CancelledError) for leaf in leaves(error)):
+        if self.cancel_requested and all(
+            isinstance(leaf, asyncio.CancelledError) for leaf in leaves(error)
+        ):
             return Command(e.WORKFLOW_CANCELLED, {"reason": self._cancel_reason})
         return Command(e.WORKFLOW_FAILED, {"failure": encode_failure(error)})
 
@@ -465,10 +501,14 @@ class Execution:
         for future in self.unclaimed:
             if not future.observed:
                 failed = not future.cancelled() and asyncio.Future.exception(future) is not None
-                self.warn(f"{future.id} ({future.line}) {'failed' if failed else 'ended'} and nobody awaited it")
+                self.warn(
+                    f"{future.id} ({future.line}) {'failed' if failed else 'ended'} and nobody awaited it"
+                )
         for operation in self._pending.values():
             if isinstance(operation, ActivityFuture):
-                self.warn(f"{operation.id} ({operation.line}) was still pending when the workflow returned")
+                self.warn(
+                    f"{operation.id} ({operation.line}) was still pending when the workflow returned"
+                )
 
     def warn(self, text: str) -> None:
         """Add to the next decision's warnings; silent in replay and after the end (C17)."""
@@ -509,31 +549,47 @@ class Execution:
 
     # -- the author's side: what the author API calls ---------------------------------------------------------------------
 
-    def start_activity(self, plan: ActivityPlan, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> ActivityFuture[Any]:
+    def start_activity(
+        self, plan: ActivityPlan, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> ActivityFuture[Any]:
         """Command an activity. Raises PayloadError when the arguments cannot be stored."""
         if self.gate:
-            return self._refuse()
+            return self._refuse(ActivityFuture)
         name, template, arguments, cancellation, chosen_id = plan
         payload = arguments.encode(args, kwargs)
         body = template.copy()
-        body["id"] = call_id = self._next_id(name) if chosen_id is None else self._choose_id(chosen_id)
+        body["id"] = call_id = (
+            self._next_id(name) if chosen_id is None else self._choose_id(chosen_id)
+        )
         if not self.replaying:  # there the text itself is compared
             body["digest"] = digest(payload)
         body["line"] = line = source_line(3)
         command = Command(e.ACTIVITY_SCHEDULED, body, payload, line)
-        command.operation = future = ActivityFuture(self, name, call_id, arguments.result, cancellation, command)
+        future: ActivityFuture[Any] = ActivityFuture(
+            self, name, call_id, arguments.result, cancellation, command
+        )
+        command.operation = future
         self._commands.append(command)
         return future
 
-    def start_timer(self, delay_us: int, reason: str, action: Callable[[], Any], line: str | None = None) -> Timer:
+    def start_timer(
+        self, delay_us: int, reason: str, action: Callable[[], Any], line: str | None = None
+    ) -> Timer:
         """Command a timer that will call `action` in the turn in which it fires."""
         if self.gate:
-            return self._refuse()
+            return self._refuse(Timer)
         if delay_us > LONGEST_US:
-            raise InvalidOption(f"a timer of {delay_us / 1e6:,.0f} seconds; give at most a hundred years")
+            raise InvalidOption(
+                f"a timer of {delay_us / 1e6:,.0f} seconds; give at most a hundred years"
+            )
         fire_at_us = self.now_us + delay_us
         where = source_line(3) if line is None else line
-        command = Command(e.TIMER_STARTED, {"fire_at_us": fire_at_us, "reason": reason, "line": where}, None, where)
+        command = Command(
+            e.TIMER_STARTED,
+            {"fire_at_us": fire_at_us, "reason": reason, "line": where},
+            None,
+            where,
+        )
         command.operation = timer = Timer(self, fire_at_us, reason, action, command)
         self._commands.append(command)
         return timer
@@ -541,7 +597,7 @@ class Execution:
     def sleep(self, delay_us: int) -> TimerFuture:
         """A future that a timer completes; without a delay it completes once other tasks have run."""
         if self.gate:
-            return self._refuse()
+            return self._refuse(TimerFuture)
         line = source_line(3)
         future = TimerFuture(self, f"sleep {line}", line)
         future.timer = None
@@ -554,7 +610,7 @@ class Execution:
     def receive(self, name: str, codec: ValueCodec, timeout_us: int | None) -> SignalFuture[Any]:
         """The next signal of this name, from the buffer or when it comes."""
         if self.gate:
-            return self._refuse()
+            return self._refuse(SignalFuture)
         future: SignalFuture[Any] = SignalFuture(self, name, codec, source_line(3))
         if buffered := self._buffered.get(name):
             self._read(future, buffered.popleft())
@@ -585,7 +641,7 @@ class Execution:
     def wait_until(self, predicate: Callable[[], Any], timeout_us: int | None) -> ConditionFuture:
         """A future that completes as soon as the predicate holds; asked now, and whenever the loop is quiet."""
         if self.gate:
-            return self._refuse()
+            return self._refuse(ConditionFuture)
         future = ConditionFuture(self, predicate, source_line(3))
         if not future.check():
             self.conditions.append(future)
@@ -629,20 +685,24 @@ class Execution:
 
     def _choose_id(self, call_id: str) -> str:
         name, _, number = call_id.rpartition("-")
-        taken = call_id in self._chosen_ids or (number.isdecimal() and 0 < int(number) <= self._counts.get(name, 0))
+        taken = call_id in self._chosen_ids or (
+            number.isdecimal() and 0 < int(number) <= self._counts.get(name, 0)
+        )
         if taken:
-            raise InvalidOption(f"id={call_id!r} was already used in this run; an id names one activity call")
+            raise InvalidOption(
+                f"id={call_id!r} was already used in this run; an id names one activity call"
+            )
         self._chosen_ids.add(call_id)
         return call_id
 
-    def _refuse(self) -> Any:
+    def _refuse(self, kind: type[T]) -> T:
         """No durable call now: raise, or after many refusals give something that never completes (see loop.py)."""
         if "predicate" in self.gate:
             raise DurableError(self.gate)
         self._refused += 1
         if self._refused <= _REFUSALS:
             raise Evicted(self.gate)
-        return NeverFuture(self, "never", "")
+        return cast("T", NeverFuture(self, f"never a {kind.__name__}", ""))
 
 
 def _same(row: Event, command: Command) -> bool:
@@ -654,12 +714,14 @@ def _same(row: Event, command: Command) -> bool:
         if "line" in recorded:
             got["line"] = recorded["line"]
         if "digest" in got:
-            got["digest"] = recorded.get("digest") if row.payload == command.payload else digest(command.payload or "")
+            got["digest"] = (
+                recorded.get("digest")
+                if row.payload == command.payload
+                else digest(command.payload or "")
+            )
         return recorded == got
     return _view(row) == _view(command)
 
 
 def _view(of: Event | Command) -> dict[str, Any]:
     return {"type": of.type, **VIEWS[of.type](of.body, of.payload)}
-
-

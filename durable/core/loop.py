@@ -40,7 +40,8 @@ from durable.core.stacks import stack_of
 from durable.errors import BlockingCall, Evicted
 
 if TYPE_CHECKING:
-    from durable.core.execution import Execution, Timer
+    from durable.core.execution import Execution
+    from durable.core.futures import Timer
 
 T = TypeVar("T")
 
@@ -126,7 +127,9 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         # process-wide sets of tasks from piling ten thousand runs' first tasks into one bucket.
         self.hash_base = (execution.run_id.int & (2**40 - 1)) << 20
         self._ready: deque[asyncio.Handle] = deque()
-        self._tasks: list[DurableTask[Any]] = []  # strong: asyncio holds tasks weakly, and the GC has no order
+        self._tasks: list[
+            DurableTask[Any]
+        ] = []  # strong: asyncio holds tasks weakly, and the GC has no order
         self._tasks_limit = 16
         self._asyncgens: list[AsyncGenerator[Any, Any]] = []
         self._asyncgens_limit = 16
@@ -193,7 +196,9 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
                 if not task.done():
                     survivors += _kill(task.get_coro())
             for generator in self._asyncgens:
-                survivors += _kill(generator.athrow(Evicted("the run is being dropped from memory")))
+                survivors += _kill(
+                    generator.athrow(Evicted("the run is being dropped from memory"))
+                )
         finally:
             self.leave(outer)
         _alive.discard(self)
@@ -215,7 +220,8 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
 
     # -- what Task, Future and Handle ask for -------------------------------------------------------------------------
 
-    get_debug = staticmethod(bool)  # every future asks, and a call of bool() is the cheapest False
+    # Every future asks, and a call of bool() is the cheapest False.
+    get_debug = staticmethod(bool)  # pyright: ignore[reportAssignmentType]
 
     def is_running(self) -> bool:
         return _get_running_loop() is self
@@ -231,14 +237,23 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         return OrderedFuture(self)
 
     def create_task(  # type: ignore[override]
-        self, coro: Coroutine[Any, Any, T], *, name: str | None = None, context: Any = None, **_eager: Any
+        self,
+        coro: Coroutine[Any, Any, T],
+        *,
+        name: str | None = None,
+        context: Any = None,
+        **_eager: Any,
     ) -> DurableTask[T]:
         """A task that the loop keeps alive. `eager_start` of newer Pythons is ignored: one order for all versions."""
-        if (caller := sys._getframe(1)).f_code in _ENSURE_FUTURE and (early := self._in_given_order(coro, caller)):
+        if (caller := sys._getframe(1)).f_code in _ENSURE_FUTURE and (
+            early := self._in_given_order(coro, caller)
+        ):
             return early
         return self._new_task(coro, name, context)
 
-    def _new_task(self, coro: Coroutine[Any, Any, T], name: str | None, context: Any) -> DurableTask[T]:
+    def _new_task(
+        self, coro: Coroutine[Any, Any, T], name: str | None, context: Any
+    ) -> DurableTask[T]:
         task: DurableTask[T] = DurableTask(coro, self, name, context)
         if len(self._tasks) >= self._tasks_limit:
             self._tasks_limit = 2 * len(self.tasks()) + 16
@@ -273,20 +288,24 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
             )
         return self._early.pop(wanted)
 
-    def call_soon(self, callback: Callable[..., Any], *args: Any, context: Any = None) -> asyncio.Handle:
+    def call_soon(  # type: ignore[override]
+        self, callback: Callable[..., Any], *args: Any, context: Any = None
+    ) -> asyncio.Handle:
         handle = asyncio.Handle(callback, args, self, context)
         self._ready.append(handle)
         return handle
 
-    def call_later(
+    def call_later(  # type: ignore[override]
         self, delay: float, callback: Callable[..., Any], *args: Any, context: Any = None
     ) -> asyncio.TimerHandle:
         return self._call_after_us(round(delay * 1000) * 1000, callback, args, context)
 
-    def call_at(
+    def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., Any], *args: Any, context: Any = None
     ) -> asyncio.TimerHandle:
-        return self._call_after_us(round((when - self.time()) * 1000) * 1000, callback, args, context)
+        return self._call_after_us(
+            round((when - self.time()) * 1000) * 1000, callback, args, context
+        )
 
     def _call_after_us(
         self, delay_us: int, callback: Callable[..., Any], args: tuple[Any, ...], context: Any
@@ -297,7 +316,9 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         if delay_us <= 0:
             self._ready.append(handle)
         else:
-            handle.timer = self.execution.start_timer(delay_us, "call_later", partial(self._ready.append, handle))
+            handle.timer = self.execution.start_timer(
+                delay_us, "call_later", partial(self._ready.append, handle)
+            )
         return handle
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
@@ -361,10 +382,35 @@ _REPLACEMENTS = {
     "add_signal_handler": "a durable Signal",
     "remove_signal_handler": "a durable Signal",
     **dict.fromkeys(
-        """create_connection create_server create_unix_connection create_unix_server create_datagram_endpoint
-        connect_accepted_socket connect_read_pipe connect_write_pipe subprocess_exec subprocess_shell sendfile
-        start_tls getaddrinfo getnameinfo add_reader remove_reader add_writer remove_writer sock_recv sock_recv_into
-        sock_recvfrom sock_recvfrom_into sock_sendall sock_sendto sock_connect sock_accept sock_sendfile""".split(),
+        [
+            "create_connection",
+            "create_server",
+            "create_unix_connection",
+            "create_unix_server",
+            "create_datagram_endpoint",
+            "connect_accepted_socket",
+            "connect_read_pipe",
+            "connect_write_pipe",
+            "subprocess_exec",
+            "subprocess_shell",
+            "sendfile",
+            "start_tls",
+            "getaddrinfo",
+            "getnameinfo",
+            "add_reader",
+            "remove_reader",
+            "add_writer",
+            "remove_writer",
+            "sock_recv",
+            "sock_recv_into",
+            "sock_recvfrom",
+            "sock_recvfrom_into",
+            "sock_sendall",
+            "sock_sendto",
+            "sock_connect",
+            "sock_accept",
+            "sock_sendfile",
+        ],
         "an activity",
     ),
 }
@@ -388,5 +434,7 @@ _ENSURE_FUTURE = frozenset(
     if (fn := getattr(asyncio.tasks, name, None)) is not None
 )
 _AS_COMPLETED_ITERATOR: Any = getattr(asyncio.tasks, "_AsCompletedIterator", None)  # since 3.13
-_AS_COMPLETED = (_AS_COMPLETED_ITERATOR.__init__ if _AS_COMPLETED_ITERATOR else asyncio.as_completed).__code__
+_AS_COMPLETED = (
+    _AS_COMPLETED_ITERATOR.__init__ if _AS_COMPLETED_ITERATOR else asyncio.as_completed
+).__code__
 drain_code.add(DeterministicLoop._drain.__code__)

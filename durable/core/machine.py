@@ -90,7 +90,9 @@ TERMINAL = frozenset({e.WORKFLOW_COMPLETED, e.WORKFLOW_FAILED, e.WORKFLOW_CANCEL
 
 # -- what follows from the table ----------------------------------------------------------------------------------------
 
-CLOSES: Mapping[str, Close] = {event: effect for operation in OPERATIONS for event, effect in operation.closes.items()}
+CLOSES: Mapping[str, Close] = {
+    event: effect for operation in OPERATIONS for event, effect in operation.closes.items()
+}
 INBOUND = frozenset({*CLOSES, *ARRIVALS})
 VIEWS: Mapping[str, View] = {
     **{operation.opens: _whole for operation in OPERATIONS},

@@ -13,7 +13,6 @@ import durable
 from durable import activity, workflow
 from durable.core import events as e
 from durable.errors import ActivityError, ActivityTimeout, SagaFailed
-
 from tests.core.simulation import SECOND, Simulation, simulate
 
 
@@ -159,7 +158,9 @@ def test_timed_out_activity_is_a_timeout_error() -> None:
     sim = Simulation(patient)
     sim.turn()
     failure = sim.failed("work-1", ValueError("the attempt before")).body["failure"]
-    sim.turn(sim.message(e.ACTIVITY_TIMED_OUT, ref=2, attempt=3, timeout="heartbeat", failure=failure))
+    sim.turn(
+        sim.message(e.ACTIVITY_TIMED_OUT, ref=2, attempt=3, timeout="heartbeat", failure=failure)
+    )
     assert sim.check().result == ["heartbeat", 3, "the attempt before"]
 
 
@@ -240,7 +241,9 @@ def test_group_of_cancellations_is_a_cancellation() -> None:
         try:
             await work(1)
         except asyncio.CancelledError as error:
-            raise BaseExceptionGroup("all of us", [error, BaseExceptionGroup("too", [asyncio.CancelledError()])]) from None
+            raise BaseExceptionGroup(
+                "all of us", [error, BaseExceptionGroup("too", [asyncio.CancelledError()])]
+            ) from None
 
     sim = Simulation(regrouping)
     sim.turn()
@@ -310,7 +313,9 @@ TRIPS = [trip_awaiting, trip_blocking, trip_yielding]
 
 def undone(sim: Simulation) -> list[str]:
     """What was undone, in order; and that nothing was undone that was not booked."""
-    scheduled = [it for it in sim.history if it.type == e.ACTIVITY_SCHEDULED and it.body["name"] == "undo"]
+    scheduled = [
+        it for it in sim.history if it.type == e.ACTIVITY_SCHEDULED and it.body["name"] == "undo"
+    ]
     return [undo.arguments.decode(it.payload or "")[0][0].split()[0] for it in scheduled]
 
 
@@ -339,10 +344,10 @@ def test_saga_cancelled_at_every_await(trip: Any, stop: int) -> None:
     if sim.decision.closed:
         return
     undoing = bool(undone(sim))
-    booked = [
-        sim.find(it.body["ref"]) for it in sim.history if it.type == e.ACTIVITY_COMPLETED
-    ]
-    expected = [book.arguments.decode(it.payload or "")[0][0] for it in booked if it.body["name"] == "book"][::-1]
+    booked = [sim.find(it.body["ref"]) for it in sim.history if it.type == e.ACTIVITY_COMPLETED]
+    expected = [
+        book.arguments.decode(it.payload or "")[0][0] for it in booked if it.body["name"] == "book"
+    ][::-1]
     sim.turn(sim.cancelling("stop"))
     sim.run().check()
     assert undone(sim) == expected

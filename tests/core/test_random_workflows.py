@@ -16,7 +16,6 @@ import durable
 from durable import Signal, activity, workflow
 from durable.core import events as e
 from durable.errors import ActivityError
-
 from tests.core.simulation import SECOND, Simulation
 
 ping = Signal("random_ping", int)
@@ -96,7 +95,9 @@ async def _saga(program: Program) -> Any:
 async def _until(seconds: float) -> Any:
     start = durable.time()
     try:
-        await durable.wait_until(lambda: ping.pending() > 0 or durable.time() - start > seconds, timeout=seconds + 1)
+        await durable.wait_until(
+            lambda: ping.pending() > 0 or durable.time() - start > seconds, timeout=seconds + 1
+        )
     except TimeoutError:
         return "never"
     return "held"
@@ -134,7 +135,10 @@ leaf = st.one_of(
 programs = st.recursive(
     leaf,
     lambda inner: st.one_of(
-        st.tuples(st.sampled_from(["sequence", "gather", "race", "group"]), st.lists(inner, min_size=1, max_size=4)),
+        st.tuples(
+            st.sampled_from(["sequence", "gather", "race", "group"]),
+            st.lists(inner, min_size=1, max_size=4),
+        ),
         st.tuples(st.just("timeout"), durations, inner),
         st.tuples(st.just("saga"), inner),
     ),
@@ -143,7 +147,11 @@ programs = st.recursive(
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(program=programs, data=st.data(), style=st.sampled_from([random_await, random_block, random_yield]))
+@given(
+    program=programs,
+    data=st.data(),
+    style=st.sampled_from([random_await, random_block, random_yield]),
+)
 def test_live_and_replay_agree(program: Program, data: st.DataObject, style: Any) -> None:
     sim = Simulation(style, program)
     sent = 0

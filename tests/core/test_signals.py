@@ -14,7 +14,6 @@ import durable
 from durable import Signal, activity, workflow
 from durable.core import events as e
 from durable.errors import ActivityError, DurableError, InvalidOption, NotInWorkflow, PayloadError
-
 from tests.core.simulation import SECOND, Simulation, simulate
 
 
@@ -39,7 +38,11 @@ async def collecting(n: int) -> list[int]:
 def test_signals_before_the_first_turn_are_buffered_in_order() -> None:
     sim = Simulation(collecting, 3)
     sim.turn(sim.signalled(number, 1), sim.signalled(number, 2))
-    assert sim.decision.waiting_on[0] | {"line": ""} == {"kind": "signal", "name": "signals_number", "line": ""}
+    assert sim.decision.waiting_on[0] | {"line": ""} == {
+        "kind": "signal",
+        "name": "signals_number",
+        "line": "",
+    }
     sim.turn(sim.signalled(number, 3))
     assert sim.check().result == [1, 2, 3]
 
@@ -80,7 +83,10 @@ def test_untyped_payload_is_json() -> None:
         return [await anything.receive(), await anything.receive()]
 
     sim = Simulation(taking_anything)
-    sim.turn(sim.signalled(anything, {"b": [1, None]}), sim.message(e.SIGNAL_RECEIVED, name=anything.name))
+    sim.turn(
+        sim.signalled(anything, {"b": [1, None]}),
+        sim.message(e.SIGNAL_RECEIVED, name=anything.name),
+    )
     assert sim.check().result == [{"b": [1, None]}, None]
 
 
@@ -151,7 +157,7 @@ def test_iteration_receives_them_all() -> None:
 def test_two_receivers_are_served_in_turn() -> None:
     @workflow
     async def two_receivers() -> list[int]:
-        return await asyncio.gather(number.receive(), number.receive())
+        return list(await asyncio.gather(number.receive(), number.receive()))
 
     sim = Simulation(two_receivers)
     sim.turn()

@@ -14,7 +14,6 @@ import durable
 from durable import Signal, activity, workflow
 from durable.core import events as e
 from durable.errors import ActivityError, NotInWorkflow
-
 from tests.core.simulation import Simulation, simulate
 
 go: Signal[int] = Signal("style_go", int)
