@@ -1,22 +1,25 @@
-"""Activities as jobs: retries, the four timeouts, heartbeats, priorities, slots, workers without the function (C5, C6)."""
+"""Activities as jobs: retries, the four timeouts, heartbeats, cancels, priorities, slots, workers without the function (C5, C6, C9)."""
 
 from __future__ import annotations
 
-from datetime import timedelta
+import contextlib
+from collections.abc import Iterator
+from datetime import datetime, timedelta
 from typing import Any
 
 import psycopg
 import pytest
 
 from durable.client_sync import Client
-from durable.errors import ActivityError, ActivityTimeout, WorkflowFailed
-from tests.system import flows
+from durable.errors import ActivityError, ActivityTimeout, WorkflowCancelled, WorkflowFailed
+from tests.system import activity_flows, flows
 from tests.system.conftest import Working
 from tests.system.gates import gate
 from tests.system.invariants import assert_sound
 from tests.waiting import eventually
 
 Sql = psycopg.Connection[tuple[Any, ...]]
+FLOWS = ("tests.system.flows", "tests.system.activity_flows")
 LONG_LEASE = {"lease_s": 1e7}  # these tests move the clock by hours, which must not look like a dead worker
 
 
@@ -187,6 +190,76 @@ def test_the_database_ends_an_attempt_that_owes_a_heartbeat(
         advance(sql, timedelta(minutes=62))
         assert handle.result(timeout=30) == ["row", 7]
         held.open()
+    assert_sound(sql)
+
+
+def test_the_jitter_of_a_retry_is_recorded_and_is_the_wait(working: Working, client: Client, sql: Sql) -> None:
+    """C6: full jitter by default; the row tells which wait was drawn and from when."""
+    with working(*FLOWS, **LONG_LEASE):
+        client.start(activity_flows.waits_for_jitter, id="j")
+        job = eventually(lambda: (j := pending(client, "j")) and j.errors and j)
+    (error,) = job.errors
+    assert 0.0 <= error["delay_s"] <= 3600.0
+    (scheduled_at,) = sql.execute("select scheduled_at from durable.jobs").fetchone() or ()
+    drawn = (scheduled_at - datetime.fromisoformat(error["at"])).total_seconds()
+    assert drawn == pytest.approx(error["delay_s"], abs=1e-4)
+
+
+def test_a_thread_that_hangs_beyond_its_timeout_does_not_keep_the_slot(
+    working: Working, system_url: str, client: Client, sql: Sql
+) -> None:
+    """C6: one slot; the next attempt runs in it although the thread of the first never returned."""
+    with working(*FLOWS, queues={"default": 5, "narrow": 1}, lease_s=60.0), gate(system_url, 1) as held:
+        handle = client.start(activity_flows.outlives_a_hung_thread, 1, id="h")
+        held.wait_for(1)
+        assert handle.result(timeout=10) == 2
+        held.open()
+        eventually(lambda: executions(sql, "the zombie went on"))
+    assert [number for number, _ in executions(sql, "hangs_at_first")] == [1, 2]
+    assert_sound(sql)
+
+
+@contextlib.contextmanager
+def two_workers(working: Working, **settings: Any) -> Iterator[None]:
+    """One that only runs workflows, one that only runs activities."""
+    with working(run_activities=False, **settings), working(run_workflows=False, **settings):
+        yield
+
+
+CREWS = {
+    "one worker": lambda working: working(lease_s=60.0),
+    "two workers": lambda working: two_workers(working, lease_s=60.0),
+    "two workers without NOTIFY": lambda working: two_workers(working, lease_s=1.5, notify=False),
+}
+
+
+@pytest.mark.parametrize("crew", CREWS)
+@pytest.mark.parametrize("kind", ["async", "sync"])
+def test_a_cancel_is_pushed_to_the_running_activity(
+    kind: str, crew: str, working: Working, client: Client, sql: Sql
+) -> None:
+    """C9: an async activity is cancelled where it waits, one in a thread at its next heartbeat; also where NOTIFY is off (C4)."""
+    heard = {"async": "async was cancelled", "sync": "sync: ActivityCancelledError"}[kind]
+    with CREWS[crew](working):
+        handle = client.start(flows.stoppable, kind, id="c")
+        eventually(lambda: executions(sql, kind))
+        handle.cancel("enough")
+        with pytest.raises(WorkflowCancelled, match="enough"):
+            handle.result(timeout=10)
+        eventually(lambda: executions(sql, heard), 10.0)
+        assert_sound(sql)
+    assert [number for number, _ in executions(sql, kind)] == [1]
+
+
+def test_a_cancel_takes_a_waiting_job_out_of_its_queue(working: Working, client: Client, sql: Sql) -> None:
+    """C9: what has not begun does not begin."""
+    with working(*FLOWS):
+        handle = client.start(activity_flows.waits_in_a_queue, id="c")
+        eventually(lambda: pending(client, "c"))
+        handle.cancel("enough")
+        with pytest.raises(WorkflowCancelled):
+            handle.result(timeout=10)
+    assert sql.execute("select count(*) from durable.jobs").fetchone() == (0,)
     assert_sound(sql)
 
 
