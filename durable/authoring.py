@@ -12,9 +12,9 @@ from uuid import UUID
 
 from durable.core import fiber
 from durable.core.durations import duration_us
-from durable.core.execution import Execution
 from durable.core.futures import DurableFuture
 from durable.core.loop import current
+from durable.core.run import Run
 from durable.errors import NotInWorkflow
 
 T = TypeVar("T")
@@ -43,7 +43,7 @@ class WorkflowInfo:
     is_replaying: bool
 
 
-def _run(call: str) -> Execution:
+def _run(call: str) -> Run:
     run = current()
     if run is None:
         raise NotInWorkflow(
@@ -100,7 +100,7 @@ def random() -> _random.Random:
     """The run's random generator, seeded by its id: always the same one within a run."""
     state = _run("random()").author_state
     if "random" not in state:
-        state["random"] = _random.Random(_run("random()").run_id.int)
+        state["random"] = _random.Random(_run("random()").run_id.int)  # noqa: S311
     generator: _random.Random = state["random"]
     return generator
 

@@ -14,10 +14,10 @@ from datetime import timedelta
 from functools import update_wrapper
 from typing import Any, Generic, NoReturn, ParamSpec, Protocol, TypeVar, overload
 
-from durable.core.execution import ActivityPlan, RunDefaults
 from durable.core.futures import ActivityFuture, Cancellation
 from durable.core.loop import current
 from durable.core.names import checked_name, checked_priority
+from durable.core.plans import ActivityPlan, RunDefaults
 from durable.core.policy import LIBRARY_DEFAULT, RetryPolicy, Timeouts, merge
 from durable.core.styles import Style, style_of
 from durable.errors import DurableError, InvalidOption, NotInWorkflow
@@ -275,7 +275,7 @@ class Workflow(Generic[P, R]):
         self.arguments = ArgumentsCodec(fn, name=self.name)
         update_wrapper(self, fn)
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> ActivityFuture[R]:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> ActivityFuture[R]:  # noqa: ARG002 the types are the point
         name = self.name
         if current() is not None:
             raise DurableError(

@@ -20,7 +20,7 @@ from durable.errors import ActivityError, ActivityTimeout
 from durable.failure import decode_failure
 
 if TYPE_CHECKING:
-    from durable.core.execution import Execution
+    from durable.core.run import Run
     from durable.payload import ValueCodec
 
 T = TypeVar("T")
@@ -42,7 +42,7 @@ class DurableFuture(OrderedFuture[T]):
 
     __slots__ = ("_run", "id", "line", "observed")
 
-    def __init__(self, run: Execution, id: str, line: str) -> None:
+    def __init__(self, run: Run, id: str, line: str) -> None:
         loop = run.loop
         _init_future(self, loop=loop)
         loop.created = self.number = loop.created + 1
@@ -115,7 +115,7 @@ class ActivityFuture(DurableFuture[T]):
 
     def __init__(
         self,
-        run: Execution,
+        run: Run,
         name: str,
         id: str,
         codec: ValueCodec,
@@ -200,7 +200,7 @@ class Timer:
 
     def __init__(
         self,
-        run: Execution,
+        run: Run,
         fire_at_us: int,
         reason: str,
         action: Callable[[], Any],
@@ -240,7 +240,7 @@ class _Deadlined(DurableFuture[T]):
 
     __slots__ = ("_reason", "_timer")
 
-    def __init__(self, run: Execution, reason: str, line: str) -> None:
+    def __init__(self, run: Run, reason: str, line: str) -> None:
         DurableFuture.__init__(self, run, f"{reason} {line}", line)
         self._reason = reason  # compared on replay (C13), so without the line
         self._timer: Timer | None = None
@@ -303,7 +303,7 @@ class SignalFuture(_Deadlined[T]):
 
     __slots__ = ("_codec", "_payload", "_returned", "name")
 
-    def __init__(self, run: Execution, name: str, codec: ValueCodec, line: str) -> None:
+    def __init__(self, run: Run, name: str, codec: ValueCodec, line: str) -> None:
         _Deadlined.__init__(self, run, f"signal {name}", line)
         self.name = name
         self._codec = codec
@@ -351,7 +351,7 @@ class ConditionFuture(_Deadlined[None]):
 
     __slots__ = ("_context", "_predicate")
 
-    def __init__(self, run: Execution, predicate: Callable[[], Any], line: str) -> None:
+    def __init__(self, run: Run, predicate: Callable[[], Any], line: str) -> None:
         _Deadlined.__init__(self, run, "wait_until", line)
         self._predicate = predicate
         self._context = contextvars.copy_context()

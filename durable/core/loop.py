@@ -40,8 +40,8 @@ from durable.core.stacks import stack_of
 from durable.errors import BlockingCall, Evicted
 
 if TYPE_CHECKING:
-    from durable.core.execution import Execution
     from durable.core.futures import Timer
+    from durable.core.run import Run
 
 T = TypeVar("T")
 
@@ -120,12 +120,12 @@ class DurableTimerHandle(asyncio.TimerHandle):
 class DeterministicLoop(asyncio.AbstractEventLoop):
     """The loop of one run. `created` counts its tasks and futures."""
 
-    def __init__(self, execution: Execution) -> None:
-        self.execution = execution
+    def __init__(self, run: Run) -> None:
+        self.run = run
         self.created = 0
         # The low bits are the creation number, so small sets iterate by creation; the high bits keep asyncio's
         # process-wide sets of tasks from piling ten thousand runs' first tasks into one bucket.
-        self.hash_base = (execution.run_id.int & (2**40 - 1)) << 20
+        self.hash_base = (run.run_id.int & (2**40 - 1)) << 20
         self._ready: deque[asyncio.Handle] = deque()
         self._tasks: list[
             DurableTask[Any]
@@ -154,7 +154,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
     def run_until_quiet(self, events: int) -> None:
         """Run callbacks and re-check conditions until neither gives anything more to do."""
         limit = self._drain(STEP_LIMIT + 10 * events)
-        while self.execution.conditions and self.execution.settle_conditions():
+        while self.run.conditions and self.run.settle_conditions():
             limit = self._drain(limit)
 
     def _drain(self, limit: int) -> int:
@@ -231,7 +231,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
 
     def time(self) -> float:
         """Seconds since the run started, by the turn's frozen clock."""
-        return self.execution.elapsed_us() / 1_000_000
+        return self.run.elapsed_us() / 1_000_000
 
     def create_future(self) -> OrderedFuture[Any]:
         return OrderedFuture(self)
@@ -316,7 +316,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         if delay_us <= 0:
             self._ready.append(handle)
         else:
-            handle.timer = self.execution.start_timer(
+            handle.timer = self.run.start_timer(
                 delay_us, "call_later", partial(self._ready.append, handle)
             )
         return handle
@@ -330,7 +330,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         """asyncio reports here what nobody retrieved; it becomes a warning of the run, never a log line."""
         error = context.get("exception")
         detail = f": {error!r}" if error is not None else ""
-        self.execution.warn(f"{context.get('message')}{detail}")
+        self.run.warn(f"{context.get('message')}{detail}")
 
     async def shutdown_asyncgens(self) -> None:
         return None
@@ -360,10 +360,10 @@ def _kill(coro: Any) -> list[str]:
     return stack_of(coro)[-1:] or ["?"]
 
 
-def current() -> Execution | None:
-    """The execution whose code is calling, or None outside workflows."""
+def current() -> Run | None:
+    """The run whose code is calling, or None outside workflows."""
     loop = _get_running_loop()
-    return loop.execution if type(loop) is DeterministicLoop else None
+    return loop.run if type(loop) is DeterministicLoop else None
 
 
 def current_task() -> DurableTask[Any]:

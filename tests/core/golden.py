@@ -8,6 +8,8 @@ and commit the file that appears. The program writes missing files only. A file 
 it, the engine has changed what old runs do, and that is what has to be mended (or hidden behind a semantics version).
 """
 
+# ruff: noqa: T201
+
 from __future__ import annotations
 
 import asyncio

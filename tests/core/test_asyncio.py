@@ -1,5 +1,7 @@
 """asyncio's own tools inside workflows: each on success, on failure and on cancellation, and each replayed from every prefix."""
 
+# ruff: noqa: RUF006
+
 from __future__ import annotations
 
 import asyncio

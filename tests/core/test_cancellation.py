@@ -1,5 +1,7 @@
 """Cancelling activities, timers and workflows; sagas under cancel (C9)."""
 
+# ruff: noqa: PT017
+
 from __future__ import annotations
 
 import asyncio

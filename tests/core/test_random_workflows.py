@@ -4,6 +4,8 @@ A program is a tree of asyncio constructs over activities, sleeps and signals. T
 portions, with any delays, and cancels when it likes. `Simulation.check` is the invariant.
 """
 
+# ruff: noqa: PERF401
+
 from __future__ import annotations
 
 import asyncio

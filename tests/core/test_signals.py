@@ -1,5 +1,7 @@
 """Signals and conditions (C11): buffered, ordered, typed, never lost."""
 
+# ruff: noqa: RUF006, PLW0108
+
 from __future__ import annotations
 
 import asyncio

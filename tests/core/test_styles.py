@@ -1,5 +1,7 @@
 """The three author styles give the same history, and each replays."""
 
+# ruff: noqa: PT017
+
 from __future__ import annotations
 
 import asyncio
