@@ -16,13 +16,17 @@ class ConnectionLost(Exception):
 
 
 class DatabaseRefused(Exception):
-    """The database answered with an error; nothing was written. `transient`: the same statement may succeed later."""
+    """The database answered with an error; nothing was written.
+
+    `transient`: it is about the server, and the same statement may succeed later. Only errors about data (22, 23), a program limit
+    (54), or values that psycopg itself cannot send are about what was written.
+    """
 
     def __init__(self, error: psycopg.Error) -> None:
         super().__init__(error.diag.message_primary or str(error) or type(error).__name__)
         self.sqlstate = error.sqlstate or ""
         self.detail = error.diag.message_detail or ""
-        self.transient = self.sqlstate[:2] in ("40", "53", "55")
+        self.transient = self.sqlstate[:2] not in ("22", "23", "54") and self.sqlstate != ""
 
 
 class Session:
@@ -46,6 +50,10 @@ class Session:
                     autocommit=True,
                     application_name=self._name,
                     connect_timeout=10,
+                    keepalives_idle=5,  # a silent peer is noticed within the lease, not after the kernel's hours
+                    keepalives_interval=2,
+                    keepalives_count=3,
+                    tcp_user_timeout=10_000,
                     prepare_threshold=0,
                 )
             except psycopg.OperationalError as error:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -177,6 +178,7 @@ class Intake:
         if not free:
             return 0
         jobs = await engine.claim_jobs(self._session, self._owner, free)
+        self._attempts.claimed(free, Counter(job.queue for job in jobs))
         if jobs:
             reach("claim_jobs.after")
         for job in jobs:
