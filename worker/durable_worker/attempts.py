@@ -39,7 +39,6 @@ from durable_worker.runs import LiveRun
 logger = logging.getLogger("durable.worker")
 
 _UNKNOWN_DELAY_S = 3.0
-_HUNG_THREADS = 1_000  # a thread that never returns outlives its attempt's timeout, and its slot goes to the next
 _DEFAULT_ATTEMPTS = LIBRARY_DEFAULT.max_attempts or 0
 _details_codec = value_codec(Any)
 
@@ -123,8 +122,8 @@ class Attempts:
         self._due = due
         self._running: dict[tuple[str, int], Attempt] = {}
         self._by_run: dict[str, set[int]] = {}
-        self._threads = ThreadPoolExecutor(  # made when needed; slots bound how many are in use
-            max_workers=sum(queues.values()) + _HUNG_THREADS, thread_name_prefix="durable-activity"
+        self._threads = ThreadPoolExecutor(  # threads are made when needed; none waits for a slot that it has
+            max_workers=sum(queues.values()) or 1, thread_name_prefix="durable-activity"
         )
         self.deliver_outcome: Callable[[Outcome], bool]
         self.starting = True
