@@ -13,7 +13,7 @@ from uuid import UUID
 from durable.core import fiber
 from durable.core.durations import duration_us
 from durable.core.futures import DurableFuture
-from durable.core.loop import current
+from durable.core.loop import apart, current, current_task
 from durable.core.run import Run
 from durable.errors import NotInWorkflow
 
@@ -145,7 +145,7 @@ def wait(awaitable: Awaitable[T]) -> T:
     Raises NotInWorkflow elsewhere, where `await` or `yield` does the same.
     """
     _run("wait()")
-    result: T = fiber.block(awaitable)
+    result: T = fiber.block(apart(awaitable) if current_task().masks else awaitable)
     return result
 
 

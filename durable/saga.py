@@ -29,7 +29,7 @@ from collections.abc import Callable, Generator
 from typing import Any, ParamSpec, Self
 
 from durable.core import fiber
-from durable.core.loop import current, current_task
+from durable.core.loop import apart, current, current_task
 from durable.core.styles import step
 from durable.errors import DurableError, Evicted, NotInWorkflow, SagaFailed
 
@@ -70,7 +70,7 @@ class Saga:
                 try:
                     outcome = fn(*args, **kwargs)
                     if hasattr(outcome, "__await__"):
-                        yield from outcome.__await__()
+                        yield from apart(outcome).__await__()
                 except Exception as error:
                     failures.append(error)
                 except (

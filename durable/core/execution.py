@@ -322,7 +322,7 @@ class Execution(Run):
         self.conditions = []
         self._receivers = {}
         self._buffered = {}
-        self.unclaimed = []
+        self._unclaimed = []
         self._commands = []
 
     # -- comparing (C13) ------------------------------------------------------------------------------------------------
@@ -374,7 +374,7 @@ class Execution(Run):
                 self.warn(f"{task.get_name()} failed and nobody awaited it: {task.exception()!r}")
             elif task is not self._main and not task.done():
                 self.warn(f"{task.get_name()} was still running when the workflow returned")
-        for future in self.unclaimed:
+        for future in self._unclaimed:
             if not future.observed:
                 failed = not future.cancelled() and asyncio.Future.exception(future) is not None
                 self.warn(

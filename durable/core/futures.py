@@ -96,7 +96,7 @@ class DurableFuture(OrderedFuture[T]):
     def _settled(self) -> None:
         """Remember a result that nobody has asked for so far."""
         if not self.observed and not self._callbacks:
-            self._run.unclaimed.append(self)
+            self._run.remember_unclaimed(self)
 
 
 class NeverFuture(DurableFuture[Any]):
@@ -141,7 +141,7 @@ class ActivityFuture(DurableFuture[T]):
 
     def _give_up(self, msg: Any | None) -> bool:
         run = self._run
-        if run.gate:  # being torn down: nothing is told to anybody
+        if run.is_inert():
             return True
         if not self.seq:
             self._command.struck = True
@@ -196,7 +196,17 @@ class ActivityFuture(DurableFuture[T]):
 class Timer:
     """A durable timer; `action` runs when it fires. Not awaitable by itself."""
 
-    __slots__ = ("_command", "_open", "_run", "action", "fire_at_us", "line", "reason", "seq")
+    __slots__ = (
+        "_command",
+        "_open",
+        "_run",
+        "action",
+        "fire_at_us",
+        "is_deadline",
+        "line",
+        "reason",
+        "seq",
+    )
 
     def __init__(
         self,
@@ -214,6 +224,7 @@ class Timer:
         self._run = run
         self._command = command
         self._open = True
+        self.is_deadline = False
 
     def waiting(self) -> dict[str, Any]:
         return {
@@ -221,7 +232,7 @@ class Timer:
         }  # fmt: skip
 
     def cancel(self) -> None:
-        if not self._open or self._run.gate:
+        if not self._open or self._run.is_inert():
             return
         self._open = False
         if not self.seq:
@@ -251,6 +262,7 @@ class _Deadlined(DurableFuture[T]):
             return
         if after_us > 0:
             self._timer = self._run.start_timer(after_us, self._reason, self._expire, self.line)
+            self._timer.is_deadline = True
         else:
             self._expire()
 

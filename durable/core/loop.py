@@ -31,11 +31,12 @@ import ctypes
 import sys
 from asyncio.events import _get_running_loop, _set_running_loop
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from durable.core.commands import drain_code
+from durable.core.durations import duration_us
 from durable.core.stacks import stack_of
 from durable.errors import BlockingCall, Evicted
 
@@ -107,6 +108,13 @@ class DurableTask(asyncio.Task[T]):
         for msg in held:
             super().cancel(msg)
         return True
+
+
+def apart(awaitable: Awaitable[T]) -> Awaitable[T]:
+    """A coroutine as a task of its own, so that timeouts inside it reach it although the calling task is masked."""
+    if asyncio.iscoroutine(awaitable):
+        return asyncio.ensure_future(awaitable)
+    return awaitable
 
 
 class DurableTimerHandle(asyncio.TimerHandle):
@@ -298,14 +306,12 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
     def call_later(  # type: ignore[override]
         self, delay: float, callback: Callable[..., Any], *args: Any, context: Any = None
     ) -> asyncio.TimerHandle:
-        return self._call_after_us(round(delay * 1000) * 1000, callback, args, context)
+        return self._call_after_us(duration_us("delay", delay), callback, args, context)
 
     def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., Any], *args: Any, context: Any = None
     ) -> asyncio.TimerHandle:
-        return self._call_after_us(
-            round((when - self.time()) * 1000) * 1000, callback, args, context
-        )
+        return self._call_after_us(duration_us("when", when - self.time()), callback, args, context)
 
     def _call_after_us(
         self, delay_us: int, callback: Callable[..., Any], args: tuple[Any, ...], context: Any

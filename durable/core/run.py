@@ -64,7 +64,9 @@ class Run:
         self.gate = ""  # why durable calls are refused just now; empty: they are not
         self.cancel_requested = False
         self.author_state: dict[str, Any] = {}  # what modules of the author API keep per run
-        self.unclaimed: list[DurableFuture[Any]] = []
+        self._unclaimed: list[DurableFuture[Any]] = []
+        self._unclaimed_limit = 16
+        self._asking = False
         self._refused = 0
         self._poison: BaseException | None = None
         self._cancel_reason: str | None = None
@@ -82,19 +84,20 @@ class Run:
 
     def waiting_on(self) -> list[dict[str, Any]]:
         """What the run waits for, for `explain`: kind, name, line and, where there is one, seq and until_us."""
-        pending, receivers = self._pending, self._receivers
-        if (
-            len(pending) == 1 and not receivers and not self.conditions
-        ):  # most runs, most of the time
+        pending = self._pending
+        if not self._receivers and not self.conditions and len(pending) < SHOWN_WAITS:
             return [operation.waiting() for operation in pending.values()]
-        waits = list(islice(pending.values(), SHOWN_WAITS))
+        waits: list[Any] = [it for queue in self._receivers.values() for it in queue]
+        waits += self.conditions
+        # A deadline is told by what it is the deadline of.
         waits += [
-            it for queue in receivers.values() for it in islice(queue, SHOWN_WAITS) if not it.done()
+            it
+            for it in islice(pending.values(), 2 * SHOWN_WAITS)
+            if not getattr(it, "is_deadline", False)
         ]
-        waits += self.conditions[:SHOWN_WAITS]
         shown = [wait.waiting() for wait in waits[:SHOWN_WAITS]]
-        more = len(self._pending) + len(self.conditions) - SHOWN_WAITS
-        return [*shown, {"kind": "more", "name": f"{more} more"}] if more > 0 else shown
+        more = len(pending) + len(self.conditions) - 2 * SHOWN_WAITS
+        return [*shown, {"kind": "more", "name": f"over {more} more"}] if more > 0 else shown
 
     def warn(self, text: str) -> None:
         """Add to the next decision's warnings; silent in replay and after the end (C17)."""
@@ -107,6 +110,8 @@ class Run:
         """Deliver the one cancellation to the main task, where it waits (C9); in the first turn that is its first await."""
         main = self._main
         assert main is not None
+        if self.cancel_requested:
+            return
         self.cancel_requested = True
         self._cancel_reason = reason
         if inspect.getcoroutinestate(main.get_coro()) == inspect.CORO_CREATED:  # type: ignore[arg-type]
@@ -126,12 +131,13 @@ class Run:
 
     def _hand_over(self, name: str, payload: str | None) -> bool:
         receivers = self._receivers.get(name)
-        while receivers:
-            receiver = receivers.popleft()
-            if not receiver.done():
-                receiver.deliver(payload)
-                return True
-        return False
+        if not receivers:
+            return False
+        receiver = receivers.popleft()
+        if not receivers:
+            del self._receivers[name]
+        receiver.deliver(payload)
+        return True
 
     # -- the author's side: what the author API calls ---------------------------------------------------------------------
 
@@ -220,9 +226,10 @@ class Run:
 
     def stop_receiving(self, future: SignalFuture[Any]) -> None:
         """Take a receiver out of the queue."""
-        receivers = self._receivers.get(future.name)
-        if receivers and future in receivers:
+        if receivers := self._receivers.get(future.name):
             receivers.remove(future)
+            if not receivers:
+                del self._receivers[future.name]
 
     def wait_until(self, predicate: Callable[[], Any], timeout_us: int | None) -> ConditionFuture:
         """A future that completes as soon as the predicate holds; asked now, and whenever the loop is quiet."""
@@ -236,11 +243,13 @@ class Run:
 
     def asking(self, context: contextvars.Context, predicate: Callable[[], Any]) -> Any:
         """Call a predicate; it must only read."""
-        self.gate = "a wait_until predicate must only read state; it may not start anything durable"
+        self.gate = "a wait_until predicate must only read state; it may not start or cancel anything durable"
+        self._asking = True
         try:
             return context.run(predicate)
         finally:
             self.gate = ""
+            self._asking = False
 
     def settle_conditions(self) -> bool:
         """Ask all conditions; whether any was settled."""
@@ -248,6 +257,19 @@ class Run:
         changed = len(still) != len(self.conditions)
         self.conditions = still
         return changed
+
+    def remember_unclaimed(self, future: DurableFuture[Any]) -> None:
+        """It has ended and nobody has asked for it; at the end of the run that is worth a warning."""
+        if len(self._unclaimed) >= self._unclaimed_limit:
+            self._unclaimed = [it for it in self._unclaimed if not it.observed]
+            self._unclaimed_limit = 2 * len(self._unclaimed) + 16
+        self._unclaimed.append(future)
+
+    def is_inert(self) -> bool:
+        """Whether cancelling tells nobody, because the run is being torn down. Raises in a predicate."""
+        if self._asking:
+            raise DurableError(self.gate)
+        return bool(self.gate)
 
     def emit(self, command: Command) -> None:
         """Add a command that opens nothing."""
@@ -283,7 +305,7 @@ class Run:
 
     def _refuse(self, kind: type[T]) -> T:
         """No durable call now: raise, or after many refusals give something that never completes (see loop.py)."""
-        if "predicate" in self.gate:
+        if self._asking:
             raise DurableError(self.gate)
         self._refused += 1
         if self._refused <= _REFUSALS:

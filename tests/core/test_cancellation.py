@@ -451,6 +451,44 @@ def test_timeout_during_compensation_waits_for_it() -> None:
     assert sim.result == "went on"
 
 
+@pytest.mark.parametrize("style", ["await", "block"])
+def test_deadline_inside_a_compensation_counts(style: str) -> None:
+    """Cancellations of the saga are held back meanwhile; those that a compensation starts itself are not."""
+
+    async def undo_quickly() -> None:
+        try:
+            async with asyncio.timeout(10):
+                await durable.sleep(100)
+        except TimeoutError:
+            await undo("in time")
+
+    def undo_quickly_blocking() -> None:
+        try:
+            durable.wait(asyncio.wait_for(asyncio.sleep(100), 10))
+        except TimeoutError:
+            undo("in time").result()
+
+    @workflow
+    async def compensating() -> None:
+        async with durable.saga() as saga:
+            saga.compensate(undo_quickly)
+            await work(1)
+
+    @workflow
+    def compensating_blocking() -> None:
+        with durable.saga() as saga:
+            saga.compensate(undo_quickly_blocking)
+            work(1).result()
+
+    sim = Simulation(compensating if style == "await" else compensating_blocking)
+    sim.turn()
+    sim.turn(sim.cancelling())
+    sim.fire()
+    assert activity_names(sim) == ["work-1", "undo-1"]
+    sim.turn(sim.completed("undo-1", ""))
+    assert sim.check().outcome == e.WORKFLOW_CANCELLED
+
+
 def test_saga_in_the_wrong_style_says_so() -> None:
     @workflow
     async def mixed_up() -> None:

@@ -104,7 +104,8 @@ def test_timeout_raises_and_later_signals_stay() -> None:
 
     sim = Simulation(patient)
     sim.turn()
-    assert sim.decision.waiting_on[0]["kind"] == "timer"
+    (wait,) = sim.decision.waiting_on
+    assert (wait["kind"], wait["until_us"]) == ("signal", sim.timers[0].body["fire_at_us"])
     sim.fire()
     sim.turn(sim.signalled(number, 5))
     sim.turn(sim.completed("pause-1"))
@@ -346,6 +347,15 @@ def test_predicate_must_only_read() -> None:
     failure = simulate(meddling).failure
     assert isinstance(failure, DurableError)
     assert "must only read" in str(failure)
+
+
+def test_predicate_must_not_cancel() -> None:
+    @workflow
+    async def cancelling() -> None:
+        nap = durable.sleep(10)
+        await durable.wait_until(nap.cancel)
+
+    assert "must only read" in str(simulate(cancelling).failure)
 
 
 def test_predicate_sees_the_clock_and_the_context() -> None:
