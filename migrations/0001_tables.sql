@@ -70,13 +70,13 @@ create table durable.runs (
     constraint runs_positions check (epoch >= 0 and last_seq >= 1 and turn >= 0)
 ) with (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
 
+-- Run ids are UUIDv7: the primary key also gives the runs of a shard in the order of their creation.
 create unique index runs_generation on durable.runs (shard, workflow_id, generation);
 create unique index runs_one_open on durable.runs (shard, workflow_id) where status = 'running';
 create index runs_claimable on durable.runs (shard, queue, priority, ready_at) where owner is null and ready_at is not null;
 create index runs_delayed on durable.runs (shard, delayed_until) where delayed_until is not null;
 create index runs_in_review on durable.runs (shard) where review is not null;
 create index runs_owned on durable.runs (shard, owner) where owner is not null;
-create index runs_by_creation on durable.runs (shard, created_at);
 
 -- The truth. Append only: (run_id, seq) is contiguous from 1. `payload` is json, not jsonb, because key order must survive (see architecture).
 create table durable.history (

@@ -1,6 +1,8 @@
 -- The hot path: set-based functions that take arrays, one round trip each. Planner settings are pinned per function, because a plan made
 -- while the tables were small would be kept by the session for ever. Convention: p_ scalar, r_ runs, e_ events, j_ jobs to insert, d_ jobs done by
 -- the caller, ...; `ix` is a 1-based position in the arrays of runs.
+-- Beside an equality on the primary key a condition is written `is not distinct from`, which no partial index matches: with
+-- stale statistics the planner would take such an index, believe it to be tiny, and go through every open run for each row.
 
 -- COMMIT: the one place where a run moves on (C1-C3). Everything or nothing: a lost fence raises DU001 with the losers in DETAIL
 -- (runs by index as 'r<ix>', jobs done by index as 'd<position>'), and the worker commits again without them.
@@ -181,14 +183,18 @@ begin
                  where r.shard = k.key and r.queue = q.name and r.owner is null and r.ready_at is not null
                  order by r.priority, r.ready_at limit v_each) c
             union all
-            select r.shard, r.run_id, r.priority, i.at
-              from durable.inbox i join durable.runs r on r.shard = i.shard and r.run_id = i.run_id
-             where i.shard = any (durable.shard_keys()) and i.queue = any (p_queues)
-               and r.owner is null and r.status = 'running' and r.ready_at is null and r.delayed_until is null
+            select m.shard, m.run_id, m.priority, m.at
+              from unnest(durable.shard_keys()) as k(key) cross join unnest(p_queues) as q(name)
+             cross join lateral (
+                select r.shard, r.run_id, r.priority, i.at
+                  from durable.inbox i join durable.runs r on r.shard = i.shard and r.run_id = i.run_id
+                 where i.shard = k.key and i.queue = q.name
+                   and r.owner is null and r.status is not distinct from 'running' and r.ready_at is null and r.delayed_until is null
+                 limit v_each) m
         ) h group by h.shard, h.run_id order by min(h.priority), min(h.ready_at) limit p_limit
     ), locked as materialized (
         select r.shard, r.run_id from heads h join durable.runs r on r.shard = h.shard and r.run_id = h.run_id
-         where r.owner is null and r.status = 'running' and r.delayed_until is null
+         where r.owner is null and r.status is not distinct from 'running' and r.delayed_until is null
          for update of r skip locked
     )
     update durable.runs r set owner = p_worker, epoch = r.epoch + 1, ready_at = null
@@ -198,26 +204,30 @@ end $$;
 
 create function durable.load_history(p_shard smallint[], p_run uuid[], p_after integer[] default null)
 returns table (run_id uuid, seq integer, turn integer, type text, at_us bigint, body text, payload text)
-language sql stable
-set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+language plpgsql stable
+set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set plan_cache_mode = force_generic_plan
 as $$
+begin
+    return query
     select h.run_id, h.seq, h.turn, h.type, durable.to_us(h.at), h.body::text, h.payload::text
       from unnest(p_shard, p_run, coalesce(p_after, array_fill(0, array[cardinality(p_run)]))) with ordinality as b(shard, run_id, after, ix)
       join durable.history h on h.shard = b.shard and h.run_id = b.run_id and h.seq > b.after
-     order by b.ix, h.seq
-$$;
+     order by b.ix, h.seq;
+end $$;
 
 -- Messages for runs that this worker owns. Those already taken but not yet committed come again: the worker knows them by id.
 create function durable.read_inbox(p_worker uuid, p_queues text[], p_limit integer)
 returns table (shard smallint, run_id uuid, message_id uuid, type text, at_us bigint, body text, payload text)
-language sql stable
-set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+language plpgsql stable
+set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set plan_cache_mode = force_generic_plan
 as $$
+begin
+    return query
     select i.shard, i.run_id, i.message_id, i.type, durable.to_us(i.at), i.body::text, i.payload::text
       from durable.inbox i join durable.runs r on r.shard = i.shard and r.run_id = i.run_id
-     where i.shard = any (durable.shard_keys()) and i.queue = any (p_queues) and r.owner = p_worker
-     order by i.at, i.message_id limit p_limit
-$$;
+     where i.shard = any (durable.shard_keys()) and i.queue = any (p_queues) and r.owner is not distinct from p_worker
+     order by i.at, i.message_id limit p_limit;
+end $$;
 
 -- Give runs back: with a delay and a reason (review) when they could not be run, at once when the worker stops or its cache is full.
 create function durable.release_runs(p_worker uuid, r_shard smallint[], r_run uuid[], r_epoch integer[], r_delay_s double precision[], r_review jsonb[])
@@ -319,8 +329,8 @@ begin
         select j.shard, j.run_id, j.seq, j.created_at, coalesce(j.options, e.body) as options, coalesce(j.input, e.payload) as input
           from heads h join durable.jobs j on j.shard = h.shard and j.run_id = h.run_id and j.seq = h.seq
           left join durable.history e on j.kind = 'activity' and e.shard = j.shard and e.run_id = j.run_id and e.seq = j.seq
-         where j.state = 'available'
-           and (j.kind = 'job' or exists (select from durable.runs r where r.shard = j.shard and r.run_id = j.run_id and r.status = 'running'))
+         where j.state is not distinct from 'available'
+           and (j.kind = 'job' or exists (select from durable.runs r where r.shard = j.shard and r.run_id = j.run_id and r.status is not distinct from 'running'))
          for update of j skip locked
     ), taken as (
         update durable.jobs j
@@ -451,7 +461,7 @@ as $$
         insert into durable.inbox (shard, run_id, queue, type, at, body)
         select e.shard, e.run_id, r.queue, 'ActivityFailed', c.now, jsonb_build_object(
                    'ref', e.seq, 'attempt', e.attempt, 'failure', e.error -> 'failure', 'retry_state', 'cancelled')
-          from ended e join durable.runs r on r.shard = e.shard and r.run_id = e.run_id and r.status = 'running' cross join clock c
+          from ended e join durable.runs r on r.shard = e.shard and r.run_id = e.run_id and r.status is not distinct from 'running' cross join clock c
     ), noted as (
         insert into durable.evidence (shard, run_id, at, kind, body)
         select o.shard, o.run_id, c.now, 'FailureRefused',
@@ -486,7 +496,7 @@ begin
     )
     insert into durable.inbox (shard, run_id, queue, type, at, body)
     select r.shard, r.run_id, r.queue, 'ActivityCancelled', v_now, jsonb_build_object('ref', e.seq, 'started', false)
-      from ended e join durable.runs r on r.shard = e.shard and r.run_id = e.run_id and r.status = 'running';
+      from ended e join durable.runs r on r.shard = e.shard and r.run_id = e.run_id and r.status is not distinct from 'running';
     update durable.jobs j
        set state = case when o.delay_s > 0 then 'scheduled' else 'available' end, owner = null, attempt = j.attempt - 1,
            scheduled_at = case when o.delay_s > 0 then v_now + o.delay_s * interval '1 second' else j.scheduled_at end,
@@ -538,7 +548,7 @@ begin
         delete from durable.jobs t where t.shard = j.shard and t.run_id = j.run_id and t.seq = j.seq;
         insert into durable.inbox (shard, run_id, queue, type, at, body)
         select r.shard, r.run_id, r.queue, 'ActivityCancelled', p_now, jsonb_build_object('ref', j.seq, 'attempt', j.attempt, 'started', true)
-          from durable.runs r where r.shard = j.shard and r.run_id = j.run_id and r.status = 'running';
+          from durable.runs r where r.shard = j.shard and r.run_id = j.run_id and r.status is not distinct from 'running';
     elsif not p_final and j.attempt < coalesce(nullif((v_retry ->> 'max_attempts')::int, 0), case when v_retry ? 'max_attempts' then 2147483647 else 5 end) then
         v_delay_s := case when p_type = 'WorkerLost' then 0 else
             least(coalesce((v_retry ->> 'max_interval_s')::float8, 60),
@@ -561,7 +571,7 @@ begin
                jsonb_build_object('ref', j.seq, 'attempt', j.attempt, 'failure', p_failure,
                                   'retry_state', case when p_final then 'timeout' else 'max_attempts' end)
                || case when p_type = 'WorkerLost' then '{}'::jsonb else jsonb_build_object('timeout', j.deadline_kind) end
-          from durable.runs r where r.shard = j.shard and r.run_id = j.run_id and r.status = 'running';
+          from durable.runs r where r.shard = j.shard and r.run_id = j.run_id and r.status is not distinct from 'running';
     end if;
 end $$;
 

@@ -133,7 +133,7 @@ begin
         status := 'requested';
         update durable.runs r set status = 'cancelled', closed_at = v_now, ready_at = null, delayed_until = null, last_seq = r.last_seq + 2, turn = 1,
                cancel_requested_at = v_now
-         where r.shard = p_shard and r.run_id = v_run.run_id and r.status = 'running' and r.owner is null and r.epoch = 0;
+         where r.shard = p_shard and r.run_id = v_run.run_id and r.status is not distinct from 'running' and r.owner is null and r.epoch = 0;
         if found then
             insert into durable.history (shard, run_id, seq, turn, type, at, body) values
                 (p_shard, v_run.run_id, v_run.last_seq + 1, 1, 'CancelRequested', v_now, jsonb_build_object('reason', p_reason)),
@@ -209,6 +209,12 @@ returns uuid language sql as $$
     select p_job
 $$;
 
+-- A UUIDv7 (RFC 9562): 48 bits of milliseconds, then random bits. Its order is only used to list the newest first.
+create function durable.uuid7() returns uuid language sql volatile as $$
+    select encode(set_bit(set_bit(overlay(uuid_send(gen_random_uuid()) placing
+               substring(int8send((extract(epoch from clock_timestamp()) * 1000)::bigint) from 3) from 1 for 6), 52, 1), 53, 1), 'hex')::uuid
+$$;
+
 -- The SQL API: usable from psql, a trigger or any language, inside any transaction.
 create function durable.start(workflow text, args json default '{}', id text default gen_random_uuid()::text, queue text default null,
                               priority integer default 0, actor jsonb default null)
@@ -225,7 +231,7 @@ begin
             using errcode = 'DU011', hint = 'start a worker with the module that defines it, then try again';
     end if;
     v_queue := coalesce(start.queue, v_queue, 'default');
-    select * into v_started from durable.start_run(durable.shard_of(id), gen_random_uuid(), id, workflow, v_version, v_queue,
+    select * into v_started from durable.start_run(durable.shard_of(id), durable.uuid7(), id, workflow, v_version, v_queue,
         start.priority::smallint, 0, jsonb_build_object('workflow', workflow, 'version', v_version, 'semantics', 1, 'workflow_id', id,
         'queue', v_queue, 'priority', start.priority, 'actor', actor), args, actor, null, null);
     if v_started.outcome = 'started' then

@@ -74,7 +74,7 @@ select l.workflow_id, l.run_id::text, l.workflow, l.version, l.status, l.operato
            and (%(workflow)s::text is null or c.workflow = %(workflow)s)
            and (%(queue)s::text is null or c.queue = %(queue)s)
            and (%(id_prefix)s::text is null or starts_with(c.workflow_id, %(id_prefix)s))
-         order by c.created_at desc limit %(limit)s::int) l
+         order by c.run_id desc limit %(limit)s::int) l  -- UUIDv7: the order of creation, along the primary key
   join durable.runs r on r.shard = l.shard and r.run_id = l.run_id
  order by l.created_at desc, l.workflow_id
  limit %(limit)s::int

@@ -11,6 +11,11 @@ import psycopg
 from durable.errors import DatabaseUnavailable
 
 
+_REPLAN_AT = frozenset(8**power for power in range(2, 8))
+"""When a session forgets its plans (numbers of statements). A plan made while a table is empty may use any index that begins with the shard, and
+would be kept until the table is analysed; a plan made a little later finds the primary key."""
+
+
 class ConnectionLost(Exception):
     """The connection broke while a statement was under way: whether it took effect is unknown."""
 
@@ -40,6 +45,7 @@ class Session:
         self._name = name
         self._connection: psycopg.AsyncConnection[tuple[Any, ...]] | None = None
         self.lock = asyncio.Lock()
+        self._statements = 0
 
     async def connection(self) -> psycopg.AsyncConnection[tuple[Any, ...]]:
         """Return the open connection, opening one if there is none. Raises DatabaseUnavailable."""
@@ -69,7 +75,10 @@ class Session:
         connection = self._connection
         if connection is None or connection.closed:
             connection = await self.connection()
+        self._statements += 1
         try:
+            if self._statements in _REPLAN_AT:
+                await connection.execute("discard plans")
             cursor = await connection.execute(query, params)
             return await cursor.fetchall() if cursor.description else []
         except psycopg.Error as error:
