@@ -29,7 +29,7 @@ from durable_worker.settings import WorkerSettings
 logger = logging.getLogger("durable.worker")
 
 _INBOX_LIMIT = 2_000
-_STAGE_LIMIT = 1_000
+_STAGE_LIMIT = 32  # of each shard 4 at a time: about what a pass can claim, or the inbox fills when many wake at once
 
 
 class Intake:
