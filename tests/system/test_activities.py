@@ -52,8 +52,9 @@ def failure_of(client: Client, workflow_id: str) -> BaseException:
 def pending(client: Client, workflow_id: str, attempt: int | None = None) -> Any:
     """The one job of the run that has not ended, if its attempt (of that number) is not executing."""
     (job,) = client.handle(workflow_id).pending() or (None,)
-    waits = job is not None and job.state in ("retryable", "scheduled", "available")
-    return job if waits and attempt in (None, job.attempt) else None
+    if job is None or job.state not in ("retryable", "scheduled", "available"):
+        return None
+    return job if attempt in (None, job.attempt) else None
 
 
 def test_retries_come_after_the_policys_waits_and_stay_out_of_the_history(
