@@ -23,6 +23,7 @@ class Operation(Protocol):
 
     def waiting(self) -> dict[str, Any]:
         """How `explain` shows it."""
+        ...
 
 
 class Command:

@@ -12,19 +12,25 @@ from durable.errors import NondeterminismError
 from durable.payload import digest
 
 
-def compare(
+def pair(
     recorded: Sequence[Event],
-    given: Sequence[Command],
+    commands: Sequence[Command],
+    pending: dict[int, Any],
     next_seq: int,
     standing_at: Callable[[], str | None],
 ) -> None:
-    """Pair a turn's outbound rows with its commands. Raises NondeterminismError at the first pair that differs.
+    """Pair a turn's outbound rows with its commands; what a command opened takes the row's number and goes to `pending`.
 
-    `next_seq` is the number after the turn; `standing_at` finds the line where the code waits instead of going on.
+    `next_seq` is the number after the turn; `standing_at` finds the line where the code waits instead of going on. Raises
+    NondeterminismError at the first pair that differs.
     """
+    given = [command for command in commands if not command.struck]
     for row, command in zip(recorded, given, strict=False):
         if not _same(row, command):
             raise _parting(row.seq, row, command, command.line)
+        if (operation := command.operation) is not None:
+            operation.seq = row.seq
+            pending[row.seq] = operation
     if len(recorded) > len(given):
         row = recorded[len(given)]
         raise _parting(row.seq, row, None, standing_at())

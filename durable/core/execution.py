@@ -36,7 +36,7 @@ from uuid import UUID
 
 from durable.core import events as e
 from durable.core.commands import Command
-from durable.core.compare import compare
+from durable.core.compare import pair
 from durable.core.events import Event, Message
 from durable.core.futures import ActivityFuture
 from durable.core.loop import DurableTask
@@ -163,7 +163,7 @@ class Execution(Run):
         self.defaults = RunDefaults(
             start.get("queue", "default"),
             start.get("priority", 5),
-            json.dumps(start.get("retry"), sort_keys=True),
+            json.dumps(retry, sort_keys=True) if (retry := start.get("retry")) else "null",
         )
         self._input = event.payload
         return 1
@@ -330,13 +330,7 @@ class Execution(Run):
     def _compare(self, recorded: Sequence[Event], next_seq: int) -> None:
         """Check the commands of this turn against its outbound rows, whose numbers they take."""
         commands, self._commands = self._commands, []
-        given = [command for command in commands if not command.struck]
-        compare(recorded, given, next_seq, self._standing_at)
-        for row, command in zip(recorded, given, strict=True):
-            operation = command.operation
-            if operation is not None:
-                operation.seq = row.seq
-                self._pending[row.seq] = operation
+        pair(recorded, commands, self._pending, next_seq, self._standing_at)
 
     def _standing_at(self) -> str | None:
         """The line where the code waits instead of giving the next command."""

@@ -141,6 +141,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         self._tasks_limit = 16
         self._asyncgens: list[AsyncGenerator[Any, Any]] = []
         self._asyncgens_limit = 16
+        self._asyncgen_hooks = (self._keep_asyncgen, _leave_asyncgen)
         self._early: dict[Any, DurableTask[Any]] = {}
 
     # -- running ------------------------------------------------------------------------------------------------------
@@ -149,7 +150,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         """Become the thread's running loop; the answer is for `leave`."""
         outer = (_get_running_loop(), sys.get_asyncgen_hooks())
         _set_running_loop(self)
-        sys.set_asyncgen_hooks(self._keep_asyncgen, _leave_asyncgen)
+        sys.set_asyncgen_hooks(*self._asyncgen_hooks)
         return outer
 
     @staticmethod
@@ -197,22 +198,26 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
 
     def tear_down(self) -> list[str]:
         """End all coroutines without running anything durable (C12). The lines of those that would not die."""
+        alive = [task.get_coro() for task in self._tasks if not task.done()]
+        survivors = self._kill_all(alive) if alive or self._asyncgens else []
+        _alive.discard(self)
+        self._tasks.clear()
+        self._asyncgens.clear()
+        self._ready.clear()
+        return survivors
+
+    def _kill_all(self, coros: list[Any]) -> list[str]:
         survivors: list[str] = []
         outer = self.enter()
         try:
-            for task in self._tasks:
-                if not task.done():
-                    survivors += _kill(task.get_coro())
+            for coro in coros:
+                survivors += _kill(coro)
             for generator in self._asyncgens:
                 survivors += _kill(
                     generator.athrow(Evicted("the run is being dropped from memory"))
                 )
         finally:
             self.leave(outer)
-        _alive.discard(self)
-        self._tasks.clear()
-        self._asyncgens.clear()
-        self._ready.clear()
         return survivors
 
     def tasks(self) -> list[DurableTask[Any]]:

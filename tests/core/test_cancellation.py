@@ -179,6 +179,7 @@ def test_timer_fired_after_its_cancel_is_evidence() -> None:
     timer = sim.timers[0]
     sim.turn(sim.completed("work-1", 1))
     assert sim.types[-2:] == [e.TIMER_CANCELLED, e.ACTIVITY_SCHEDULED]
+    assert [it["kind"] for it in sim.decision.waiting_on] == ["activity"]
     sim.turn(sim.fired(timer))
     sim.turn(sim.completed("work-2", 2))
     assert sim.check().result == 2
