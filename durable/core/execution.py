@@ -76,6 +76,7 @@ class Execution(Run):
         super().__init__(definition, run_id, workflow_id)
         self._input: str | None = None
         self._broken = False
+        self.survivors: list[str] = []
 
     # -- the worker's side ----------------------------------------------------------------------------------------------
 
@@ -124,10 +125,13 @@ class Execution(Run):
         )
 
     def evict(self) -> None:
-        """Drop all coroutines without any durable effect: no command, no compensation (C12). Idempotent."""
+        """Drop all coroutines without any durable effect: no command, no compensation (C12). Idempotent.
+
+        `survivors` then names the lines of those that swallowed it and had to be left suspended for ever: a leak.
+        """
         self.gate = "the run is being dropped from memory"
         self._broken = True
-        self.loop.tear_down()
+        self.survivors += self.loop.tear_down()
         self._forget_everything()
 
     def stacks(self) -> list[dict[str, Any]]:

@@ -203,6 +203,7 @@ def test_eviction_is_inert(subject: Any) -> None:
     execution.evict()
     assert "compensated" not in log
     assert execution._commands == []
+    assert bool(execution.survivors) == subject.name.startswith("swallowing")
     with pytest.raises(InternalError, match="evicted"):
         execution.activate([], sim.now_us)
     # and the run goes on elsewhere as if nothing had been
