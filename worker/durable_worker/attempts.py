@@ -122,8 +122,10 @@ class Attempts:
         self._due = due
         self._running: dict[tuple[str, int], Attempt] = {}
         self._by_run: dict[str, set[int]] = {}
-        self._threads = ThreadPoolExecutor(  # threads are made when needed; none waits for a slot that it has
-            max_workers=sum(queues.values()) or 1, thread_name_prefix="durable-activity"
+        self._threads = (
+            ThreadPoolExecutor(  # threads are made when needed; none waits for a slot that it has
+                max_workers=sum(queues.values()) or 1, thread_name_prefix="durable-activity"
+            )
         )
         self.deliver_outcome: Callable[[Outcome], bool]
         self.starting = True

@@ -1,7 +1,7 @@
 """Wake-up hints: NOTIFY received and sent, coalesced (C4).
 
 NOTIFY takes a lock that is global to the database when its transaction commits, so it stays out of the big transaction and is sent at most
-once in a window per hint. The receiver's busy window (WorkerSettings.busy_poll_s) is longer than the sender's window, which covers what was swallowed.
+once in a window per hint. A receiver that was woken polls again at growing gaps, which covers what was swallowed.
 """
 
 from __future__ import annotations

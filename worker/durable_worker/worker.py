@@ -153,7 +153,7 @@ class Worker:
         )
         self.housekeeping = Housekeeping(
             self._keeping, settings, owner, self.runs, self.attempts, self.committer, self.clock,
-            declared_dead=self._declared_dead, wake=self.intake.wake,
+            declared_dead=self._declared_dead, wake=self.intake.hinted,
         )  # fmt: skip
 
     async def _register(self) -> None:
@@ -179,7 +179,7 @@ class Worker:
     def _woken(self, hint: str) -> None:
         if hint.startswith("worker:"):
             self.housekeeping.ask_cancels()
-        self.intake.wake()
+        self.intake.hinted()
 
     def _due(self, at_us: int) -> None:
         self.intake.due(at_us)
