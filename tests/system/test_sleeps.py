@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -21,10 +23,10 @@ Sql = psycopg.Connection[tuple[Any, ...]]
 
 FLOWS = ("tests.system.flows", "tests.system.sleep_flows")
 DAY = timedelta(days=1)
-CACHED = 100
 SLEEPERS = 10_000
-
-START_MANY = "select count(durable.start('sleeps_a_day', '{}', 'sleeper-' || n)) from generate_series(1, %s) n"
+START_MANY = """
+select count(durable.start('sleeps', json_build_object('seconds', 86400), 'sleeper-' || n)) from generate_series(1, %s) n
+"""
 
 
 def advance(sql: Sql, by: timedelta) -> None:
@@ -45,6 +47,11 @@ def count(sql: Sql, query: str, *params: Any) -> int:
 
 def asleep_again(sql: Sql, times: int) -> bool:
     return count(sql, "select count(*) from durable.history where type = 'TimerStarted'") == times
+
+
+def resident_mb(pid: int) -> float:
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def events(client: Client, workflow_id: str) -> list[str]:
@@ -106,41 +113,42 @@ def test_cancelling_a_sleeping_run_wakes_it_at_once(
     assert_sound(sql)
 
 
-def test_ten_thousand_sleeping_runs_hold_a_bounded_number_of_coroutines(
-    working: Working, client: Client, sql: Sql
+def test_a_run_asleep_holds_no_slot(working: Working, client: Client) -> None:
+    with working(queues={"default": 1}):
+        for number in range(20):
+            client.start(flows.sleeps, 86400.0, id=f"s-{number}")
+        assert client.start(flows.steps, 2, id="other").result(timeout=30) == ["0", "1"]
+
+
+def test_ten_thousand_runs_sleep_in_a_small_worker_and_all_wake_up(
+    fleet: Fleet, system_url: str, client: Client, sql: Sql
 ) -> None:
-    """C12: the worker keeps a hundred; the others are rows, and all wake when their day is over."""
-    most = 0
-
-    def asleep() -> bool:
-        nonlocal most
-        most = max(most, len(background.worker.runs))
-        return count(sql, "select count(*) from durable.jobs") == SLEEPERS
-
-    with working(*FLOWS, max_cached_runs=CACHED, lease_s=60.0) as background:
-        sql.execute(START_MANY, (SLEEPERS,))
-        eventually(asleep, 60.0, what="all have gone to sleep")
-        eventually(lambda: len(background.worker.runs) <= CACHED, what="the surplus is released")
-        assert most <= CACHED + 4 * background.worker.settings.claim_limit
-        eventually(
-            lambda: (
-                count(sql, "select count(*) from durable.runs where owner is not null") <= CACHED
-            )
-        )
-        advance(sql, DAY)
-        eventually(
-            lambda: (
-                count(sql, "select count(*) from durable.runs where status = 'completed'")
-                == SLEEPERS
-            ),
-            60.0,
-            what="all have woken up",
-        )
-        assert len(background.worker.runs) <= CACHED
-    fired = count(sql, "select count(*) from durable.history where type = 'TimerFired'")
-    assert fired == SLEEPERS
-    assert count(sql, "select count(*) from durable.jobs") == 0
-    assert count(sql, "select count(*) from durable.inbox") == 0
+    """C12: a cache of 100 runs: memory and rows stay bounded while 10,000 sleep; a restart in between loses nobody."""
+    options = ("--cache", "100")
+    worker = fleet.hire(system_url, lease_s=60.0, options=options).ready()
+    at_rest_mb = resident_mb(worker.pid)
+    sql.execute(START_MANY, (SLEEPERS,))
+    asleep = "select count(*) from durable.jobs where kind = 'timer' and state = 'scheduled'"
+    eventually(lambda: sql.execute(asleep).fetchone() == (SLEEPERS,), 60.0, what="all are asleep")
+    grown_mb = resident_mb(worker.pid) - at_rest_mb
+    assert grown_mb < 60, f"the worker grew by {grown_mb:.0f} MB"
+    held = "select count(*) from durable.runs where owner is not null"
+    eventually(
+        lambda: (sql.execute(held).fetchone() or (0,))[0] <= 100,
+        what="the worker holds at most its cache",
+    )
+    assert sql.execute("select count(*) from durable.inbox").fetchone() == (0,)
+    assert worker.stop() == 0
+    worker = fleet.hire(system_url, lease_s=60.0, options=options)
+    advance(sql, timedelta(days=1, minutes=5))
+    open_runs = "select count(*) from durable.runs where status = 'running'"
+    eventually(lambda: sql.execute(open_runs).fetchone() == (0,), 90.0, what="all have woken up")
+    grown_mb = resident_mb(worker.pid) - at_rest_mb
+    assert grown_mb < 80, f"the worker grew by {grown_mb:.0f} MB"
+    assert sql.execute(
+        "select count(*) from durable.history where type = 'TimerFired'"
+    ).fetchone() == (SLEEPERS,)
+    assert_sound(sql)
 
 
 def test_timers_survive_the_worker_and_each_other(
