@@ -1,6 +1,6 @@
 """The intake loop: ask the database what there is to do, as often as it pays.
 
-NOTIFY is only a hint (C4): this loop is correct without it. After work or a hint it asks again after a short gap, then after gaps that double up to the slow
+NOTIFY is only a hint (C4): this loop is correct without it. After work or a hint it asks again after a short gap, then after gaps that grow up to the slow
 poll; the first few cover the hints that senders swallow within their own coalescing window. A due time known beforehand (a timer, a retry) shortens
 the wait.
 """
@@ -27,6 +27,9 @@ from durable_worker.runs import Runs
 from durable_worker.settings import WorkerSettings
 
 logger = logging.getLogger("durable.worker")
+
+RUNS, INBOX, JOBS = "runs", "inbox", "jobs"
+ALL = frozenset({RUNS, INBOX, JOBS})
 
 _INBOX_LIMIT = 2_000
 _CLAIM_RUNS_GAP_S = 0.02
@@ -63,17 +66,16 @@ class Intake:
         self._next_due_us: int | None = None
         self._stage_at = 0.0
         self._claim_runs_at = 0.0
+        self._wanted: set[str] = set()
         self._gap_s = settings.poll_s
         self.stopping = False
         self.passes = 0
 
-    def wake(self) -> None:
-        """A slot is free, or something has moved: ask now."""
-        self._wake.set()
-
-    def hinted(self) -> None:
-        """Somebody says that there is work: ask for all of it now."""
-        self._claim_runs_at = 0.0
+    def wake(self, *kinds: str) -> None:
+        """There may be work of these kinds (RUNS, INBOX, JOBS): ask for it now. None named: for all of it."""
+        self._wanted.update(kinds or ALL)
+        if RUNS in self._wanted:
+            self._claim_runs_at = 0.0
         self._wake.set()
 
     def due(self, at_us: int) -> None:
@@ -101,14 +103,14 @@ class Intake:
                 await self._rest()
 
     async def _rest(self) -> None:
-        """Sleep until a hint, a due time or the next poll. Without news the gap doubles, up to the slow poll.
+        """Sleep until a hint, a due time or the next poll. Without news the gap grows threefold, up to the slow poll.
 
         Work that is found does not end the rest: what comes within the shortest gap is taken together.
         """
         try:
             await asyncio.wait_for(self._wake.wait(), self._rest_s())
         except TimeoutError:
-            self._gap_s = min(self._settings.poll_s, self._gap_s * 2)
+            self._gap_s = min(self._settings.poll_s, self._gap_s * 3)
         else:
             self._gap_s = self._settings.poll_min_s
         self._wake.clear()
@@ -120,12 +122,15 @@ class Intake:
         return max(rest_s, 0.0005)
 
     async def poll_once(self) -> int:
-        """One pass over everything. Returns how much was found."""
+        """One pass: over what hints have named, or over everything. Returns how much was found."""
         self.passes += 1
+        wanted, self._wanted = self._wanted or set(ALL), set()
         found = await self._stage()
-        if self._settings.run_workflows:
+        if found:
+            wanted.update(ALL)
+        if self._settings.run_workflows and wanted & {RUNS, INBOX}:
             found += await self._take_runs()
-        if self._settings.run_activities:
+        if self._settings.run_activities and JOBS in wanted:
             found += await self._take_jobs()
         return found
 

@@ -303,7 +303,7 @@ class Runs:
             if job.at_us is not None:
                 self._due(job.at_us)
             elif not job.eager:
-                self._hint(f"queue:{job.queue}")
+                self._hint(f"jobs:{job.queue}")
 
     def _close(self, run: LiveRun, status: str) -> None:
         self._runs.pop(run.run_id, None)

@@ -17,7 +17,7 @@ from durable.store.session import ConnectionLost, DatabaseRefused, Session
 
 logger = logging.getLogger("durable.worker")
 
-WINDOW_S = 0.02
+WINDOW_S = 0.005
 
 
 class Hints:
@@ -61,7 +61,10 @@ async def listen(
     session: Session, owner: str, queues: list[str], woken: Callable[[str], None]
 ) -> None:
     """Listen for hints that concern this worker and pass them on, reconnecting for ever."""
-    mine = {f"worker:{owner}", *(f"queue:{queue}" for queue in queues)}
+    mine = {
+        f"worker:{owner}",
+        *(f"{kind}:{queue}" for kind in ("queue", "jobs") for queue in queues),
+    }
     failures = 0
     while True:
         try:

@@ -36,13 +36,16 @@ from durable_worker.attempts import Attempts
 from durable_worker.clock import DatabaseClock
 from durable_worker.committer import Committer
 from durable_worker.housekeeping import Housekeeping
-from durable_worker.intake import Intake
+from durable_worker.intake import INBOX, JOBS, RUNS, Intake
 from durable_worker.runs import Runs
 from durable_worker.settings import WorkerSettings
 from durable_worker.wakeup import Hints, listen
 from durable_worker.watchdog import Watchdog
 
 logger = logging.getLogger("durable.worker")
+
+_HINTED = {"worker": (INBOX,), "jobs": (JOBS,), "queue": (RUNS, JOBS)}
+"""What each kind of hint says there may be. A hint `queue:<name>` comes from clients, `jobs:<name>` from the owners of runs."""
 
 _Definition = TypeVar("_Definition", Workflow[..., Any], Activity[..., Any])
 
@@ -153,7 +156,7 @@ class Worker:
         )
         self.housekeeping = Housekeeping(
             self._keeping, settings, owner, self.runs, self.attempts, self.committer, self.clock,
-            declared_dead=self._declared_dead, wake=self.intake.hinted,
+            declared_dead=self._declared_dead, wake=self.intake.wake,
         )  # fmt: skip
 
     async def _register(self) -> None:
@@ -177,15 +180,16 @@ class Worker:
     # -- what the loops tell each other -----------------------------------------------------------
 
     def _woken(self, hint: str) -> None:
-        if hint.startswith("worker:"):
+        kind = hint.partition(":")[0]
+        if kind == "worker":
             self.housekeeping.ask_cancels()
-        self.intake.hinted()
+        self.intake.wake(*_HINTED.get(kind, ()))
 
     def _due(self, at_us: int) -> None:
         self.intake.due(at_us)
 
     def _slot_freed(self) -> None:
-        self.intake.wake()
+        self.intake.wake(JOBS)
 
     def _connection_broke(self) -> None:
         self.housekeeping.suspect()
