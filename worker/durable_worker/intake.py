@@ -119,7 +119,7 @@ class Intake:
         rest_s = self._gap_s
         if self._next_due_us is not None:
             rest_s = min(rest_s, (self._next_due_us - self._clock.now_us()) / 1e6)
-        return max(rest_s, 0.0005)
+        return max(rest_s, 0.001)
 
     async def poll_once(self) -> int:
         """One pass: over what hints have named, or over everything. Returns how much was found."""
