@@ -10,7 +10,6 @@ import psycopg
 
 from durable.errors import DatabaseUnavailable
 
-
 _REPLAN_AT = frozenset(8**power for power in range(2, 8))
 """When a session forgets its plans (numbers of statements). A plan made while a table is empty may use any index that begins with the shard, and
 would be kept until the table is analysed; a plan made a little later finds the primary key."""
