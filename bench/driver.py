@@ -118,6 +118,7 @@ class ClosedLoop:
 
     def steps(self) -> tuple[float, int]:
         """Now, and the steps that are durable so far."""
+        self._connection.execute("discard plans")  # those made while the tables were small
         begin = time.monotonic()
         rows = self._look(self._open)
         done = sum(max(0, last_seq // 2 - 1) for _, _, last_seq in rows)

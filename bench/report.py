@@ -129,6 +129,7 @@ def cpu(cells: Cells) -> str:
         "worker us/step",
         "Postgres us/step",
         "driver us/step",
+        "all us/step",
         "batch",
         "max/min",
         "others' CPU",
@@ -137,7 +138,8 @@ def cpu(cells: Cells) -> str:
     for name, by_width in cells.items():
         for width, repeats in by_width.items():
             cell = median_of(repeats)
-            values = [cell.worker_us, cell.postgres_us, cell.driver_us, cell.batch, spread(repeats)]
+            spent = [cell.worker_us, cell.postgres_us, cell.driver_us]
+            values = [*spent, sum(spent), cell.batch, spread(repeats)]
             rows.append([name, str(width), *map(number, values), f"{cell.foreign:.0%}"])
     return table(head, rows)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import logging
 import sys
 import threading
@@ -11,7 +10,7 @@ import time
 
 from bench import flows
 from bench.processes import say
-from durable_worker.main import serve
+from durable_worker.main import run, serve
 from durable_worker.worker import Worker
 
 
@@ -25,7 +24,7 @@ def main() -> None:
     parser.add_argument("--lease", type=float, default=15.0)
     options = parser.parse_args()
     logging.basicConfig(level="WARNING", format=f"[{options.role}] %(levelname)s %(message)s")
-    asyncio.run(_serve(options))
+    run(_serve(options))
 
 
 async def _serve(options: argparse.Namespace) -> None:

@@ -16,7 +16,9 @@ This file only says what is public. The clients and the embedded server load whe
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from durable.activity_context import ActivityCancelledError as ActivityCancelledError
 from durable.activity_context import ActivityInfo as ActivityInfo
+from durable.activity_context import NotInActivity as NotInActivity
 from durable.activity_context import activity_info as activity_info
 from durable.activity_context import heartbeat as heartbeat
 from durable.authoring import WorkflowInfo as WorkflowInfo

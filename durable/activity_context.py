@@ -112,4 +112,6 @@ def heartbeat(*details: Any) -> None:
     context.send_heartbeat(details)
     if context.is_cancelled():
         message = "the workflow has cancelled this activity"
-        raise asyncio.CancelledError(message) if context.is_async else ActivityCancelledError(message)
+        raise (
+            asyncio.CancelledError(message) if context.is_async else ActivityCancelledError(message)
+        )

@@ -12,9 +12,9 @@ from uuid import UUID
 
 from durable.core import fiber
 from durable.core.durations import duration_us
-from durable.core.execution import Execution
 from durable.core.futures import DurableFuture
-from durable.core.loop import current
+from durable.core.loop import apart, current, current_task
+from durable.core.run import Run
 from durable.errors import NotInWorkflow
 
 T = TypeVar("T")
@@ -43,10 +43,12 @@ class WorkflowInfo:
     is_replaying: bool
 
 
-def _run(call: str) -> Execution:
+def _run(call: str) -> Run:
     run = current()
     if run is None:
-        raise NotInWorkflow(f"durable.{call} works inside a workflow only, and no workflow is calling")
+        raise NotInWorkflow(
+            f"durable.{call} works inside a workflow only, and no workflow is calling"
+        )
     return run
 
 
@@ -98,7 +100,7 @@ def random() -> _random.Random:
     """The run's random generator, seeded by its id: always the same one within a run."""
     state = _run("random()").author_state
     if "random" not in state:
-        state["random"] = _random.Random(_run("random()").run_id.int)
+        state["random"] = _random.Random(_run("random()").run_id.int)  # noqa: S311
     generator: _random.Random = state["random"]
     return generator
 
@@ -118,7 +120,9 @@ def sleep(duration: timedelta | float) -> DurableFuture[None]:
     return _waited(_run("sleep()").sleep(duration_us("duration", duration)))
 
 
-def wait_until(predicate: Callable[[], Any], timeout: timedelta | float | None = None) -> DurableFuture[None]:
+def wait_until(
+    predicate: Callable[[], Any], timeout: timedelta | float | None = None
+) -> DurableFuture[None]:
     """Wait until `predicate()` is true; it is asked whenever something has happened in the run, and must only read.
 
     In a plain `def` workflow the call itself waits. Raises TimeoutError when it is still false after `timeout` (a
@@ -141,7 +145,7 @@ def wait(awaitable: Awaitable[T]) -> T:
     Raises NotInWorkflow elsewhere, where `await` or `yield` does the same.
     """
     _run("wait()")
-    result: T = fiber.block(awaitable)
+    result: T = fiber.block(apart(awaitable) if current_task().masks else awaitable)
     return result
 
 

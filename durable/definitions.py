@@ -11,14 +11,14 @@ import json
 from collections.abc import Callable, Coroutine, Generator
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
-from functools import cached_property, update_wrapper
+from functools import update_wrapper
 from types import FunctionType
 from typing import Any, Generic, NoReturn, ParamSpec, Protocol, TypeVar, overload
 
-from durable.core.execution import ActivityPlan, RunDefaults
 from durable.core.futures import ActivityFuture, Cancellation
 from durable.core.loop import current
 from durable.core.names import checked_name, checked_priority
+from durable.core.plans import ActivityPlan, RunDefaults
 from durable.core.policy import LIBRARY_DEFAULT, RetryPolicy, Timeouts, merge
 from durable.core.scan import live_scope, scan
 from durable.core.styles import Style, style_of
@@ -63,16 +63,22 @@ class ActivityOptions:
         if self.priority is not None:
             checked_priority("priority", self.priority)
         if self.cancellation not in (None, "try", "wait", "abandon"):
-            raise InvalidOption(f'cancellation is {self.cancellation!r}; give "try", "wait" or "abandon"')
+            raise InvalidOption(
+                f'cancellation is {self.cancellation!r}; give "try", "wait" or "abandon"'
+            )
         _ = self.timeouts
 
     @property
     def timeouts(self) -> Timeouts:
-        return Timeouts(self.timeout, self.schedule_to_close, self.schedule_to_start, self.heartbeat_timeout)
+        return Timeouts(
+            self.timeout, self.schedule_to_close, self.schedule_to_start, self.heartbeat_timeout
+        )
 
     def over(self, base: ActivityOptions) -> ActivityOptions:
         """These options where they are set, those of `base` elsewhere; retry policies field by field."""
-        given = {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}
+        given = {
+            f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None
+        }
         if self.retry is not None and base.retry is not None:
             given["retry"] = _over(self.retry, base.retry)
         return replace(base, **given)
@@ -111,9 +117,13 @@ class ActivityCall(Generic[P, R]):
             "priority": defaults.priority if options.priority is None else options.priority,
             **_unless_empty("retry", _beyond_default(merge(options.retry, of_workflow))),
             **_unless_empty("timeouts", options.timeouts.to_body()),
-            **dict.fromkeys(("id", "digest", "line"), ""),  # filled in per call; here they give the copy its size
+            **dict.fromkeys(
+                ("id", "digest", "line"), ""
+            ),  # filled in per call; here they give the copy its size
         }
-        plan = ActivityPlan(activity.name, body, activity.arguments, options.cancellation or "try", options.id)
+        plan = ActivityPlan(
+            activity.name, body, activity.arguments, options.cancellation or "try", options.id
+        )
         return self._plans.setdefault(defaults, plan)
 
 
@@ -128,19 +138,18 @@ def _unless_empty(key: str, value: dict[str, Any]) -> dict[str, Any]:
 
 
 class Activity(ActivityCall[P, R]):
-    """A function that workflows start as a job of a queue. `.fn` is the plain function."""
+    """A function that workflows start as a job of a queue.
+
+    `.fn` is the plain function, `.arguments` encodes its arguments and `.arguments.result` what it returns.
+    """
 
     def __init__(self, fn: Callable[..., Any], name: str | None, options: ActivityOptions) -> None:
         super().__init__(self, options)
         self.fn = fn
         self.name = checked_name("the activity's name", fn.__name__ if name is None else name)
+        self.arguments = ArgumentsCodec(fn, name=self.name)
         self.is_async = inspect.iscoroutinefunction(fn)
         update_wrapper(self, fn)
-
-    @cached_property
-    def arguments(self) -> ArgumentsCodec:
-        """Of the function; `.arguments.result` is the codec of its result."""
-        return ArgumentsCodec(self.fn, name=self.name)
 
     @property
     def queue(self) -> str | None:
@@ -177,7 +186,15 @@ class Activity(ActivityCall[P, R]):
     ) -> ActivityCall[P, R]:
         """The same activity with other options for this call; what is not given stays. See `ActivityOptions`."""
         given = ActivityOptions(
-            queue, priority, retry, timeout, schedule_to_close, schedule_to_start, heartbeat_timeout, cancellation, id
+            queue,
+            priority,
+            retry,
+            timeout,
+            schedule_to_close,
+            schedule_to_start,
+            heartbeat_timeout,
+            cancellation,
+            id,
         )
         return ActivityCall(self, given.over(self.options_given))
 
@@ -258,17 +275,15 @@ class Workflow(Generic[P, R]):
         self.queue = None if queue is None else checked_name("queue", queue)
         self.priority = None if priority is None else checked_priority("priority", priority)
         self.retry = retry
+        self.arguments = ArgumentsCodec(fn, name=self.name)
         update_wrapper(self, fn)
 
-    @cached_property
-    def arguments(self) -> ArgumentsCodec:
-        """Of the function; `.arguments.result` is the codec of its result."""
-        return ArgumentsCodec(self.fn, name=self.name)
-
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> ActivityFuture[R]:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> ActivityFuture[R]:  # noqa: ARG002 the types are the point
         name = self.name
         if current() is not None:
-            raise DurableError(f"workflow {name!r} was called inside a workflow; this release has no child workflows yet")
+            raise DurableError(
+                f"workflow {name!r} was called inside a workflow; this release has no child workflows yet"
+            )
         raise NotInWorkflow(
             f"workflow {name!r} was called outside a workflow, where nothing can record it. To start a run:"
             f" client.start({name}, ...). To run the plain function, in a test: {name}.fn(...)"
@@ -332,7 +347,9 @@ def workflow(
     """
 
     def decorate(fn: Any) -> Any:
-        return _register(_workflows, Workflow(fn, name, version, queue, priority, retry), "workflow")
+        return _register(
+            _workflows, Workflow(fn, name, version, queue, priority, retry), "workflow"
+        )
 
     return decorate if fn is None else decorate(fn)
 

@@ -25,12 +25,11 @@ and a cancellation that arrives meanwhile waits until they are through (C9).
 from __future__ import annotations
 
 import asyncio
-import types
 from collections.abc import Callable, Generator
-from typing import Any, ParamSpec
+from typing import Any, ParamSpec, Self
 
 from durable.core import fiber
-from durable.core.loop import current, current_task
+from durable.core.loop import apart, current, current_task
 from durable.core.styles import step
 from durable.errors import DurableError, Evicted, NotInWorkflow, SagaFailed
 
@@ -53,12 +52,15 @@ class Saga:
         """
         self._compensations.append((fn, args, kwargs))
 
-    @types.coroutine
-    def unwind(self) -> Generator[Any, Any, None]:
+    def unwind(self) -> Unwinding:
         """Run all compensations, last first; `await` it, or `yield from` it in a generator workflow.
 
-        Raises SagaFailed with all failures at the end, if there were any, and CancelledError if a cancellation came in meanwhile.
+        Raises SagaFailed with all failures at the end, if there were any, else CancelledError if a cancellation came in
+        meanwhile.
         """
+        return Unwinding(self)
+
+    def _steps(self) -> Generator[Any, Any, None]:
         task = current_task()
         task.mask()
         failures: list[Exception] = []
@@ -68,10 +70,12 @@ class Saga:
                 try:
                     outcome = fn(*args, **kwargs)
                     if hasattr(outcome, "__await__"):
-                        yield from outcome.__await__()
+                        yield from apart(outcome).__await__()
                 except Exception as error:
                     failures.append(error)
-                except asyncio.CancelledError as error:  # of the compensation itself: ours are held back
+                except (
+                    asyncio.CancelledError
+                ) as error:  # of the compensation itself: ours are held back
                     failures.append(_as_failure(fn, error))
         finally:
             due = task.unmask()
@@ -89,10 +93,12 @@ class Saga:
             if not hidden:
                 raise
 
-    async def __aenter__(self) -> Saga:
+    async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, _tb: object) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _tb: object
+    ) -> None:
         if error is None or isinstance(error, _DYING):
             return
         try:
@@ -100,12 +106,14 @@ class Saga:
         except SagaFailed as failed:
             raise failed from error
 
-    def __enter__(self) -> Saga:
+    def __enter__(self) -> Self:
         if not fiber.on_fiber():
             raise NotInWorkflow(_WRONG_STYLE)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _tb: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _tb: object
+    ) -> None:
         if error is None or isinstance(error, _DYING):
             return
         try:
@@ -115,7 +123,7 @@ class Saga:
 
     def _unwind_blocking(self) -> None:
         """The same steps, here and not in a task, so that plain functions may call `.result()`."""
-        unwinding = self.unwind()
+        unwinding = self._steps()
         given, failure = None, None
         while True:
             try:
@@ -127,6 +135,18 @@ class Saga:
                 given = fiber.block(step(handed))
             except BaseException as error:
                 failure = error
+
+
+class Unwinding:
+    """The compensations of a saga, to be awaited."""
+
+    def __init__(self, saga: Saga) -> None:
+        self._saga = saga
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        return self._saga._steps()
+
+    __iter__ = __await__  # for `yield from`
 
 
 _WRONG_STYLE = (
@@ -144,5 +164,7 @@ def _as_failure(fn: Callable[..., Any], error: asyncio.CancelledError) -> Except
 def saga() -> Saga:
     """A new saga; see the module. Raises NotInWorkflow outside a workflow."""
     if current() is None:
-        raise NotInWorkflow("durable.saga() works inside a workflow only, and no workflow is calling")
+        raise NotInWorkflow(
+            "durable.saga() works inside a workflow only, and no workflow is calling"
+        )
     return Saga()

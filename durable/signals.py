@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from functools import cached_property
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, Self, TypeVar, overload
 
 from durable.core.durations import duration_us
 from durable.core.futures import DurableFuture
 from durable.core.loop import current
 from durable.core.names import checked_name
 from durable.errors import InvalidOption, NotInWorkflow
-from durable.payload import ValueCodec, value_codec
+from durable.payload import value_codec
 
 T = TypeVar("T")
 
@@ -35,12 +34,8 @@ class Signal(Generic[T]):
     def __init__(self, name: str, type: Any = Any) -> None:
         self.name = checked_name("the signal's name", name)
         self.type = type
+        self.codec = value_codec(type)
         _register(self)
-
-    @cached_property
-    def codec(self) -> ValueCodec:
-        """Of the payload."""
-        return value_codec(self.type)
 
     def receive(self, timeout: timedelta | float | None = None) -> DurableFuture[T]:
         """The next signal of this name: `payment = await paid.receive(timeout=timedelta(days=3))`.
@@ -73,7 +68,7 @@ class _Stream(Generic[T]):
     def __init__(self, signal: Signal[T]) -> None:
         self._signal = signal
 
-    def __aiter__(self) -> _Stream[T]:
+    def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> T:

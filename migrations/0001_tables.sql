@@ -11,8 +11,6 @@ insert into durable.clock default values;
 create function durable.now() returns timestamptz language sql volatile parallel safe as
 $$ select clock_timestamp() + offset_us * interval '1 microsecond' from durable.clock $$;
 
-create function durable.advance_clock(by interval) returns timestamptz language sql volatile as
-$$ update durable.clock set offset_us = offset_us + (extract(epoch from by) * 1000000)::bigint; select durable.now() $$;
 
 create function durable.from_us(us bigint) returns timestamptz language sql immutable parallel safe as
 $$ select timestamptz 'epoch' + us * interval '1 microsecond' $$;
@@ -28,7 +26,9 @@ $$ select '{0,1,2,3,4,5,6,7,8,9,10,11,12,13,16,17,18,19,21,22,24,27,28,31,36,37,
 create function durable.shard_of(workflow_id text) returns smallint language sql immutable parallel safe as
 $$ select (durable.shard_keys())[1 + get_byte(sha256(convert_to(workflow_id, 'UTF8')), 0) % 64] $$;
 
--- One row a run. Only its owner updates it while it runs (C2); `generation` numbers the runs of one workflow id.
+-- One row a run. Only its owner updates it while it runs (C2); `generation` numbers the runs of one workflow id. `ready_at` is set while anybody
+-- may claim it, `delayed_until` while it shall become ready later (start delay, back-off): staged like due jobs, so that a claim reads only
+-- what it can take. `losses` counts the workers that died holding it since its last commit.
 create table durable.runs (
     shard               smallint    not null,
     run_id              uuid        not null,
@@ -45,6 +45,8 @@ create table durable.runs (
     last_seq            integer     not null default 1,
     turn                integer     not null default 0,
     ready_at            timestamptz,
+    delayed_until       timestamptz,
+    losses              smallint    not null default 0,
     waiting_on          jsonb,
     review              jsonb,
     cancel_requested_at timestamptz,
@@ -61,17 +63,20 @@ create table durable.runs (
     constraint runs_status_known check (status in ('running', 'completed', 'failed', 'cancelled', 'terminated', 'continued')),
     constraint runs_priority_range check (priority between 0 and 9),
     constraint runs_closed_has_time check ((status = 'running') = (closed_at is null)),
-    constraint runs_closed_has_no_owner check (status = 'running' or (owner is null and ready_at is null)),
-    constraint runs_owned_is_not_claimable check (owner is null or ready_at is null),
+    constraint runs_closed_has_no_owner check (status = 'running' or (owner is null and ready_at is null and delayed_until is null)),
+    constraint runs_owned_is_not_claimable check (owner is null or (ready_at is null and delayed_until is null)),
+    constraint runs_delayed_is_not_ready check (ready_at is null or delayed_until is null),
     constraint runs_workflow_id_length check (length(workflow_id) between 1 and 1000),
     constraint runs_positions check (epoch >= 0 and last_seq >= 1 and turn >= 0)
 ) with (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
 
+-- Run ids are UUIDv7: the primary key also gives the runs of a shard in the order of their creation.
 create unique index runs_generation on durable.runs (shard, workflow_id, generation);
 create unique index runs_one_open on durable.runs (shard, workflow_id) where status = 'running';
 create index runs_claimable on durable.runs (shard, queue, priority, ready_at) where owner is null and ready_at is not null;
+create index runs_delayed on durable.runs (shard, delayed_until) where delayed_until is not null;
+create index runs_in_review on durable.runs (shard) where review is not null;
 create index runs_owned on durable.runs (shard, owner) where owner is not null;
-create index runs_by_creation on durable.runs (shard, created_at);
 
 -- The truth. Append only: (run_id, seq) is contiguous from 1. `payload` is json, not jsonb, because key order must survive (see architecture).
 create table durable.history (
@@ -207,3 +212,10 @@ create table durable.definitions (
     updated_at timestamptz not null,
     primary key (kind, name, version)
 );
+
+-- For tests: moves the clock. Living workers stay alive: their leases move along.
+create function durable.advance_clock(by interval) returns timestamptz language sql volatile as $$
+    update durable.clock set offset_us = offset_us + (extract(epoch from by) * 1000000)::bigint;
+    update durable.workers set lease_until = lease_until + by, beat_at = beat_at + by where state in ('alive', 'stopping');
+    select durable.now()
+$$;

@@ -1,6 +1,8 @@
 -- The hot path: set-based functions that take arrays, one round trip each. Planner settings are pinned per function, because a plan made
 -- while the tables were small would be kept by the session for ever. Convention: p_ scalar, r_ runs, e_ events, j_ jobs to insert, d_ jobs done by
 -- the caller, ...; `ix` is a 1-based position in the arrays of runs.
+-- Beside an equality on the primary key a condition is written `is not distinct from`, which no partial index matches: with
+-- stale statistics the planner would take such an index, believe it to be tiny, and go through every open run for each row.
 
 -- COMMIT: the one place where a run moves on (C1-C3). Everything or nothing: a lost fence raises DU001 with the losers in DETAIL
 -- (runs by index as 'r<ix>', jobs done by index as 'd<position>'), and the worker commits again without them.
@@ -26,7 +28,7 @@ declare
     v_lost text;
 begin
     update durable.runs r
-       set last_seq = b.last, turn = b.turn, status = b.status, waiting_on = b.waiting, review = null,
+       set last_seq = b.last, turn = b.turn, status = b.status, waiting_on = b.waiting, review = null, losses = 0,
            started_at = coalesce(r.started_at, v_now),
            closed_at = case when b.status = 'running' then null else v_now end,
            owner = case when b.status = 'running' then r.owner end,
@@ -79,6 +81,10 @@ begin
     end if;
 
     if cardinality(c_ix) > 0 then
+        -- locked first: the two statements below must see each job in one and the same state
+        perform 1 from durable.jobs j join unnest(c_ix, c_seq) as c(ix, seq)
+             on j.shard = r_shard[c.ix] and j.run_id = r_run[c.ix] and j.seq = c.seq
+          order by j.shard, j.run_id, j.seq for update of j;
         with gone as (
             delete from durable.jobs j using unnest(c_ix, c_seq) as c(ix, seq)
              where j.shard = r_shard[c.ix] and j.run_id = r_run[c.ix] and j.seq = c.seq and j.state <> 'executing'
@@ -126,6 +132,9 @@ as $$
 declare
     v_pushes jsonb;
 begin
+    perform 1 from durable.jobs j join unnest(r_shard, r_run, r_status) as b(shard, run_id, status)
+         on j.shard = b.shard and j.run_id = b.run_id where b.status <> 'running'
+      order by j.shard, j.run_id, j.seq for update of j;
     delete from durable.jobs j using unnest(r_shard, r_run, r_status) as b(shard, run_id, status)
      where b.status <> 'running' and j.shard = b.shard and j.run_id = b.run_id and j.state <> 'executing' and j.kind <> 'job';
     with told as (
@@ -171,17 +180,21 @@ begin
               from unnest(durable.shard_keys()) as k(key) cross join unnest(p_queues) as q(name)
              cross join lateral (
                 select r.shard, r.run_id, r.priority, r.ready_at from durable.runs r
-                 where r.shard = k.key and r.queue = q.name and r.owner is null and r.ready_at <= v_now
+                 where r.shard = k.key and r.queue = q.name and r.owner is null and r.ready_at is not null
                  order by r.priority, r.ready_at limit v_each) c
             union all
-            select r.shard, r.run_id, r.priority, i.at
-              from durable.inbox i join durable.runs r on r.shard = i.shard and r.run_id = i.run_id
-             where i.shard = any (durable.shard_keys()) and i.queue = any (p_queues)
-               and r.owner is null and r.status = 'running' and r.ready_at is null
+            select m.shard, m.run_id, m.priority, m.at
+              from unnest(durable.shard_keys()) as k(key) cross join unnest(p_queues) as q(name)
+             cross join lateral (
+                select r.shard, r.run_id, r.priority, i.at
+                  from durable.inbox i join durable.runs r on r.shard = i.shard and r.run_id = i.run_id
+                 where i.shard = k.key and i.queue = q.name
+                   and r.owner is null and r.status is not distinct from 'running' and r.ready_at is null and r.delayed_until is null
+                 limit v_each) m
         ) h group by h.shard, h.run_id order by min(h.priority), min(h.ready_at) limit p_limit
     ), locked as materialized (
         select r.shard, r.run_id from heads h join durable.runs r on r.shard = h.shard and r.run_id = h.run_id
-         where r.owner is null and r.status = 'running' and (r.ready_at is null or r.ready_at <= v_now)
+         where r.owner is null and r.status is not distinct from 'running' and r.delayed_until is null
          for update of r skip locked
     )
     update durable.runs r set owner = p_worker, epoch = r.epoch + 1, ready_at = null
@@ -191,26 +204,30 @@ end $$;
 
 create function durable.load_history(p_shard smallint[], p_run uuid[], p_after integer[] default null)
 returns table (run_id uuid, seq integer, turn integer, type text, at_us bigint, body text, payload text)
-language sql stable
-set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+language plpgsql stable
+set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set plan_cache_mode = force_generic_plan
 as $$
+begin
+    return query
     select h.run_id, h.seq, h.turn, h.type, durable.to_us(h.at), h.body::text, h.payload::text
       from unnest(p_shard, p_run, coalesce(p_after, array_fill(0, array[cardinality(p_run)]))) with ordinality as b(shard, run_id, after, ix)
       join durable.history h on h.shard = b.shard and h.run_id = b.run_id and h.seq > b.after
-     order by b.ix, h.seq
-$$;
+     order by b.ix, h.seq;
+end $$;
 
 -- Messages for runs that this worker owns. Those already taken but not yet committed come again: the worker knows them by id.
 create function durable.read_inbox(p_worker uuid, p_queues text[], p_limit integer)
 returns table (shard smallint, run_id uuid, message_id uuid, type text, at_us bigint, body text, payload text)
-language sql stable
-set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+language plpgsql stable
+set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set plan_cache_mode = force_generic_plan
 as $$
+begin
+    return query
     select i.shard, i.run_id, i.message_id, i.type, durable.to_us(i.at), i.body::text, i.payload::text
       from durable.inbox i join durable.runs r on r.shard = i.shard and r.run_id = i.run_id
-     where i.shard = any (durable.shard_keys()) and i.queue = any (p_queues) and r.owner = p_worker
-     order by i.at, i.message_id limit p_limit
-$$;
+     where i.shard = any (durable.shard_keys()) and i.queue = any (p_queues) and r.owner is not distinct from p_worker
+     order by i.at, i.message_id limit p_limit;
+end $$;
 
 -- Give runs back: with a delay and a reason (review) when they could not be run, at once when the worker stops or its cache is full.
 create function durable.release_runs(p_worker uuid, r_shard smallint[], r_run uuid[], r_epoch integer[], r_delay_s double precision[], r_review jsonb[])
@@ -223,8 +240,11 @@ declare
 begin
     update durable.runs r
        set owner = null,
-           ready_at = v_now + b.delay_s * interval '1 second' * case when b.review ->> 'kind' = 'unknown_workflow' then 1
-                      when b.review is null then 1 else power(2, least(coalesce((r.review ->> 'times')::int, 0), 4)) end,
+           ready_at = case when b.delay_s = 0 then v_now end,
+           delayed_until = case when b.delay_s > 0 then v_now + b.delay_s * interval '1 second' * case
+               when b.review is null then 1
+               else power(2, least(coalesce((r.review ->> 'times')::int, 0), case b.review ->> 'kind' when 'unknown_workflow' then 2 else 4 end))
+           end end,
            review = case when b.review is null then r.review
                     else b.review || jsonb_build_object(
                         'since', coalesce(r.review -> 'since', to_jsonb(v_now)),
@@ -235,7 +255,7 @@ begin
     return v_count;
 end $$;
 
--- STAGE: what has become due. Timers turn into inbox messages (once: the row goes in the same statement); jobs become available.
+-- STAGE: what has become due. Timers turn into inbox messages (once: the row goes in the same statement); jobs become available, runs ready.
 create function durable.stage_due(p_limit integer) returns table (fired integer, staged integer, next_due_us bigint)
 language plpgsql
 set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set plan_cache_mode = force_generic_plan
@@ -263,10 +283,22 @@ begin
         returning 1
     )
     select (select count(*) from told), (select count(*) from moved) into fired, staged;
-    select durable.to_us(min(n.scheduled_at)) into next_due_us from unnest(durable.shard_keys()) as k(key)
-     cross join lateral (select j.scheduled_at from durable.jobs j
-                          where j.shard = k.key and j.state in ('scheduled', 'retryable') order by j.scheduled_at limit 1) n
-     where n.scheduled_at > v_now or fired + staged > 0;
+    with due as materialized (
+        select d.shard, d.run_id from unnest(durable.shard_keys()) as k(key)
+         cross join lateral (
+            select r.shard, r.run_id from durable.runs r where r.shard = k.key and r.delayed_until <= v_now
+             order by r.delayed_until limit v_each for update skip locked) d
+    ), moved as (
+        update durable.runs r set ready_at = v_now, delayed_until = null from due d where r.shard = d.shard and r.run_id = d.run_id
+        returning 1
+    )
+    select staged + count(*) into staged from moved;
+    select durable.to_us(min(n.at)) into next_due_us from unnest(durable.shard_keys()) as k(key)
+     cross join lateral (
+        (select j.scheduled_at as at from durable.jobs j
+          where j.shard = k.key and j.state in ('scheduled', 'retryable') order by j.scheduled_at limit 1)
+        union all
+        (select r.delayed_until from durable.runs r where r.shard = k.key and r.delayed_until is not null order by r.delayed_until limit 1)) n;
     return next;
 end $$;
 
@@ -297,7 +329,8 @@ begin
         select j.shard, j.run_id, j.seq, j.created_at, coalesce(j.options, e.body) as options, coalesce(j.input, e.payload) as input
           from heads h join durable.jobs j on j.shard = h.shard and j.run_id = h.run_id and j.seq = h.seq
           left join durable.history e on j.kind = 'activity' and e.shard = j.shard and e.run_id = j.run_id and e.seq = j.seq
-         where j.state = 'available'
+         where j.state is not distinct from 'available'
+           and (j.kind = 'job' or exists (select from durable.runs r where r.shard = j.shard and r.run_id = j.run_id and r.status is not distinct from 'running'))
          for update of j skip locked
     ), taken as (
         update durable.jobs j
@@ -324,11 +357,22 @@ as $$
      order by d.at nulls last limit 1
 $$;
 
+-- The earliest deadline of a job that waits for a worker, and which one it is.
+create function durable.waiting_deadline(p_options jsonb, p_created timestamptz)
+returns table (at timestamptz, kind text) language sql immutable
+as $$
+    select d.at, case when d.at is not null then d.kind end from (values
+        (p_created + (p_options -> 'timeouts' ->> 'schedule_to_start_s')::float8 * interval '1 second', 'schedule_to_start'),
+        (p_created + (p_options -> 'timeouts' ->> 'schedule_to_close_s')::float8 * interval '1 second', 'schedule_to_close'),
+        (null::timestamptz, null)) as d(at, kind)
+     order by d.at nulls last limit 1
+$$;
+
 -- SETTLE: outcomes of attempts whose run is owned elsewhere, and of standalone jobs. Fenced by attempt and owner (C5); a refused outcome is kept
--- as evidence. Returns the positions refused, and whom to wake.
+-- as evidence. Returns the positions refused, and the hints to give.
 create function durable.settle_jobs(p_owner uuid, o_shard smallint[], o_run uuid[], o_seq integer[], o_attempt integer[],
                                     o_type text[], o_body jsonb[], o_payload json[])
-returns table (refused integer[], wake uuid[])
+returns table (refused integer[], wake text[])
 language plpgsql
 set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set plan_cache_mode = force_generic_plan
 as $$
@@ -368,7 +412,7 @@ begin
          where l.ix is not null or exists (select from routed t where t.ix = o.ix and t.status <> 'running')
     )
     select (select array_agg(l.ix::int) from late l),
-           (select array_agg(distinct t.owner) from routed t where t.status = 'running') into refused, wake;
+           (select array_agg(distinct coalesce('worker:' || t.owner, 'queue:' || t.queue)) from routed t where t.status = 'running') into refused, wake;
     return next;
 end $$;
 
@@ -379,6 +423,10 @@ create function durable.retry_jobs(p_owner uuid, o_shard smallint[], o_run uuid[
 returns integer[] language sql
 set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
 as $$
+    -- locked first: a cancel may be under way, and each statement below must see its outcome
+    select 1 from durable.jobs j join unnest(o_shard, o_run, o_seq) as o(shard, run_id, seq)
+        on j.shard = o.shard and j.run_id = o.run_id and j.seq = o.seq
+     order by j.shard, j.run_id, j.seq for update of j;
     with clock as materialized (select durable.now() as now), given as (
         select * from unnest(o_shard, o_run, o_seq, o_attempt, o_delay_s, o_error) with ordinality
             as o(shard, run_id, seq, attempt, delay_s, error, ix)
@@ -400,21 +448,30 @@ as $$
          where j.shard = o.shard and j.run_id = o.run_id and j.seq = o.seq and j.kind = 'activity'
            and j.state = 'executing' and j.owner = p_owner and j.attempt = o.attempt and j.cancel_requested_at is not null
         returning o.ix, o.shard, o.run_id, o.seq, o.attempt, o.error
+    ), cancelled as (
+        update durable.jobs j set state = 'cancelled', owner = null, deadline_at = null, deadline_kind = null, finished_at = c.now,
+               errors = coalesce(j.errors, '[]') || jsonb_build_array(o.error || jsonb_build_object('attempt', o.attempt, 'at', c.now))
+          from given o cross join clock c
+         where j.shard = o.shard and j.run_id = o.run_id and j.seq = o.seq and j.kind = 'job'
+           and j.state = 'executing' and j.owner = p_owner and j.attempt = o.attempt and j.cancel_requested_at is not null
+        returning o.ix
+    ), over as (
+        select e.ix from ended e union all select k.ix from cancelled k
     ), told as (
         insert into durable.inbox (shard, run_id, queue, type, at, body)
         select e.shard, e.run_id, r.queue, 'ActivityFailed', c.now, jsonb_build_object(
                    'ref', e.seq, 'attempt', e.attempt, 'failure', e.error -> 'failure', 'retry_state', 'cancelled')
-          from ended e join durable.runs r on r.shard = e.shard and r.run_id = e.run_id and r.status = 'running' cross join clock c
+          from ended e join durable.runs r on r.shard = e.shard and r.run_id = e.run_id and r.status is not distinct from 'running' cross join clock c
     ), noted as (
         insert into durable.evidence (shard, run_id, at, kind, body)
         select o.shard, o.run_id, c.now, 'FailureRefused',
                jsonb_build_object('seq', o.seq, 'attempt', o.attempt, 'error', o.error, 'worker', p_owner)
           from given o cross join clock c
-         where not exists (select from moved m where m.ix = o.ix) and not exists (select from ended e where e.ix = o.ix)
+         where not exists (select from moved m where m.ix = o.ix) and not exists (select from over v where v.ix = o.ix)
         returning 1
     )
     select array_agg(o.ix::int) from given o
-     where not exists (select from moved m where m.ix = o.ix) and not exists (select from ended e where e.ix = o.ix)
+     where not exists (select from moved m where m.ix = o.ix) and not exists (select from over v where v.ix = o.ix)
 $$;
 
 -- PUT BACK: attempts that never started (unknown function here, worker stopping). The attempt is not consumed. One that was told to stop
@@ -428,6 +485,9 @@ declare
     v_now timestamptz := durable.now();
     v_count integer;
 begin
+    perform 1 from durable.jobs j join unnest(o_shard, o_run, o_seq) as o(shard, run_id, seq)
+         on j.shard = o.shard and j.run_id = o.run_id and j.seq = o.seq
+      order by j.shard, j.run_id, j.seq for update of j;
     with ended as (
         delete from durable.jobs j using unnest(o_shard, o_run, o_seq, o_attempt) as o(shard, run_id, seq, attempt)
          where j.shard = o.shard and j.run_id = o.run_id and j.seq = o.seq and j.kind = 'activity'
@@ -436,12 +496,15 @@ begin
     )
     insert into durable.inbox (shard, run_id, queue, type, at, body)
     select r.shard, r.run_id, r.queue, 'ActivityCancelled', v_now, jsonb_build_object('ref', e.seq, 'started', false)
-      from ended e join durable.runs r on r.shard = e.shard and r.run_id = e.run_id and r.status = 'running';
+      from ended e join durable.runs r on r.shard = e.shard and r.run_id = e.run_id and r.status is not distinct from 'running';
     update durable.jobs j
        set state = case when o.delay_s > 0 then 'scheduled' else 'available' end, owner = null, attempt = j.attempt - 1,
            scheduled_at = case when o.delay_s > 0 then v_now + o.delay_s * interval '1 second' else j.scheduled_at end,
-           note = o.note, deadline_at = null, deadline_kind = null
+           note = o.note, deadline_at = w.at, deadline_kind = w.kind
       from unnest(o_shard, o_run, o_seq, o_attempt, o_delay_s, o_note) as o(shard, run_id, seq, attempt, delay_s, note)
+      join durable.jobs b on b.shard = o.shard and b.run_id = o.run_id and b.seq = o.seq
+      left join durable.history e on e.shard = o.shard and e.run_id = o.run_id and e.seq = o.seq and o.seq > 0
+     cross join lateral durable.waiting_deadline(coalesce(b.options, e.body), b.created_at) w
      where j.shard = o.shard and j.run_id = o.run_id and j.seq = o.seq
        and j.state = 'executing' and j.owner = p_owner and j.attempt = o.attempt;
     get diagnostics v_count = row_count;
@@ -485,12 +548,12 @@ begin
         delete from durable.jobs t where t.shard = j.shard and t.run_id = j.run_id and t.seq = j.seq;
         insert into durable.inbox (shard, run_id, queue, type, at, body)
         select r.shard, r.run_id, r.queue, 'ActivityCancelled', p_now, jsonb_build_object('ref', j.seq, 'attempt', j.attempt, 'started', true)
-          from durable.runs r where r.shard = j.shard and r.run_id = j.run_id and r.status = 'running';
+          from durable.runs r where r.shard = j.shard and r.run_id = j.run_id and r.status is not distinct from 'running';
     elsif not p_final and j.attempt < coalesce(nullif((v_retry ->> 'max_attempts')::int, 0), case when v_retry ? 'max_attempts' then 2147483647 else 5 end) then
         v_delay_s := case when p_type = 'WorkerLost' then 0 else
             least(coalesce((v_retry ->> 'max_interval_s')::float8, 60),
                   coalesce((v_retry ->> 'initial_interval_s')::float8, 1)
-                  * power(coalesce((v_retry ->> 'backoff_coefficient')::float8, 2), least(j.attempt - 1, 60))) end;
+                  * exp(least(ln(greatest(coalesce((v_retry ->> 'backoff_coefficient')::float8, 2), 1)) * (j.attempt - 1), 40))) end;
         update durable.jobs t
            set state = case when v_delay_s = 0 then 'available' else 'retryable' end, owner = null,
                scheduled_at = p_now + v_delay_s * interval '1 second', errors = coalesce(t.errors, '[]') || v_error,
@@ -508,10 +571,20 @@ begin
                jsonb_build_object('ref', j.seq, 'attempt', j.attempt, 'failure', p_failure,
                                   'retry_state', case when p_final then 'timeout' else 'max_attempts' end)
                || case when p_type = 'WorkerLost' then '{}'::jsonb else jsonb_build_object('timeout', j.deadline_kind) end
-          from durable.runs r where r.shard = j.shard and r.run_id = j.run_id and r.status = 'running';
+          from durable.runs r where r.shard = j.shard and r.run_id = j.run_id and r.status is not distinct from 'running';
     end if;
 end $$;
 
+-- The same for a row whose options cannot be read: it ends instead of stopping every other row's turn.
+create function durable.lose_attempt_surely(j durable.jobs, p_now timestamptz, p_type text, p_failure jsonb, p_final boolean) returns void
+language plpgsql as $$
+begin
+    perform durable.lose_attempt(j, p_now, p_type, p_failure, p_final);
+exception when data_exception then
+    perform durable.lose_attempt(j, p_now, p_type, p_failure, true);
+end $$;
+
+-- A run that three workers in a row died with waits for longer and longer, and shows it (C8). One bad row must not stop the others.
 -- TAKE OVER from workers whose lease has lapsed, bounded per pass (C2). Their late commits lose: runs get a new epoch, jobs a new attempt.
 -- A dead worker is looked at once more after a minute: a claim of its that was under way when it was buried has ended by then. Then it is gone.
 create function durable.bury_dead_workers(p_limit integer) returns table (workers integer, runs integer, jobs integer)
@@ -535,10 +608,16 @@ begin
         select r.shard, r.run_id from durable.runs r
          where r.shard = any (durable.shard_keys()) and r.owner = any (v_dead) limit p_limit for update skip locked
     )
-    update durable.runs r set owner = null, epoch = r.epoch + 1, ready_at = v_now from held h where r.shard = h.shard and r.run_id = h.run_id;
+    update durable.runs r
+       set owner = null, epoch = r.epoch + 1, losses = r.losses + 1,
+           ready_at = case when r.losses < 2 then v_now end,
+           delayed_until = case when r.losses >= 2 then v_now + least(power(2, r.losses), 300) * interval '1 second' end,
+           review = case when r.losses < 2 then r.review else jsonb_build_object('kind', 'kills_workers', 'since', v_now, 'times', r.losses + 1,
+               'message', 'each worker that held this run died before its next commit; look at the workers'' logs') end
+      from held h where r.shard = h.shard and r.run_id = h.run_id;
     get diagnostics runs = row_count;
     for v_job in select * from durable.jobs j where j.owner = any (v_dead) and j.state = 'executing' limit p_limit for update skip locked loop
-        perform durable.lose_attempt(v_job, v_now, 'WorkerLost', jsonb_build_object('type', 'durable.errors:WorkerLost',
+        perform durable.lose_attempt_surely(v_job, v_now, 'WorkerLost', jsonb_build_object('type', 'durable.errors:WorkerLost',
             'message', 'the worker that ran this attempt died: ' || v_job.owner), false);
         jobs := jobs + 1;
     end loop;
@@ -590,7 +669,7 @@ begin
            and (j.state <> 'executing' or j.deadline_at + p_grace_s * interval '1 second' <= v_now)
          limit p_limit for update skip locked
     loop
-        perform durable.lose_attempt(v_job, v_now, 'Timeout', jsonb_build_object('type', 'builtins:TimeoutError',
+        perform durable.lose_attempt_surely(v_job, v_now, 'Timeout', jsonb_build_object('type', 'builtins:TimeoutError',
             'message', v_job.deadline_kind || ' timeout'), v_job.state <> 'executing' or v_job.deadline_kind = 'schedule_to_close');
         v_count := v_count + 1;
     end loop;

@@ -13,16 +13,17 @@ declare
     v_last durable.runs;
     v_generation integer;
 begin
+    select r.run_id, 'started', r.status into run_id, outcome, status from durable.runs r where r.shard = p_shard and r.run_id = p_run;
+    if found then  -- the answer was lost and the same client asks again
+        return next; return;
+    end if;
     for v_try in 1..20 loop
         select r.* into v_last from durable.runs r
          where r.shard = p_shard and r.workflow_id = p_workflow_id order by r.generation desc limit 1;
         v_generation := 0;
         if found then
             run_id := v_last.run_id; status := v_last.status;
-            if v_last.run_id = p_run then  -- the answer was lost and the same client asks again
-                outcome := 'started';
-                return next; return;
-            elsif v_last.status = 'running' then
+            if v_last.status = 'running' then
                 outcome := case p_on_running when 'existing' then 'existing' else 'refused' end;
                 return next; return;
             elsif not (p_on_closed = 'new' or (p_on_closed = 'new_if_failed' and v_last.status <> 'completed')) then
@@ -31,10 +32,10 @@ begin
             end if;
             v_generation := v_last.generation + 1;
         end if;
-        insert into durable.runs (shard, run_id, workflow_id, generation, workflow, version, queue, priority, ready_at,
+        insert into durable.runs (shard, run_id, workflow_id, generation, workflow, version, queue, priority, ready_at, delayed_until,
                                   actor, attributes, memo, created_at)
         values (p_shard, p_run, p_workflow_id, v_generation, p_workflow, p_version, p_queue, p_priority,
-                v_now + coalesce(p_delay_s, 0) * interval '1 second', p_actor, p_attributes, p_memo, v_now)
+                case when coalesce(p_delay_s, 0) <= 0 then v_now end, case when p_delay_s > 0 then v_now + p_delay_s * interval '1 second' end, p_actor, p_attributes, p_memo, v_now)
         on conflict do nothing;
         if found then
             insert into durable.history (shard, run_id, seq, turn, type, at, body, payload)
@@ -54,6 +55,7 @@ returns table (run_id uuid, status text, reason text, queue text, owner uuid)
 language plpgsql as $$
 declare
     v_now timestamptz := durable.now();
+    v_before record;
     v_run durable.runs;
 begin
     select r.* into v_run from durable.runs r
@@ -62,6 +64,13 @@ begin
         status := 'unknown'; return next; return;
     end if;
     run_id := v_run.run_id; queue := v_run.queue; owner := v_run.owner;
+    select s.run_id, s.status into v_before from durable.runs r join durable.signals s on s.shard = r.shard and s.run_id = r.run_id
+     where r.shard = p_shard and r.workflow_id = p_workflow_id and r.generation < v_run.generation and s.signal_id = p_signal;
+    if found then  -- the answer was lost, and another run of that id has started meanwhile: the signal was for the one before
+        run_id := v_before.run_id;
+        status := case v_before.status when 'delivered' then 'buffered' else v_before.status end;
+        return next; return;
+    end if;
     if v_run.status <> 'running' then
         status := 'dropped'; reason := 'the run is ' || v_run.status;
         insert into durable.signals (shard, run_id, signal_id, name, dedupe_key, status, reason, payload, actor, at)
@@ -122,9 +131,9 @@ begin
         status := 'already_requested';
     else
         status := 'requested';
-        update durable.runs r set status = 'cancelled', closed_at = v_now, ready_at = null, last_seq = r.last_seq + 2, turn = 1,
+        update durable.runs r set status = 'cancelled', closed_at = v_now, ready_at = null, delayed_until = null, last_seq = r.last_seq + 2, turn = 1,
                cancel_requested_at = v_now
-         where r.shard = p_shard and r.run_id = v_run.run_id and r.status = 'running' and r.owner is null and r.epoch = 0;
+         where r.shard = p_shard and r.run_id = v_run.run_id and r.status is not distinct from 'running' and r.owner is null and r.epoch = 0;
         if found then
             insert into durable.history (shard, run_id, seq, turn, type, at, body) values
                 (p_shard, v_run.run_id, v_run.last_seq + 1, 1, 'CancelRequested', v_now, jsonb_build_object('reason', p_reason)),
@@ -165,7 +174,7 @@ begin
         status := 'closed';
     else
         status := 'terminated';
-        update durable.runs r set status = 'terminated', closed_at = v_now, owner = null, epoch = r.epoch + 1, ready_at = null,
+        update durable.runs r set status = 'terminated', closed_at = v_now, owner = null, epoch = r.epoch + 1, ready_at = null, delayed_until = null,
                last_seq = r.last_seq + 1, turn = r.turn + 1
          where r.shard = p_shard and r.run_id = v_run.run_id;
         insert into durable.history (shard, run_id, seq, turn, type, at, body)
@@ -200,6 +209,12 @@ returns uuid language sql as $$
     select p_job
 $$;
 
+-- A UUIDv7 (RFC 9562): 48 bits of milliseconds, then random bits. Its order is only used to list the newest first.
+create function durable.uuid7() returns uuid language sql volatile as $$
+    select encode(set_bit(set_bit(overlay(uuid_send(gen_random_uuid()) placing
+               substring(int8send((extract(epoch from clock_timestamp()) * 1000)::bigint) from 3) from 1 for 6), 52, 1), 53, 1), 'hex')::uuid
+$$;
+
 -- The SQL API: usable from psql, a trigger or any language, inside any transaction.
 create function durable.start(workflow text, args json default '{}', id text default gen_random_uuid()::text, queue text default null,
                               priority integer default 0, actor jsonb default null)
@@ -216,10 +231,12 @@ begin
             using errcode = 'DU011', hint = 'start a worker with the module that defines it, then try again';
     end if;
     v_queue := coalesce(start.queue, v_queue, 'default');
-    select * into v_started from durable.start_run(durable.shard_of(id), gen_random_uuid(), id, workflow, v_version, v_queue,
+    select * into v_started from durable.start_run(durable.shard_of(id), durable.uuid7(), id, workflow, v_version, v_queue,
         start.priority::smallint, 0, jsonb_build_object('workflow', workflow, 'version', v_version, 'semantics', 1, 'workflow_id', id,
         'queue', v_queue, 'priority', start.priority, 'actor', actor), args, actor, null, null);
-    perform pg_notify('durable', 'queue:' || v_queue);
+    if v_started.outcome = 'started' then
+        perform pg_notify('durable', 'queue:' || v_queue);
+    end if;
     return v_started.run_id;
 end $$;
 
@@ -255,7 +272,8 @@ select r.workflow_id, r.run_id, r.workflow, r.version, r.status, r.queue, r.prio
        case when r.status <> 'running' then 'done'
             when r.review is not null and r.review ->> 'kind' <> 'unknown_workflow' then 'needs_review'
             when r.review is not null then 'blocked'
-            when r.ready_at is not null then case when r.ready_at > durable.now() then 'waiting' else 'runnable' end
+            when r.delayed_until is not null then 'waiting'
+            when r.ready_at is not null then 'runnable'
             when r.waiting_on is not null then 'waiting'
             else 'runnable' end as operator_status
   from durable.runs r;

@@ -56,7 +56,7 @@ LAYERS: tuple[frozenset[str], ...] = (
         }
     ),
     frozenset(
-        {"durable.cli", "durable.demo", "durable.dev", "durable.embedded", "durable.testing"}
+        {"durable.__main__", "durable.cli", "durable.demo", "durable.dev", "durable.embedded", "durable.testing"}
     ),
     frozenset({"durable_worker"}),
 )

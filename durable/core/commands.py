@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import sys
+from pathlib import Path
 from types import CodeType
 from typing import Any, Protocol
 
@@ -22,6 +23,7 @@ class Operation(Protocol):
 
     def waiting(self) -> dict[str, Any]:
         """How `explain` shows it."""
+        ...
 
 
 class Command:
@@ -31,7 +33,7 @@ class Command:
 
     def __init__(
         self,
-        type: str,  # noqa: A002 the event's word
+        type: str,
         body: dict[str, Any],
         payload: str | None = None,
         line: str = "",
@@ -44,8 +46,8 @@ class Command:
         self.struck = False
 
 
-_HERE = os.path.dirname(__file__)
-_INTERNAL_FOLDERS = frozenset({_HERE, os.path.dirname(_HERE), os.path.dirname(asyncio.__file__)})
+_CORE = Path(__file__).parent
+_INTERNAL_FOLDERS = frozenset(map(str, (_CORE, _CORE.parent, Path(asyncio.__file__).parent)))
 _INTERNAL_FILES = frozenset({contextlib.__file__})
 
 _short_names: dict[str, str] = {}
@@ -76,6 +78,6 @@ def source_line(depth: int = 1) -> str:
 
 def short_name(filename: str) -> str:
     """How we print a file of the author's; empty for Python's and ours."""
-    folder, base = os.path.split(filename)
+    folder, _, base = filename.rpartition(os.sep)
     internal = folder in _INTERNAL_FOLDERS or filename in _INTERNAL_FILES
     return _short_names.setdefault(filename, "" if internal else base)

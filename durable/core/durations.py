@@ -21,7 +21,9 @@ def duration_us(option: str, value: timedelta | float) -> int:
     elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         microseconds = round(value * 1000) * 1000
     else:
-        raise InvalidOption(f"{option} is {value!r}; give a timedelta, or a finite number of seconds")
+        raise InvalidOption(
+            f"{option} is {value!r}; give a timedelta, or a finite number of seconds"
+        )
     if microseconds > LONGEST_US:
         raise InvalidOption(f"{option} is {value!r}; give at most a hundred years")
     return microseconds

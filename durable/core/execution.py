@@ -29,88 +29,24 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import inspect
 import json
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from itertools import islice
-from typing import Any, NamedTuple, NoReturn, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, NoReturn
 from uuid import UUID
 
 from durable.core import events as e
-from durable.core.commands import Command, source_line
-from durable.core.durations import LONGEST_US
+from durable.core.commands import Command
+from durable.core.compare import pair
 from durable.core.events import Event, Message
-from durable.core.futures import (
-    ActivityFuture,
-    Cancellation,
-    ConditionFuture,
-    DurableFuture,
-    NeverFuture,
-    SignalFuture,
-    Timer,
-    TimerFuture,
-)
-from durable.core.loop import DeterministicLoop, DurableTask
-from durable.core.machine import ARRIVALS, CLOSES, INBOUND, OUTBOUND, TERMINAL, VIEWS
+from durable.core.futures import ActivityFuture
+from durable.core.loop import DurableTask
+from durable.core.machine import ARRIVALS, CLOSES, INBOUND, OUTBOUND, TERMINAL
+from durable.core.plans import Definition, RunDefaults
+from durable.core.run import Run
 from durable.core.stacks import stack_of
-from durable.core.styles import Style, as_coroutine
-from durable.errors import (
-    DurableError,
-    Evicted,
-    InternalError,
-    InvalidOption,
-    NondeterminismError,
-    PayloadError,
-)
+from durable.core.styles import as_coroutine
+from durable.errors import InternalError
 from durable.failure import encode_failure, leaves
-from durable.payload import ArgumentsCodec, ValueCodec, digest
-
-SHOWN_WAITS = 16
-"""How many waits `waiting_on` lists one by one."""
-
-_event: Callable[..., Event] = tuple.__new__
-"""Event(...) costs three times as much."""
-
-_decision: Callable[..., Decision] = tuple.__new__
-
-_REFUSALS = 100
-"""How many calls a dying coroutine may make and get Evicted for, before they just never complete."""
-
-
-class Definition(Protocol):
-    """What we need to know of a workflow; `durable.definitions.Workflow` is one."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def fn(self) -> Callable[..., Any]: ...
-    @property
-    def style(self) -> Style: ...
-    @property
-    def arguments(self) -> ArgumentsCodec: ...
-
-
-class ActivityPlan(NamedTuple):
-    """All of an activity call that does not depend on its arguments; made once per activity and set of options.
-
-    `body` holds name, queue, priority, retry and timeouts; it is copied, its members are shared and never changed.
-    """
-
-    name: str
-    body: dict[str, Any]
-    arguments: ArgumentsCodec
-    cancellation: Cancellation = "try"
-    id: str | None = None
-
-
-class RunDefaults(NamedTuple):
-    """What the run gives to activities that do not say otherwise."""
-
-    queue: str
-    priority: int
-    retry: str
-    """RetryPolicy.to_body() of the workflow level as JSON text, so that plans can be cached by it."""
 
 
 class Decision(NamedTuple):
@@ -122,50 +58,25 @@ class Decision(NamedTuple):
     warnings: list[str]
 
 
-class Execution:
+_event: Callable[..., Event] = tuple.__new__
+"""Event(...) costs three times as much."""
+
+_decision: Callable[..., Decision] = tuple.__new__
+
+
+class Execution(Run):
     """One run, live or replaying. Pure: history in, decision out.
 
-    `closed`, `last_seq`, `turn` and `now_us` stand where history stands. `start` is the body of WorkflowStarted. Not
-    thread-safe; all calls for one run come from one thread. An exception from `replay` or `activate` evicts it. One that is
-    not closed must be evicted before it is dropped; until then it is kept alive.
+    `closed`, `last_seq`, `turn` and `now_us` stand where history stands. Not thread-safe; all calls for one run come from
+    one thread. An exception from `replay` or `activate` evicts it. One that is not closed must be evicted before it is
+    dropped; until then it is kept alive.
     """
 
     def __init__(self, definition: Definition, run_id: UUID, workflow_id: str) -> None:
-        self.definition = definition
-        self.run_id = run_id
-        self.workflow_id = workflow_id
-        self.closed = False
-        self.replaying = False
-        self.last_seq = 0
-        self.turn = 0
-        self.now_us = 0
-        self.started_us = 0
-        self.start: dict[str, Any] = {}
-        self.defaults = RunDefaults("default", 5, "null")
+        super().__init__(definition, run_id, workflow_id)
         self._input: str | None = None
         self._broken = False
-        self._reset()
-
-    def _reset(self) -> None:
-        """The state before the first turn."""
-        self.gate = ""  # why durable calls are refused just now; empty: they are not
-        self.cancel_requested = False
-        self.author_state: dict[str, Any] = {}  # what modules of the author API keep per run
-        self.unclaimed: list[DurableFuture[Any]] = []
-        self._refused = 0
-        self._poison: BaseException | None = None
-        self._cancel_reason: str | None = None
-        self._main: DurableTask[Any] | None = None
-        self._provisional = False
-        self._commands: list[Command] = []
-        self._pending: dict[int, Any] = {}
-        self.conditions: list[ConditionFuture] = []
-        self._buffered: dict[str, deque[str | None]] = {}
-        self._receivers: dict[str, deque[SignalFuture[Any]]] = {}
-        self._counts: dict[str, int] = {}
-        self._chosen_ids: set[str] = set()
-        self._warnings: list[str] = []
-        self.loop = DeterministicLoop(self)
+        self.survivors: list[str] = []
 
     # -- the worker's side ----------------------------------------------------------------------------------------------
 
@@ -181,7 +92,11 @@ class Execution:
         outer = self.loop.enter()
         try:
             while at < end:
-                at = self._replay_turn(history, at) if self.last_seq else self._replay_start(history[at])
+                at = (
+                    self._replay_turn(history, at)
+                    if self.last_seq
+                    else self._replay_start(history[at])
+                )
         except BaseException:
             self.evict()
             raise
@@ -204,26 +119,20 @@ class Execution:
         events = self._live_turn(inbound, now_us)
         self._broken = False
         warnings, self._warnings = self._warnings, []
-        return _decision(Decision, (start + events if start else events, self.closed, self.waiting_on(), warnings))
+        return _decision(
+            Decision,
+            (start + events if start else events, self.closed, self.waiting_on(), warnings),
+        )
 
     def evict(self) -> None:
-        """Drop all coroutines without any durable effect: no command, no compensation (C12). Idempotent."""
+        """Drop all coroutines without any durable effect: no command, no compensation (C12). Idempotent.
+
+        `survivors` then names the lines of those that swallowed it and had to be left suspended for ever: a leak.
+        """
         self.gate = "the run is being dropped from memory"
         self._broken = True
-        self.loop.tear_down()
+        self.survivors += self.loop.tear_down()
         self._forget_everything()
-
-    def waiting_on(self) -> list[dict[str, Any]]:
-        """What the run waits for, for `explain`: kind, name, line and, where there is one, seq and until_us."""
-        pending, receivers = self._pending, self._receivers
-        if len(pending) == 1 and not receivers and not self.conditions:  # most runs, most of the time
-            return [operation.waiting() for operation in pending.values()]
-        waits = list(islice(pending.values(), SHOWN_WAITS))
-        waits += [it for queue in receivers.values() for it in islice(queue, SHOWN_WAITS) if not it.done()]
-        waits += self.conditions[:SHOWN_WAITS]
-        shown = [wait.waiting() for wait in waits[:SHOWN_WAITS]]
-        more = len(self._pending) + len(self.conditions) - SHOWN_WAITS
-        return [*shown, {"kind": "more", "name": f"{more} more"}] if more > 0 else shown
 
     def stacks(self) -> list[dict[str, Any]]:
         """For each task that has not ended: its name and the lines where it stands, outermost first."""
@@ -249,12 +158,16 @@ class Execution:
 
     def _replay_start(self, event: Event) -> int:
         if event.type != e.WORKFLOW_STARTED or event.seq != 1 or event.turn != 0:
-            self._damaged(event, "a history begins with WorkflowStarted as event 1, alone in turn 0")
+            self._damaged(
+                event, "a history begins with WorkflowStarted as event 1, alone in turn 0"
+            )
         self.last_seq = 1
         self.now_us = self.started_us = event.at_us
         self.start = start = event.body
         self.defaults = RunDefaults(
-            start.get("queue", "default"), start.get("priority", 5), json.dumps(start.get("retry"), sort_keys=True)
+            start.get("queue", "default"),
+            start.get("priority", 5),
+            json.dumps(retry, sort_keys=True) if (retry := start.get("retry")) else "null",
         )
         self._input = event.payload
         return 1
@@ -290,7 +203,9 @@ class Execution:
         turn = history[at].turn
         if turn != self.turn + 1 or history[at].seq != self.last_seq + 1 or self.closed:
             ended = " and closed the run" * self.closed
-            self._damaged(history[at], f"turn {self.turn} with event {self.last_seq} was the last one{ended}")
+            self._damaged(
+                history[at], f"turn {self.turn} with event {self.last_seq} was the last one{ended}"
+            )
         middle = self._rows_of(turn, history, at, INBOUND)
         end = self._rows_of(turn, history, middle, OUTBOUND)
         if end < len(history) and history[end].turn == turn:
@@ -306,7 +221,12 @@ class Execution:
         """The index after this turn's rows of these types, numbered without gaps, from `at` on."""
         end = len(history)
         gap = history[0].seq
-        while at < end and (row := history[at]).turn == turn and row.type in types and row.seq - at == gap:
+        while (
+            at < end
+            and (row := history[at]).turn == turn
+            and row.type in types
+            and row.seq - at == gap
+        ):
             at += 1
         return at
 
@@ -351,7 +271,12 @@ class Execution:
     def _inbound_rows(self, inbound: Sequence[Message]) -> list[Event]:
         """The messages as rows, without cancel requests after the first (C9)."""
         rows: list[Event] = []
-        turn, seq, at_us, requested = self.turn + 1, self.last_seq, self.now_us, self.cancel_requested
+        turn, seq, at_us, requested = (
+            self.turn + 1,
+            self.last_seq,
+            self.now_us,
+            self.cancel_requested,
+        )
         for type_, sent_us, body, payload in inbound:
             if type_ not in INBOUND:
                 raise InternalError(f"{type_!r} is no inbound event that this release knows")
@@ -376,7 +301,12 @@ class Execution:
             if operation is not None:
                 operation.seq = seq
                 self._pending[seq] = operation
-            rows.append(_event(Event, (seq, self.turn + 1, command.type, self.now_us, command.body, command.payload)))
+            rows.append(
+                _event(
+                    Event,
+                    (seq, self.turn + 1, command.type, self.now_us, command.body, command.payload),
+                )
+            )
         return rows
 
     def _finish_turn(self, last: Event) -> None:
@@ -396,37 +326,15 @@ class Execution:
         self.conditions = []
         self._receivers = {}
         self._buffered = {}
-        self.unclaimed = []
+        self._unclaimed = []
         self._commands = []
 
     # -- comparing (C13) ------------------------------------------------------------------------------------------------
 
     def _compare(self, recorded: Sequence[Event], next_seq: int) -> None:
-        """Pair the commands of this turn with its outbound rows, and number them."""
+        """Check the commands of this turn against its outbound rows, whose numbers they take."""
         commands, self._commands = self._commands, []
-        given = [command for command in commands if not command.struck]
-        for row, command in zip(recorded, given, strict=False):
-            if not _same(row, command):
-                self._part(row.seq, row, command)
-            operation = command.operation
-            if operation is not None:
-                operation.seq = row.seq
-                self._pending[row.seq] = operation
-        if len(recorded) > len(given):
-            self._part(recorded[len(given)].seq, recorded[len(given)], None)
-        if len(given) > len(recorded):
-            self._part(next_seq, None, given[len(recorded)])
-
-    def _part(self, seq: int, row: Event | None, command: Command | None) -> NoReturn:
-        """Code and history part ways at event `seq`."""
-        if command is not None and command.body.get("digest") == "":
-            command.body["digest"] = digest(command.payload or "")
-        raise NondeterminismError(
-            event_seq=seq,
-            expected=None if row is None else _view(row),
-            got=None if command is None else _view(command),
-            line=self._standing_at() if command is None else command.line,
-        )
+        pair(recorded, commands, self._pending, next_seq, self._standing_at)
 
     def _standing_at(self) -> str | None:
         """The line where the code waits instead of giving the next command."""
@@ -450,7 +358,9 @@ class Execution:
 
     def _unsuccessful(self, error: BaseException) -> Command:
         """Cancelled if that was asked for and nothing else went wrong, failed otherwise (C7, C9)."""
-        if self.cancel_requested and all(isinstance(leaf, asyncio.CancelledError) for leaf in leaves(error)):
+        if self.cancel_requested and all(
+            isinstance(leaf, asyncio.CancelledError) for leaf in leaves(error)
+        ):
             return Command(e.WORKFLOW_CANCELLED, {"reason": self._cancel_reason})
         return Command(e.WORKFLOW_FAILED, {"failure": encode_failure(error)})
 
@@ -462,208 +372,14 @@ class Execution:
                 self.warn(f"{task.get_name()} failed and nobody awaited it: {task.exception()!r}")
             elif task is not self._main and not task.done():
                 self.warn(f"{task.get_name()} was still running when the workflow returned")
-        for future in self.unclaimed:
+        for future in self._unclaimed:
             if not future.observed:
                 failed = not future.cancelled() and asyncio.Future.exception(future) is not None
-                self.warn(f"{future.id} ({future.line}) {'failed' if failed else 'ended'} and nobody awaited it")
+                self.warn(
+                    f"{future.id} ({future.line}) {'failed' if failed else 'ended'} and nobody awaited it"
+                )
         for operation in self._pending.values():
             if isinstance(operation, ActivityFuture):
-                self.warn(f"{operation.id} ({operation.line}) was still pending when the workflow returned")
-
-    def warn(self, text: str) -> None:
-        """Add to the next decision's warnings; silent in replay and after the end (C17)."""
-        if not self.replaying and not self.gate:
-            self._warnings.append(text)
-
-    # -- effects of arrivals ----------------------------------------------------------------------------------------------
-
-    def request_cancel(self, reason: str | None) -> None:
-        """Deliver the one cancellation to the main task, where it waits (C9); in the first turn that is its first await."""
-        main = self._main
-        assert main is not None
-        self.cancel_requested = True
-        self._cancel_reason = reason
-        if inspect.getcoroutinestate(main.get_coro()) == inspect.CORO_CREATED:  # type: ignore[arg-type]
-            self.loop.call_soon(main.cancel, reason)
-        else:
-            main.cancel(msg=reason)
-
-    def deliver_signal(self, name: str, payload: str | None) -> None:
-        """To whoever waits longest, else into the buffer (C11)."""
-        if not self._hand_over(name, payload):
-            self._buffered.setdefault(name, deque()).append(payload)
-
-    def return_signal(self, name: str, payload: str | None) -> None:
-        """Undo a delivery: it is the next one again."""
-        if not self.gate and not self._hand_over(name, payload):
-            self._buffered.setdefault(name, deque()).appendleft(payload)
-
-    def _hand_over(self, name: str, payload: str | None) -> bool:
-        receivers = self._receivers.get(name)
-        while receivers:
-            receiver = receivers.popleft()
-            if not receiver.done():
-                receiver.deliver(payload)
-                return True
-        return False
-
-    # -- the author's side: what the author API calls ---------------------------------------------------------------------
-
-    def start_activity(self, plan: ActivityPlan, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> ActivityFuture[Any]:
-        """Command an activity. Raises PayloadError when the arguments cannot be stored."""
-        if self.gate:
-            return self._refuse()
-        name, template, arguments, cancellation, chosen_id = plan
-        payload = arguments.encode(args, kwargs)
-        body = template.copy()
-        body["id"] = call_id = self._next_id(name) if chosen_id is None else self._choose_id(chosen_id)
-        if not self.replaying:  # there the text itself is compared
-            body["digest"] = digest(payload)
-        body["line"] = line = source_line(3)
-        command = Command(e.ACTIVITY_SCHEDULED, body, payload, line)
-        command.operation = future = ActivityFuture(self, name, call_id, arguments.result, cancellation, command)
-        self._commands.append(command)
-        return future
-
-    def start_timer(self, delay_us: int, reason: str, action: Callable[[], Any], line: str | None = None) -> Timer:
-        """Command a timer that will call `action` in the turn in which it fires."""
-        if self.gate:
-            return self._refuse()
-        if delay_us > LONGEST_US:
-            raise InvalidOption(f"a timer of {delay_us / 1e6:,.0f} seconds; give at most a hundred years")
-        fire_at_us = self.now_us + delay_us
-        where = source_line(3) if line is None else line
-        command = Command(e.TIMER_STARTED, {"fire_at_us": fire_at_us, "reason": reason, "line": where}, None, where)
-        command.operation = timer = Timer(self, fire_at_us, reason, action, command)
-        self._commands.append(command)
-        return timer
-
-    def sleep(self, delay_us: int) -> TimerFuture:
-        """A future that a timer completes; without a delay it completes once other tasks have run."""
-        if self.gate:
-            return self._refuse()
-        line = source_line(3)
-        future = TimerFuture(self, f"sleep {line}", line)
-        future.timer = None
-        if delay_us > 0:
-            future.timer = self.start_timer(delay_us, "sleep", future.wake, line)
-        else:
-            self.loop.call_soon(future.wake)
-        return future
-
-    def receive(self, name: str, codec: ValueCodec, timeout_us: int | None) -> SignalFuture[Any]:
-        """The next signal of this name, from the buffer or when it comes."""
-        if self.gate:
-            return self._refuse()
-        future: SignalFuture[Any] = SignalFuture(self, name, codec, source_line(3))
-        if buffered := self._buffered.get(name):
-            self._read(future, buffered.popleft())
-        else:
-            self._receivers.setdefault(name, deque()).append(future)
-            future.set_deadline(timeout_us)
-        return future
-
-    def _read(self, future: SignalFuture[Any], payload: str | None) -> None:
-        """Deliver from within author code; what cannot be read parks the run, whatever that code catches (C8)."""
-        try:
-            future.deliver(payload)
-        except PayloadError as error:
-            self.spoil(error)
-            raise Evicted(self.gate) from error
-
-    def spoil(self, error: Exception) -> None:
-        """Nothing of this turn will be kept: `error` comes out of it whatever author code does, and parks the run (C8)."""
-        self._poison = self._poison or error
-        self.gate = "this turn is spoilt, and the run will be parked"
-
-    def signals_buffered(self, name: str) -> int:
-        """How many signals of this name wait to be received."""
-        return len(self._buffered.get(name, ()))
-
-    def stop_receiving(self, future: SignalFuture[Any]) -> None:
-        """Take a receiver out of the queue."""
-        receivers = self._receivers.get(future.name)
-        if receivers and future in receivers:
-            receivers.remove(future)
-
-    def wait_until(self, predicate: Callable[[], Any], timeout_us: int | None) -> ConditionFuture:
-        """A future that completes as soon as the predicate holds; asked now, and whenever the loop is quiet."""
-        if self.gate:
-            return self._refuse()
-        future = ConditionFuture(self, predicate, source_line(3))
-        if not future.check():
-            self.conditions.append(future)
-            future.set_deadline(timeout_us)
-        return future
-
-    def asking(self, context: contextvars.Context, predicate: Callable[[], Any]) -> Any:
-        """Call a predicate; it must only read."""
-        self.gate = "a wait_until predicate must only read state; it may not start anything durable"
-        try:
-            return context.run(predicate)
-        finally:
-            self.gate = ""
-
-    def settle_conditions(self) -> bool:
-        """Ask all conditions; whether any was settled."""
-        still = [condition for condition in self.conditions if not condition.check()]
-        changed = len(still) != len(self.conditions)
-        self.conditions = still
-        return changed
-
-    def emit(self, command: Command) -> None:
-        """Add a command that opens nothing."""
-        self._commands.append(command)
-
-    def forget(self, seq: int) -> None:
-        """An operation was given up: its closing event will only be evidence."""
-        self._pending.pop(seq, None)
-
-    def elapsed_us(self) -> int:
-        """Since the run started, by the turn's clock."""
-        return self.now_us - self.started_us
-
-    def _next_id(self, name: str) -> str:
-        counts = self._counts
-        while True:
-            counts[name] = count = counts.get(name, 0) + 1
-            call_id = f"{name}-{count}"
-            if call_id not in self._chosen_ids:
-                return call_id
-
-    def _choose_id(self, call_id: str) -> str:
-        name, _, number = call_id.rpartition("-")
-        taken = call_id in self._chosen_ids or (number.isdecimal() and 0 < int(number) <= self._counts.get(name, 0))
-        if taken:
-            raise InvalidOption(f"id={call_id!r} was already used in this run; an id names one activity call")
-        self._chosen_ids.add(call_id)
-        return call_id
-
-    def _refuse(self) -> Any:
-        """No durable call now: raise, or after many refusals give something that never completes (see loop.py)."""
-        if "predicate" in self.gate:
-            raise DurableError(self.gate)
-        self._refused += 1
-        if self._refused <= _REFUSALS:
-            raise Evicted(self.gate)
-        return NeverFuture(self, "never", "")
-
-
-def _same(row: Event, command: Command) -> bool:
-    if row.type != command.type:
-        return False
-    recorded, got = row.body, command.body
-    if command.operation is not None:  # the hot path: all but the line
-        got.pop("line")
-        if "line" in recorded:
-            got["line"] = recorded["line"]
-        if "digest" in got:
-            got["digest"] = recorded.get("digest") if row.payload == command.payload else digest(command.payload or "")
-        return recorded == got
-    return _view(row) == _view(command)
-
-
-def _view(of: Event | Command) -> dict[str, Any]:
-    return {"type": of.type, **VIEWS[of.type](of.body, of.payload)}
-
-
+                self.warn(
+                    f"{operation.id} ({operation.line}) was still pending when the workflow returned"
+                )

@@ -48,7 +48,9 @@ async def drive(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
     while not fiber.dead:
         try:
             value = await given
-        except BaseException as error:  # CancelledError and Evicted too: the author's code is over there
+        except (
+            BaseException
+        ) as error:  # CancelledError and Evicted too: the author's code is over there
             given = _resumed(fiber).throw(error)
         else:
             given = _resumed(fiber).switch(value)

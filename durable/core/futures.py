@@ -20,7 +20,7 @@ from durable.errors import ActivityError, ActivityTimeout
 from durable.failure import decode_failure
 
 if TYPE_CHECKING:
-    from durable.core.execution import Execution
+    from durable.core.run import Run
     from durable.payload import ValueCodec
 
 T = TypeVar("T")
@@ -42,7 +42,7 @@ class DurableFuture(OrderedFuture[T]):
 
     __slots__ = ("_run", "id", "line", "observed")
 
-    def __init__(self, run: Execution, id: str, line: str) -> None:  # noqa: A002 the API's word
+    def __init__(self, run: Run, id: str, line: str) -> None:
         loop = run.loop
         _init_future(self, loop=loop)
         loop.created = self.number = loop.created + 1
@@ -68,7 +68,8 @@ class DurableFuture(OrderedFuture[T]):
                 fiber.block(self)
             else:
                 self._refuse_to_block()
-        return _result(self)
+        result: T = _result(self)
+        return result
 
     def exception(self) -> BaseException | None:
         self.observed = True
@@ -95,7 +96,7 @@ class DurableFuture(OrderedFuture[T]):
     def _settled(self) -> None:
         """Remember a result that nobody has asked for so far."""
         if not self.observed and not self._callbacks:
-            self._run.unclaimed.append(self)
+            self._run.remember_unclaimed(self)
 
 
 class NeverFuture(DurableFuture[Any]):
@@ -103,7 +104,7 @@ class NeverFuture(DurableFuture[Any]):
 
     __slots__ = ()
 
-    def _give_up(self, _msg: Any | None) -> bool:
+    def _give_up(self, msg: Any | None) -> bool:  # noqa: ARG002
         return True
 
 
@@ -113,7 +114,13 @@ class ActivityFuture(DurableFuture[T]):
     __slots__ = ("_asked", "_cancellation", "_codec", "_command", "name", "seq")
 
     def __init__(
-        self, run: Execution, name: str, id: str, codec: ValueCodec, cancellation: Cancellation, command: Command  # noqa: A002
+        self,
+        run: Run,
+        name: str,
+        id: str,
+        codec: ValueCodec,
+        cancellation: Cancellation,
+        command: Command,
     ) -> None:
         DurableFuture.__init__(self, run, id, command.line)
         self.seq = 0
@@ -124,11 +131,17 @@ class ActivityFuture(DurableFuture[T]):
         self._asked: list[Any] | None = None
 
     def waiting(self) -> dict[str, Any]:
-        return {"kind": "activity", "name": self.name, "id": self.id, "seq": self.seq, "line": self.line}
+        return {
+            "kind": "activity",
+            "name": self.name,
+            "id": self.id,
+            "seq": self.seq,
+            "line": self.line,
+        }
 
     def _give_up(self, msg: Any | None) -> bool:
         run = self._run
-        if run.gate:  # being torn down: nothing is told to anybody
+        if run.is_inert():
             return True
         if not self.seq:
             self._command.struck = True
@@ -157,13 +170,17 @@ class ActivityFuture(DurableFuture[T]):
     def time_out(self, event: Event) -> None:
         body = event.body
         kind = body.get("timeout") or "start_to_close"
-        error = ActivityTimeout(kind, self.name, self.id, body.get("attempt"), body.get("retry_state") or "timeout")
+        error = ActivityTimeout(
+            kind, self.name, self.id, body.get("attempt"), body.get("retry_state") or "timeout"
+        )
         self._close_with(error, event)
 
     def be_cancelled(self, event: Event) -> None:
         """Ended by a cancel: ours (then CancelledError), or somebody's from outside, which to us is a failure."""
         message = f"activity {self.name!r} was cancelled from outside the workflow"
-        error = ActivityError(self.name, self.id, event.body.get("attempt"), "cancelled", message=message)
+        error = ActivityError(
+            self.name, self.id, event.body.get("attempt"), "cancelled", message=message
+        )
         self._close_with(error, event)
 
     def _close_with(self, error: ActivityError, event: Event) -> None:
@@ -179,9 +196,26 @@ class ActivityFuture(DurableFuture[T]):
 class Timer:
     """A durable timer; `action` runs when it fires. Not awaitable by itself."""
 
-    __slots__ = ("_command", "_open", "_run", "action", "fire_at_us", "line", "reason", "seq")
+    __slots__ = (
+        "_command",
+        "_open",
+        "_run",
+        "action",
+        "fire_at_us",
+        "is_deadline",
+        "line",
+        "reason",
+        "seq",
+    )
 
-    def __init__(self, run: Execution, fire_at_us: int, reason: str, action: Callable[[], Any], command: Command) -> None:
+    def __init__(
+        self,
+        run: Run,
+        fire_at_us: int,
+        reason: str,
+        action: Callable[[], Any],
+        command: Command,
+    ) -> None:
         self.seq = 0
         self.fire_at_us = fire_at_us
         self.reason = reason
@@ -190,6 +224,7 @@ class Timer:
         self._run = run
         self._command = command
         self._open = True
+        self.is_deadline = False
 
     def waiting(self) -> dict[str, Any]:
         return {
@@ -197,7 +232,7 @@ class Timer:
         }  # fmt: skip
 
     def cancel(self) -> None:
-        if not self._open or self._run.gate:
+        if not self._open or self._run.is_inert():
             return
         self._open = False
         if not self.seq:
@@ -214,10 +249,11 @@ class Timer:
 class _Deadlined(DurableFuture[T]):
     """Waits for something that may have a deadline; the deadline is a durable timer."""
 
-    __slots__ = ("_timer",)
+    __slots__ = ("_reason", "_timer")
 
-    def __init__(self, run: Execution, id: str, line: str) -> None:  # noqa: A002
-        DurableFuture.__init__(self, run, id, line)
+    def __init__(self, run: Run, reason: str, line: str) -> None:
+        DurableFuture.__init__(self, run, f"{reason} {line}", line)
+        self._reason = reason  # compared on replay (C13), so without the line
         self._timer: Timer | None = None
 
     def set_deadline(self, after_us: int | None) -> None:
@@ -225,17 +261,18 @@ class _Deadlined(DurableFuture[T]):
         if after_us is None or self.done():
             return
         if after_us > 0:
-            self._timer = self._run.start_timer(after_us, self.id, self._expire, self.line)
+            self._timer = self._run.start_timer(after_us, self._reason, self._expire, self.line)
+            self._timer.is_deadline = True
         else:
             self._expire()
 
     def _expire(self) -> None:
         if not self.done():
             self._leave()
-            self.set_exception(TimeoutError(f"{self.id}: nothing arrived in time"))
+            self.set_exception(TimeoutError(f"{self._reason}: nothing happened in time"))
             self._settled()
 
-    def _give_up(self, _msg: Any | None) -> bool:
+    def _give_up(self, msg: Any | None) -> bool:  # noqa: ARG002
         self._leave()
         self._disarm()
         return True
@@ -267,7 +304,7 @@ class TimerFuture(DurableFuture[None]):
             self.set_result(None)
             self._settled()
 
-    def _give_up(self, _msg: Any | None) -> bool:
+    def _give_up(self, msg: Any | None) -> bool:  # noqa: ARG002
         if self.timer is not None:
             self.timer.cancel()
         return True
@@ -278,7 +315,7 @@ class SignalFuture(_Deadlined[T]):
 
     __slots__ = ("_codec", "_payload", "_returned", "name")
 
-    def __init__(self, run: Execution, name: str, codec: ValueCodec, line: str) -> None:
+    def __init__(self, run: Run, name: str, codec: ValueCodec, line: str) -> None:
         _Deadlined.__init__(self, run, f"signal {name}", line)
         self.name = name
         self._codec = codec
@@ -308,7 +345,12 @@ class SignalFuture(_Deadlined[T]):
         return self._entry("signal", self.name)
 
     def _put_back(self) -> None:
-        if self.done() and not self._returned and not self.cancelled() and super().exception() is None:
+        if (
+            self.done()
+            and not self._returned
+            and not self.cancelled()
+            and super().exception() is None
+        ):
             self._returned = True
             self._run.return_signal(self.name, self._payload)
 
@@ -321,8 +363,8 @@ class ConditionFuture(_Deadlined[None]):
 
     __slots__ = ("_context", "_predicate")
 
-    def __init__(self, run: Execution, predicate: Callable[[], Any], line: str) -> None:
-        _Deadlined.__init__(self, run, f"condition {line}", line)
+    def __init__(self, run: Run, predicate: Callable[[], Any], line: str) -> None:
+        _Deadlined.__init__(self, run, "wait_until", line)
         self._predicate = predicate
         self._context = contextvars.copy_context()
 
@@ -348,5 +390,3 @@ class ConditionFuture(_Deadlined[None]):
 
     def _leave(self) -> None:
         return  # done futures are dropped at the next check
-
-

@@ -41,7 +41,7 @@ from durable.core.hazards import ACTIVITY
 from durable.errors import UnsafeWorkflow
 
 if TYPE_CHECKING:
-    from durable.core.execution import Execution
+    from durable.core.run import Run
 
 _EVENTS: dict[str, str] = {
     **dict.fromkeys(
@@ -87,7 +87,7 @@ def unguarded() -> Iterator[None]:
         _unguarded.set(before)  # not by token: an evicted coroutine ends in another context
 
 
-def install(current: Callable[[], Execution | None]) -> None:
+def install(current: Callable[[], Run | None]) -> None:
     """Add the audit hook to this process, once. `current` is the run whose turn this thread is taking, or None."""
     global installed
     if installed:
@@ -102,13 +102,13 @@ def install(current: Callable[[], Execution | None]) -> None:
     sys.addaudithook(hook)
 
 
-def _judge(run: Execution, event: str, args: tuple[Any, ...]) -> None:
+def _judge(run: Run, event: str, args: tuple[Any, ...]) -> None:
     frame = sys._getframe(2)
     if not (_unguarded.get() or _is_zone_data(event, args) or _is_indifferent(frame)):
         raise violation(run, _described(event, args), _EVENTS[event], frame)
 
 
-def violation(run: Execution, what: str, instead: str, frame: FrameType) -> UnsafeWorkflow:
+def violation(run: Run, what: str, instead: str, frame: FrameType) -> UnsafeWorkflow:
     """The error to raise for a call that workflow code may not make; the run's turn is spoilt already."""
     where = _author_frame(run, frame)
     finding = {
@@ -152,7 +152,7 @@ def _is_indifferent(frame: FrameType) -> bool:
     )
 
 
-def _author_frame(run: Execution, innermost: FrameType) -> FrameType:
+def _author_frame(run: Run, innermost: FrameType) -> FrameType:
     """The line to show: the last one in the workflow's own file, else the last one that is neither Python's nor ours."""
     frames = list(_frames(innermost))
     home = getattr(getattr(run.definition.fn, "__code__", None), "co_filename", None)

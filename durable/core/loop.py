@@ -31,17 +31,19 @@ import ctypes
 import sys
 from asyncio.events import _get_running_loop, _set_running_loop
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from durable.core import guard
 from durable.core.commands import drain_code
+from durable.core.durations import duration_us
 from durable.core.stacks import stack_of
 from durable.errors import BlockingCall, Evicted
 
 if TYPE_CHECKING:
-    from durable.core.execution import Execution, Timer
+    from durable.core.futures import Timer
+    from durable.core.run import Run
 
 T = TypeVar("T")
 
@@ -109,6 +111,13 @@ class DurableTask(asyncio.Task[T]):
         return True
 
 
+def apart(awaitable: Awaitable[T]) -> Awaitable[T]:
+    """A coroutine as a task of its own, so that timeouts inside it reach it although the calling task is masked."""
+    if asyncio.iscoroutine(awaitable):
+        return asyncio.ensure_future(awaitable)
+    return awaitable
+
+
 class DurableTimerHandle(asyncio.TimerHandle):
     """What `call_later` returns; its timer is durable."""
 
@@ -120,18 +129,21 @@ class DurableTimerHandle(asyncio.TimerHandle):
 class DeterministicLoop(asyncio.AbstractEventLoop):
     """The loop of one run. `created` counts its tasks and futures."""
 
-    def __init__(self, execution: Execution) -> None:
+    def __init__(self, run: Run) -> None:
         guard.install(current)
-        self.execution = execution
+        self.run = run
         self.created = 0
         # The low bits are the creation number, so small sets iterate by creation; the high bits keep asyncio's
         # process-wide sets of tasks from piling ten thousand runs' first tasks into one bucket.
-        self.hash_base = (execution.run_id.int & (2**40 - 1)) << 20
+        self.hash_base = (run.run_id.int & (2**40 - 1)) << 20
         self._ready: deque[asyncio.Handle] = deque()
-        self._tasks: list[DurableTask[Any]] = []  # strong: asyncio holds tasks weakly, and the GC has no order
+        self._tasks: list[
+            DurableTask[Any]
+        ] = []  # strong: asyncio holds tasks weakly, and the GC has no order
         self._tasks_limit = 16
         self._asyncgens: list[AsyncGenerator[Any, Any]] = []
         self._asyncgens_limit = 16
+        self._asyncgen_hooks = (self._keep_asyncgen, _leave_asyncgen)
         self._early: dict[Any, DurableTask[Any]] = {}
 
     # -- running ------------------------------------------------------------------------------------------------------
@@ -140,7 +152,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         """Become the thread's running loop; the answer is for `leave`."""
         outer = (_get_running_loop(), sys.get_asyncgen_hooks())
         _set_running_loop(self)
-        sys.set_asyncgen_hooks(self._keep_asyncgen, _leave_asyncgen)
+        sys.set_asyncgen_hooks(*self._asyncgen_hooks)
         return outer
 
     @staticmethod
@@ -153,7 +165,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
     def run_until_quiet(self, events: int) -> None:
         """Run callbacks and re-check conditions until neither gives anything more to do."""
         limit = self._drain(STEP_LIMIT + 10 * events)
-        while self.execution.conditions and self.execution.settle_conditions():
+        while self.run.conditions and self.run.settle_conditions():
             limit = self._drain(limit)
 
     def _drain(self, limit: int) -> int:
@@ -188,20 +200,26 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
 
     def tear_down(self) -> list[str]:
         """End all coroutines without running anything durable (C12). The lines of those that would not die."""
-        survivors: list[str] = []
-        outer = self.enter()
-        try:
-            for task in self._tasks:
-                if not task.done():
-                    survivors += _kill(task.get_coro())
-            for generator in self._asyncgens:
-                survivors += _kill(generator.athrow(Evicted("the run is being dropped from memory")))
-        finally:
-            self.leave(outer)
+        alive = [task.get_coro() for task in self._tasks if not task.done()]
+        survivors = self._kill_all(alive) if alive or self._asyncgens else []
         _alive.discard(self)
         self._tasks.clear()
         self._asyncgens.clear()
         self._ready.clear()
+        return survivors
+
+    def _kill_all(self, coros: list[Any]) -> list[str]:
+        survivors: list[str] = []
+        outer = self.enter()
+        try:
+            for coro in coros:
+                survivors += _kill(coro)
+            for generator in self._asyncgens:
+                survivors += _kill(
+                    generator.athrow(Evicted("the run is being dropped from memory"))
+                )
+        finally:
+            self.leave(outer)
         return survivors
 
     def tasks(self) -> list[DurableTask[Any]]:
@@ -217,7 +235,8 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
 
     # -- what Task, Future and Handle ask for -------------------------------------------------------------------------
 
-    get_debug = staticmethod(bool)  # every future asks, and a call of bool() is the cheapest False
+    # Every future asks, and a call of bool() is the cheapest False.
+    get_debug = staticmethod(bool)  # pyright: ignore[reportAssignmentType]
 
     def is_running(self) -> bool:
         return _get_running_loop() is self
@@ -227,20 +246,29 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
 
     def time(self) -> float:
         """Seconds since the run started, by the turn's frozen clock."""
-        return self.execution.elapsed_us() / 1_000_000
+        return self.run.elapsed_us() / 1_000_000
 
     def create_future(self) -> OrderedFuture[Any]:
         return OrderedFuture(self)
 
     def create_task(  # type: ignore[override]
-        self, coro: Coroutine[Any, Any, T], *, name: str | None = None, context: Any = None, **_eager: Any
+        self,
+        coro: Coroutine[Any, Any, T],
+        *,
+        name: str | None = None,
+        context: Any = None,
+        **_eager: Any,
     ) -> DurableTask[T]:
         """A task that the loop keeps alive. `eager_start` of newer Pythons is ignored: one order for all versions."""
-        if (caller := sys._getframe(1)).f_code in _ENSURE_FUTURE and (early := self._in_given_order(coro, caller)):
+        if (caller := sys._getframe(1)).f_code in _ENSURE_FUTURE and (
+            early := self._in_given_order(coro, caller)
+        ):
             return early
         return self._new_task(coro, name, context)
 
-    def _new_task(self, coro: Coroutine[Any, Any, T], name: str | None, context: Any) -> DurableTask[T]:
+    def _new_task(
+        self, coro: Coroutine[Any, Any, T], name: str | None, context: Any
+    ) -> DurableTask[T]:
         task: DurableTask[T] = DurableTask(coro, self, name, context)
         if len(self._tasks) >= self._tasks_limit:
             self._tasks_limit = 2 * len(self.tasks()) + 16
@@ -275,20 +303,22 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
             )
         return self._early.pop(wanted)
 
-    def call_soon(self, callback: Callable[..., Any], *args: Any, context: Any = None) -> asyncio.Handle:
+    def call_soon(  # type: ignore[override]
+        self, callback: Callable[..., Any], *args: Any, context: Any = None
+    ) -> asyncio.Handle:
         handle = asyncio.Handle(callback, args, self, context)
         self._ready.append(handle)
         return handle
 
-    def call_later(
+    def call_later(  # type: ignore[override]
         self, delay: float, callback: Callable[..., Any], *args: Any, context: Any = None
     ) -> asyncio.TimerHandle:
-        return self._call_after_us(round(delay * 1000) * 1000, callback, args, context)
+        return self._call_after_us(duration_us("delay", delay), callback, args, context)
 
-    def call_at(
+    def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., Any], *args: Any, context: Any = None
     ) -> asyncio.TimerHandle:
-        return self._call_after_us(round((when - self.time()) * 1000) * 1000, callback, args, context)
+        return self._call_after_us(duration_us("when", when - self.time()), callback, args, context)
 
     def _call_after_us(
         self, delay_us: int, callback: Callable[..., Any], args: tuple[Any, ...], context: Any
@@ -299,7 +329,9 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         if delay_us <= 0:
             self._ready.append(handle)
         else:
-            handle.timer = self.execution.start_timer(delay_us, "call_later", partial(self._ready.append, handle))
+            handle.timer = self.run.start_timer(
+                delay_us, "call_later", partial(self._ready.append, handle)
+            )
         return handle
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
@@ -311,7 +343,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         """asyncio reports here what nobody retrieved; it becomes a warning of the run, never a log line."""
         error = context.get("exception")
         detail = f": {error!r}" if error is not None else ""
-        self.execution.warn(f"{context.get('message')}{detail}")
+        self.run.warn(f"{context.get('message')}{detail}")
 
     async def shutdown_asyncgens(self) -> None:
         return None
@@ -341,10 +373,10 @@ def _kill(coro: Any) -> list[str]:
     return stack_of(coro)[-1:] or ["?"]
 
 
-def current() -> Execution | None:
-    """The execution whose code is calling, or None outside workflows."""
+def current() -> Run | None:
+    """The run whose code is calling, or None outside workflows."""
     loop = _get_running_loop()
-    return loop.execution if type(loop) is DeterministicLoop else None
+    return loop.run if type(loop) is DeterministicLoop else None
 
 
 def current_task() -> DurableTask[Any]:
@@ -363,10 +395,35 @@ _REPLACEMENTS = {
     "add_signal_handler": "a durable Signal",
     "remove_signal_handler": "a durable Signal",
     **dict.fromkeys(
-        """create_connection create_server create_unix_connection create_unix_server create_datagram_endpoint
-        connect_accepted_socket connect_read_pipe connect_write_pipe subprocess_exec subprocess_shell sendfile
-        start_tls getaddrinfo getnameinfo add_reader remove_reader add_writer remove_writer sock_recv sock_recv_into
-        sock_recvfrom sock_recvfrom_into sock_sendall sock_sendto sock_connect sock_accept sock_sendfile""".split(),
+        [
+            "create_connection",
+            "create_server",
+            "create_unix_connection",
+            "create_unix_server",
+            "create_datagram_endpoint",
+            "connect_accepted_socket",
+            "connect_read_pipe",
+            "connect_write_pipe",
+            "subprocess_exec",
+            "subprocess_shell",
+            "sendfile",
+            "start_tls",
+            "getaddrinfo",
+            "getnameinfo",
+            "add_reader",
+            "remove_reader",
+            "add_writer",
+            "remove_writer",
+            "sock_recv",
+            "sock_recv_into",
+            "sock_recvfrom",
+            "sock_recvfrom_into",
+            "sock_sendall",
+            "sock_sendto",
+            "sock_connect",
+            "sock_accept",
+            "sock_sendfile",
+        ],
         "an activity",
     ),
 }
@@ -375,7 +432,7 @@ _REPLACEMENTS = {
 def _forbidden(name: str, replacement: str) -> Callable[..., NoReturn]:
     def refuse(self: DeterministicLoop, *_args: Any, **_kwargs: Any) -> NoReturn:
         what = f"{name} of the event loop leaves the run"
-        raise guard.violation(self.execution, what, replacement, sys._getframe(1))
+        raise guard.violation(self.run, what, replacement, sys._getframe(1))
 
     return refuse
 
@@ -389,5 +446,7 @@ _ENSURE_FUTURE = frozenset(
     if (fn := getattr(asyncio.tasks, name, None)) is not None
 )
 _AS_COMPLETED_ITERATOR: Any = getattr(asyncio.tasks, "_AsCompletedIterator", None)  # since 3.13
-_AS_COMPLETED = (_AS_COMPLETED_ITERATOR.__init__ if _AS_COMPLETED_ITERATOR else asyncio.as_completed).__code__
+_AS_COMPLETED = (
+    _AS_COMPLETED_ITERATOR.__init__ if _AS_COMPLETED_ITERATOR else asyncio.as_completed
+).__code__
 drain_code.add(DeterministicLoop._drain.__code__)

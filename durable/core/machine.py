@@ -21,10 +21,10 @@ from durable.core import events as e
 from durable.core.futures import ActivityFuture, Timer
 
 if TYPE_CHECKING:
-    from durable.core.execution import Execution
+    from durable.core.run import Run
 
 Close = Callable[[Any, e.Event], None]
-Arrive = Callable[["Execution", e.Event], None]
+Arrive = Callable[["Run", e.Event], None]
 View = Callable[[dict[str, Any], str | None], dict[str, Any]]
 
 
@@ -53,11 +53,11 @@ OPERATIONS = (
 )
 
 
-def _signal(run: Execution, event: e.Event) -> None:
+def _signal(run: Run, event: e.Event) -> None:
     run.deliver_signal(event.body["name"], event.payload)
 
 
-def _cancel(run: Execution, event: e.Event) -> None:
+def _cancel(run: Run, event: e.Event) -> None:
     run.request_cancel(event.body.get("reason"))
 
 
@@ -90,7 +90,9 @@ TERMINAL = frozenset({e.WORKFLOW_COMPLETED, e.WORKFLOW_FAILED, e.WORKFLOW_CANCEL
 
 # -- what follows from the table ----------------------------------------------------------------------------------------
 
-CLOSES: Mapping[str, Close] = {event: effect for operation in OPERATIONS for event, effect in operation.closes.items()}
+CLOSES: Mapping[str, Close] = {
+    event: effect for operation in OPERATIONS for event, effect in operation.closes.items()
+}
 INBOUND = frozenset({*CLOSES, *ARRIVALS})
 VIEWS: Mapping[str, View] = {
     **{operation.opens: _whole for operation in OPERATIONS},

@@ -22,7 +22,14 @@ def _frames(it: Any) -> list[FrameType]:
     """The frames of a chain of coroutines and generators, and of the fiber or generator workflow that one of them drives."""
     frames: list[FrameType] = []
     while it is not None:
-        frame = next((f for kind in ("cr", "gi", "ag") if (f := getattr(it, f"{kind}_frame", None)) is not None), None)
+        frame = next(
+            (
+                f
+                for kind in ("cr", "gi", "ag")
+                if (f := getattr(it, f"{kind}_frame", None)) is not None
+            ),
+            None,
+        )
         if frame is not None:
             frames.append(frame)
             if frame.f_code is fiber.drive.__code__:

@@ -23,7 +23,9 @@ def style_of(fn: Callable[..., Any]) -> Style:
     return "yield" if inspect.isgeneratorfunction(fn) else "block"
 
 
-def as_coroutine(style: Style, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def as_coroutine(
+    style: Style, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
     """The coroutine that runs `fn`, whatever its style."""
     if style == "await":
         return fn(*args, **kwargs)
@@ -43,7 +45,9 @@ async def drive(generator: Generator[Any, Any, Any]) -> Any:
         while True:
             try:
                 value = await _awaitable(given)
-            except BaseException as error:  # CancelledError and Evicted too: the author's code is over there
+            except (
+                BaseException
+            ) as error:  # CancelledError and Evicted too: the author's code is over there
                 given = generator.throw(error)
             else:
                 given = generator.send(value)
@@ -56,7 +60,9 @@ def step(given: Any) -> Awaitable[Any]:
     if given is None:
         return asyncio.sleep(0)
     if getattr(given, "_asyncio_future_blocking", False):
-        given._asyncio_future_blocking = False  # raised for a task that would now take it; the next await raises it again
+        given._asyncio_future_blocking = (
+            False  # raised for a task that would now take it; the next await raises it again
+        )
     return given  # type: ignore[no-any-return]
 
 

@@ -51,7 +51,7 @@ select j.run_id::text as job_id, j.name, j.queue, j.priority, j.state, j.attempt
 -- name: describe_run
 select l.workflow_id, l.run_id::text, l.workflow, l.version, l.status, l.operator_status, l.queue, l.priority,
        durable.to_us(l.created_at) as created_at, durable.to_us(l.started_at) as started_at, durable.to_us(l.closed_at) as closed_at,
-       durable.to_us(r.ready_at) as ready_at, durable.to_us(l.cancel_requested_at) as cancel_requested_at,
+       durable.to_us(coalesce(r.ready_at, r.delayed_until)) as ready_at, durable.to_us(l.cancel_requested_at) as cancel_requested_at,
        l.waiting_on::text, l.review::text, l.attributes::text, r.memo::text, l.actor::text, l.owner::text, l.last_seq, l.generation
   from durable.run_list l join durable.runs r on r.shard = l.shard and r.run_id = l.run_id
  where l.shard = %(shard)s::smallint and l.workflow_id = %(workflow_id)s
@@ -63,7 +63,7 @@ select l.workflow_id, l.run_id::text, l.workflow, l.version, l.status, l.operato
 -- The newest first: a few heads of each shard along its index, then the newest of those.
 select l.workflow_id, l.run_id::text, l.workflow, l.version, l.status, l.operator_status, l.queue, l.priority,
        durable.to_us(l.created_at) as created_at, durable.to_us(l.started_at) as started_at, durable.to_us(l.closed_at) as closed_at,
-       durable.to_us(r.ready_at) as ready_at, durable.to_us(l.cancel_requested_at) as cancel_requested_at,
+       durable.to_us(coalesce(r.ready_at, r.delayed_until)) as ready_at, durable.to_us(l.cancel_requested_at) as cancel_requested_at,
        l.waiting_on::text, l.review::text, l.attributes::text, r.memo::text, l.actor::text, l.owner::text, l.last_seq, l.generation
   from unnest(durable.shard_keys()) as k(key)
  cross join lateral (
@@ -74,7 +74,7 @@ select l.workflow_id, l.run_id::text, l.workflow, l.version, l.status, l.operato
            and (%(workflow)s::text is null or c.workflow = %(workflow)s)
            and (%(queue)s::text is null or c.queue = %(queue)s)
            and (%(id_prefix)s::text is null or starts_with(c.workflow_id, %(id_prefix)s))
-         order by c.created_at desc limit %(limit)s::int) l
+         order by c.run_id desc limit %(limit)s::int) l  -- UUIDv7: the order of creation, along the primary key
   join durable.runs r on r.shard = l.shard and r.run_id = l.run_id
  order by l.created_at desc, l.workflow_id
  limit %(limit)s::int
@@ -139,7 +139,7 @@ select w.worker_id::text, w.name, case when w.state in ('alive', 'stopping') and
 -- Per queue: what could run now, since when, and how many live workers serve it.
 with due as (
     select r.queue, r.ready_at as since, 'runs' as kind from durable.runs r
-     where r.shard = any (durable.shard_keys()) and r.owner is null and r.ready_at <= durable.now()
+     where r.shard = any (durable.shard_keys()) and r.owner is null and r.ready_at is not null
     union all
     select j.queue, j.scheduled_at, 'jobs' from durable.jobs j
      where j.shard = any (durable.shard_keys()) and j.state = 'available'

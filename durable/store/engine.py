@@ -184,11 +184,11 @@ async def claim_jobs(session: Session, owner: str, free: dict[str, int]) -> list
 async def settle_jobs(
     session: Session, owner: str, outcomes: Sequence[Outcome]
 ) -> tuple[list[int], list[str]]:
-    """Record outcomes. Returns the positions refused by the fence, and the owners to wake."""
+    """Record outcomes. Returns the positions refused by the fence, and the hints to give."""
     refused, wake = (await session.fetch(_SQL["settle_jobs"], outcome_arguments(owner, outcomes)))[
         0
     ]
-    return [ix - 1 for ix in refused or ()], [w for w in wake or () if w]
+    return [ix - 1 for ix in refused or ()], wake or []
 
 
 async def retry_jobs(session: Session, owner: str, retries: Sequence[Retry]) -> list[int]:
@@ -243,9 +243,10 @@ async def beat(
     return alive, now_us
 
 
-async def owned(session: Session, owner: str) -> list[Held]:
-    """Return what the database believes this worker holds."""
-    return [Held._make(row) for row in await session.fetch(_SQL["owned"], (owner, owner))]
+async def owned(session: Session, owner: str, *, jobs: bool) -> list[Held]:
+    """Return what the database believes this worker holds. `jobs`: with its attempts, which takes a scan of the queue."""
+    rows = await session.fetch(_SQL["owned"], (owner, jobs, owner))
+    return [Held._make(row) for row in rows]
 
 
 async def leave(session: Session, owner: str, *, finished: bool) -> None:

@@ -33,7 +33,7 @@ select shard, run_id::text, seq, kind, name, queue, attempt, input, options, wor
   from durable.claim_jobs(%s::uuid, %s::text[], %s::int[])
 
 -- name: settle_jobs
-select refused, wake::text[] from durable.settle_jobs(
+select refused, wake from durable.settle_jobs(
     %s::uuid, %s::smallint[], %s::uuid[], %s::int[], %s::int[], %s::text[], %s::jsonb[], %s::json[])
 
 -- name: retry_jobs
@@ -60,7 +60,7 @@ select alive, now_us from durable.beat(%s::uuid, %s, %s, %s::jsonb, %s::jsonb, %
 select 'run' as what, shard, run_id::text, epoch as number, 0 as seq from durable.runs
  where shard = any (durable.shard_keys()) and owner = %s::uuid
 union all
-select 'job', shard, run_id::text, attempt, seq from durable.jobs where owner = %s::uuid and state = 'executing'
+select 'job', shard, run_id::text, attempt, seq from durable.jobs where %s and owner = %s::uuid and state = 'executing'
 
 -- name: leave
 -- With anything still held (it may be a claim whose answer was lost) the lease lapses at once, and others take that over.

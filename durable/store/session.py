@@ -10,19 +10,27 @@ import psycopg
 
 from durable.errors import DatabaseUnavailable
 
+_REPLAN_AT = frozenset(8**power for power in range(2, 8))
+"""When a session forgets its plans (numbers of statements). A plan made while a table is empty may use any index that begins with the shard, and
+would be kept until the table is analysed; a plan made a little later finds the primary key."""
+
 
 class ConnectionLost(Exception):
     """The connection broke while a statement was under way: whether it took effect is unknown."""
 
 
 class DatabaseRefused(Exception):
-    """The database answered with an error; nothing was written. `transient`: the same statement may succeed later."""
+    """The database answered with an error; nothing was written.
+
+    `transient`: it is about the server, and the same statement may succeed later. Only errors about data (22, 23), a program limit
+    (54), or values that psycopg itself cannot send are about what was written.
+    """
 
     def __init__(self, error: psycopg.Error) -> None:
         super().__init__(error.diag.message_primary or str(error) or type(error).__name__)
         self.sqlstate = error.sqlstate or ""
         self.detail = error.diag.message_detail or ""
-        self.transient = self.sqlstate[:2] in ("40", "53", "55")
+        self.transient = self.sqlstate[:2] not in ("22", "23", "54") and self.sqlstate != ""
 
 
 class Session:
@@ -36,6 +44,7 @@ class Session:
         self._name = name
         self._connection: psycopg.AsyncConnection[tuple[Any, ...]] | None = None
         self.lock = asyncio.Lock()
+        self._statements = 0
 
     async def connection(self) -> psycopg.AsyncConnection[tuple[Any, ...]]:
         """Return the open connection, opening one if there is none. Raises DatabaseUnavailable."""
@@ -46,6 +55,10 @@ class Session:
                     autocommit=True,
                     application_name=self._name,
                     connect_timeout=10,
+                    keepalives_idle=5,  # a silent peer is noticed within the lease, not after the kernel's hours
+                    keepalives_interval=2,
+                    keepalives_count=3,
+                    tcp_user_timeout=10_000,
                     prepare_threshold=0,
                 )
             except psycopg.OperationalError as error:
@@ -61,7 +74,10 @@ class Session:
         connection = self._connection
         if connection is None or connection.closed:
             connection = await self.connection()
+        self._statements += 1
         try:
+            if self._statements in _REPLAN_AT:
+                await connection.execute("discard plans")
             cursor = await connection.execute(query, params)
             return await cursor.fetchall() if cursor.description else []
         except psycopg.Error as error:

@@ -17,10 +17,10 @@ ORDER = '{"order": {"sku": "tea", "amount": 7}}'
 
 
 def test_the_reference_use(run: Run, database: Database) -> None:
-    assert run("start", "checkout", ORDER, "--id", "o-1").out == "started checkout o-1\n"
+    assert run("start", "purchase", ORDER, "--id", "o-1").out == "started purchase o-1\n"
     assert (
-        run("signal", "o-1", "payment_confirmed", '{"amount": 10}').out
-        == "sent payment_confirmed to o-1\n"
+        run("signal", "o-1", "payment_arrived", '{"amount": 10}').out
+        == "sent payment_arrived to o-1\n"
     )
     ((payload, actor),) = database.rows("select payload, actor from durable.signals")
     assert payload == {"amount": 10}
@@ -31,27 +31,27 @@ def test_global_options_stand_before_the_command_too(
     run: Run, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DURABLE_DATABASE_URL", "host=/nonexistent")
-    started = run("--url", database.url, "--app", "tests.client.shop", "start", "checkout", ORDER)
+    started = run("--url", database.url, "--app", "tests.client.shop", "start", "purchase", ORDER)
     assert (started.code, started.err) == (0, "")
 
 
 def test_starting_again_says_so(run: Run) -> None:
-    first = json.loads(run("start", "checkout", ORDER, "--id", "o-1", "--json").out)
-    again = json.loads(run("start", "checkout", ORDER, "--id", "o-1", "--json").out)
+    first = json.loads(run("start", "purchase", ORDER, "--id", "o-1", "--json").out)
+    again = json.loads(run("start", "purchase", ORDER, "--id", "o-1", "--json").out)
     assert first["created"]
     assert again == {"workflow_id": "o-1", "run_id": first["run_id"], "created": False}
     assert (
-        "exists already, nothing was started" in run("start", "checkout", ORDER, "--id", "o-1").out
+        "exists already, nothing was started" in run("start", "purchase", ORDER, "--id", "o-1").out
     )
 
 
 def test_options_reach_the_run(run: Run, database: Database) -> None:
     run(
-        "start", "checkout", ORDER, "--queue", "vip", "--priority", "1", "--delay", "60",
+        "start", "purchase", ORDER, "--queue", "vip", "--priority", "1", "--delay", "60",
         "--attributes", '{"region": "eu"}', "--actor", "ann",
     )  # fmt: skip
     ((queue, priority, attributes, actor, waits),) = database.rows(
-        "select queue, priority, attributes, actor, ready_at - created_at = '1 minute' from durable.runs"
+        "select queue, priority, attributes, actor, delayed_until - created_at = '1 minute' from durable.runs"
     )
     assert (queue, priority, attributes, actor, waits) == ("vip", 1, {"region": "eu"}, "ann", True)
 
@@ -61,21 +61,21 @@ def test_arguments_come_from_a_file_or_standard_input(
 ) -> None:
     (tmp_path / "order.json").write_text(ORDER)
     monkeypatch.setattr(sys, "stdin", io.StringIO(ORDER))
-    assert run("start", "checkout", f"@{tmp_path / 'order.json'}").code == 0
-    assert run("start", "checkout", "-").code == 0
+    assert run("start", "purchase", f"@{tmp_path / 'order.json'}").code == 0
+    assert run("start", "purchase", "-").code == 0
     assert database.counts()["runs"] == 2
 
 
 def test_a_duplicate_signal_says_so(run: Run) -> None:
-    run("start", "checkout", ORDER, "--id", "o-1")
-    signal = ("signal", "o-1", "payment_confirmed", '{"amount": 10}', "--dedupe-key", "k")
+    run("start", "purchase", ORDER, "--id", "o-1")
+    signal = ("signal", "o-1", "payment_arrived", '{"amount": 10}', "--dedupe-key", "k")
     assert json.loads(run(*signal, "--json").out)["status"] == "buffered"
     assert json.loads(run(*signal, "--json").out)["status"] == "duplicate"
     assert "is not delivered" in run(*signal).out
 
 
 def test_result_of_a_completed_workflow(run: Run, database: Database) -> None:
-    run("start", "checkout", ORDER, "--id", "o-1")
+    run("start", "purchase", ORDER, "--id", "o-1")
     database.end("o-1", "completed", payload={"total": 7})
     plain, program = run("result", "o-1"), run("result", "o-1", "--json")
     assert (plain.code, plain.out) == (0, '{"total": 7}\n')
@@ -84,11 +84,11 @@ def test_result_of_a_completed_workflow(run: Run, database: Database) -> None:
 
 
 def test_result_of_a_failed_workflow(run: Run, database: Database) -> None:
-    run("start", "checkout", ORDER, "--id", "o-1")
+    run("start", "purchase", ORDER, "--id", "o-1")
     database.fail("o-1", Declined("no money"))
     plain, program = (
         run("result", "o-1"),
-        run("start", "checkout", ORDER, "--id", "o-1", "--wait", "--json"),
+        run("start", "purchase", ORDER, "--id", "o-1", "--wait", "--json"),
     )
     assert (plain.code, plain.out) == (5, "")
     assert plain.err == "durable: o-1 failed: Declined: no money (durable history o-1 shows how)\n"
@@ -97,14 +97,14 @@ def test_result_of_a_failed_workflow(run: Run, database: Database) -> None:
 
 
 def test_result_of_a_stopped_workflow(run: Run) -> None:
-    run("start", "checkout", ORDER, "--id", "o-1")
+    run("start", "purchase", ORDER, "--id", "o-1")
     assert run("terminate", "o-1", "--reason", "wrong order").out == "terminated o-1\n"
     ran = run("result", "o-1")
     assert (ran.code, "o-1 terminated: wrong order" in ran.err) == (5, True)
 
 
 def test_cancel(run: Run, database: Database) -> None:
-    run("start", "checkout", ORDER, "--id", "o-1")
+    run("start", "purchase", ORDER, "--id", "o-1")
     database.claim("o-1")
     assert run("cancel", "o-1", "--reason", "changed my mind").out == "asked o-1 to stop\n"
     assert "the first request stands" in run("cancel", "o-1").out
@@ -116,14 +116,14 @@ def test_cancel(run: Run, database: Database) -> None:
 
 def test_list(run: Run, database: Database) -> None:
     assert run("list").out == "no workflow here yet\n"
-    run("start", "checkout", ORDER, "--id", "o-1")
-    run("start", "checkout", ORDER, "--id", "o-2")
+    run("start", "purchase", ORDER, "--id", "o-1")
+    run("start", "purchase", ORDER, "--id", "o-2")
     database.end("o-1", "completed", payload={"total": 7})
     heading, *rows = [line.split() for line in run("list").out.splitlines()]
     assert heading[:4] == ["ID", "WORKFLOW", "STATUS", "STATE"]
     assert [row[:5] for row in rows] == [
-        ["o-2", "checkout", "running", "runnable", "orders"],
-        ["o-1", "checkout", "completed", "done", "orders"],
+        ["o-2", "purchase", "running", "runnable", "orders"],
+        ["o-1", "purchase", "completed", "done", "orders"],
     ]
     assert run("list", "--status", "failed").out == "none matches\n"
     (only,) = json.loads(run("list", "--status", "completed", "--json").out)
@@ -131,14 +131,14 @@ def test_list(run: Run, database: Database) -> None:
 
 
 def _history_of_a_failure(run: Run, database: Database) -> None:
-    run("start", "checkout", ORDER, "--id", "o-1")
+    run("start", "purchase", ORDER, "--id", "o-1")
     database.append(
-        "o-1", "SignalReceived", {"name": "payment_confirmed", "signal_id": "x"}, {"amount": 10}
+        "o-1", "SignalReceived", {"name": "payment_arrived", "signal_id": "x"}, {"amount": 10}
     )
     database.append(
         "o-1",
         "ActivityScheduled",
-        {"name": "charge", "queue": "payments", "line": "shop.py:31"},
+        {"name": "bill", "queue": "payments", "line": "shop.py:31"},
         {"n": 1},
     )
     failure = {"type": "shop:Declined", "message": "no money"}
@@ -156,10 +156,10 @@ def test_history_tells_the_story(run: Run, database: Database) -> None:
     rows = [line.split(maxsplit=3) for line in run("history", "o-1").out.splitlines()]
     assert [(row[0], row[2], row[3].split()) for row in rows] == [
         ("SEQ", "TYPE", ["WHAT", "DETAILS"]),
-        ("1", "WorkflowStarted", ["checkout", *['{"order":', '{"sku":', '"tea",', '"amount":', "7}}"]]),
-        ("2", "SignalReceived", ["payment_confirmed", '{"amount":', "10}"]),
-        ("3", "ActivityScheduled", ["charge", "shop.py:31", "queue", "payments", '{"n":', "1}"]),
-        ("4", "ActivityFailed", ["charge", "#3", "attempt", "3", "Declined:", "no", "money"]),
+        ("1", "WorkflowStarted", ["purchase", *['{"order":', '{"sku":', '"tea",', '"amount":', "7}}"]]),
+        ("2", "SignalReceived", ["payment_arrived", '{"amount":', "10}"]),
+        ("3", "ActivityScheduled", ["bill", "shop.py:31", "queue", "payments", '{"n":', "1}"]),
+        ("4", "ActivityFailed", ["bill", "#3", "attempt", "3", "Declined:", "no", "money"]),
         (
             "5",
             "WorkflowFailed",
@@ -178,27 +178,27 @@ def test_history_in_full_and_for_programs(run: Run, database: Database) -> None:
 
 
 def test_show_a_run_that_waits(run: Run, database: Database) -> None:
-    run("start", "checkout", ORDER, "--id", "o-1")
-    run("signal", "o-1", "payment_confirmed", '{"amount": 10}')
-    database.append("o-1", "ActivityScheduled", {"name": "charge", "retry": {"max_attempts": 3}})
+    run("start", "purchase", ORDER, "--id", "o-1")
+    run("signal", "o-1", "payment_arrived", '{"amount": 10}')
+    database.append("o-1", "ActivityScheduled", {"name": "bill", "retry": {"max_attempts": 3}})
     database.rows(
         "insert into durable.jobs (shard, run_id, seq, kind, name, queue, state, attempt, scheduled_at, errors, created_at)"
-        " select shard, run_id, 2, 'activity', 'charge', 'payments', 'retryable', 2, now() + interval '1 hour',"
+        " select shard, run_id, 2, 'activity', 'bill', 'payments', 'retryable', 2, now() + interval '1 hour',"
         """ '[{"attempt": 2, "failure": {"type": "shop:Declined", "message": "no money"}}]', now() from durable.runs"""
     )
     database.rows(
         "update durable.runs set ready_at = null, owner = gen_random_uuid(), waiting_on ="
-        """ '[{"kind": "activity", "name": "charge", "line": "shop.py:31"}]'"""
+        """ '[{"kind": "activity", "name": "bill", "line": "shop.py:31"}]'"""
     )
     shown = run("show", "o-1").out
     for part in (
-        "checkout version 1",
+        "purchase version 1",
         "running, waiting",
         "orders, priority 3",
-        "waits for  activity charge at shop.py:31",
-        "charge   retryable  2/3",
+        "waits for  activity bill at shop.py:31",
+        "retryable  2/3",
         "Declined: no money",
-        "payment_confirmed  buffered",
+        "payment_arrived  buffered",
         "1 WorkflowStarted, 1 ActivityScheduled",
     ):
         assert part in shown, shown
@@ -208,7 +208,7 @@ def test_show_a_run_that_waits(run: Run, database: Database) -> None:
 
 
 def test_show_a_run_that_needs_review(run: Run, database: Database) -> None:
-    run("start", "checkout", ORDER, "--id", "o-1")
+    run("start", "purchase", ORDER, "--id", "o-1")
     database.rows(
         "update durable.runs set review = %s::jsonb",
         json.dumps(
@@ -227,7 +227,7 @@ def test_show_a_run_that_needs_review(run: Run, database: Database) -> None:
 
 
 def test_show_a_run_that_has_ended(run: Run, database: Database) -> None:
-    run("start", "checkout", ORDER, "--id", "o-1")
+    run("start", "purchase", ORDER, "--id", "o-1")
     database.end("o-1", "completed", payload={"total": 7})
     assert 'result     {"total": 7}' in run("show", "o-1").out
 
@@ -267,20 +267,20 @@ def test_doctor_wants_a_worker(run: Run) -> None:
 
 def test_doctor_is_content(run: Run, database: Database) -> None:
     database.rows(WORKER, "1 minute")
-    run("start", "checkout", ORDER)
+    run("start", "purchase", ORDER)
     assert run("doctor").code == 0
 
 
 def test_doctor_sees_work_that_nobody_serves(run: Run, database: Database) -> None:
     database.rows(WORKER, "-1 minute")
-    run("start", "checkout", ORDER)
+    run("start", "purchase", ORDER)
     code, levels = _levels(run)
     assert (code, levels["queues"], levels["workers"]) == (2, "problem", "attention")
     assert "durable worker MODULE --queue orders" in run("doctor").out
 
 
 def test_doctor_sees_old_work_reviews_and_a_moved_clock(run: Run, database: Database) -> None:
-    run("start", "checkout", ORDER, "--id", "o-1")
+    run("start", "purchase", ORDER, "--id", "o-1")
     database.rows("select durable.advance_clock('1 hour')")
     database.rows(WORKER, "3 hours")
     database.rows("""update durable.runs set review = '{"kind": "nondeterminism"}'""")

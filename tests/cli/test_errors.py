@@ -12,45 +12,45 @@ from durable.client_sync import Client
 from tests import postgres
 from tests.cli.conftest import Run
 from tests.client.database import Database
-from tests.client.shop import Order, checkout
+from tests.client.shop import Order, purchase
 
 ORDER = '{"order": {"sku": "tea", "amount": 7}}'
 CLOSED = "postgresql://nobody:secret@127.0.0.1:1/x"
 
 TABLE = [
     # what is typed, exit code, part of the line
-    (["start", "checkout", "{"], 2, "the arguments is not JSON: Expecting property name"),
-    (["start", "checkout", "{order: 1}"], 2, "quote it for the shell"),
-    (["start", "checkout", '{"order": NaN}'], 2, "NaN is not JSON"),
-    (["start", "checkout", "[1]"], 2, "takes its arguments as one mapping"),
-    (["start", "checkout", "@/nonexistent"], 2, "cannot read the file '/nonexistent'"),
-    (["start", "checkout", '{"order": 5}'], 2, "order: "),
-    (["start", "checkout", '{"order": {"sku": "tea", "amount": "x"}}'], 2, "order.amount: "),
-    (["start", "checkout", "{}"], 2, "order"),
-    (["start", "checkout", ORDER, "--id", ""], 2, "id is ''"),
-    (["start", "checkout", ORDER, "--queue", "a\nb"], 2, "queue is 'a\\nb'"),
-    (["start", "checkout", ORDER, "--priority", "10"], 2, "priority is 10"),
-    (["start", "checkout", ORDER, "--priority", "high"], 2, "--priority"),
-    (["start", "checkout", ORDER, "--delay", "-1"], 2, "delay is -1"),
-    (["start", "checkout", ORDER, "--attributes", "[1]"], 2, "attributes"),
-    (["start", "checkout", ORDER, "--on-closed", "maybe"], 2, "give 'existing' or 'new'"),
+    (["start", "purchase", "{"], 2, "the arguments is not JSON: Expecting property name"),
+    (["start", "purchase", "{order: 1}"], 2, "quote it for the shell"),
+    (["start", "purchase", '{"order": NaN}'], 2, "NaN is not JSON"),
+    (["start", "purchase", "[1]"], 2, "takes its arguments as one mapping"),
+    (["start", "purchase", "@/nonexistent"], 2, "cannot read the file '/nonexistent'"),
+    (["start", "purchase", '{"order": 5}'], 2, "order: "),
+    (["start", "purchase", '{"order": {"sku": "tea", "amount": "x"}}'], 2, "order.amount: "),
+    (["start", "purchase", "{}"], 2, "order"),
+    (["start", "purchase", ORDER, "--id", ""], 2, "id is ''"),
+    (["start", "purchase", ORDER, "--queue", "a\nb"], 2, "queue is 'a\\nb'"),
+    (["start", "purchase", ORDER, "--priority", "10"], 2, "priority is 10"),
+    (["start", "purchase", ORDER, "--priority", "high"], 2, "--priority"),
+    (["start", "purchase", ORDER, "--delay", "-1"], 2, "delay is -1"),
+    (["start", "purchase", ORDER, "--attributes", "[1]"], 2, "attributes"),
+    (["start", "purchase", ORDER, "--on-closed", "maybe"], 2, "give 'existing' or 'new'"),
     (
-        ["start", "checkout", ORDER, "--app", "tests.nowhere"],
+        ["start", "purchase", ORDER, "--app", "tests.nowhere"],
         2,
         "there is no module 'tests.nowhere'",
     ),
     (["start", "elsewhere", '{"n": "x"}'], 2, "n: 'x' is not of type 'integer'"),
-    (["start", "chekcout", ORDER], 3, "did you mean checkout"),
+    (["start", "purhcase", ORDER], 3, "did you mean purchase"),
     (["start"], 2, "Missing argument"),
     (["frobnicate"], 2, "No such command"),
-    (["start", "checkout", ORDER, "--frobnicate"], 2, "No such option"),
-    (["signal", "nope", "payment_confirmed", '{"amount": 10}'], 3, "no workflow has the id 'nope'"),
-    (["signal", "o-1", "payment_confirmed", "{"], 2, "the payload is not JSON"),
-    (["signal", "o-1", "payment_confirmed", '{"amount": "x"}'], 2, "amount"),
-    (["signal", "o-1", "payment_confirmed"], 2, "value"),
-    (["signal", "o-1", "payment_confirmd", "{}"], 3, "did you mean payment_confirmed"),
+    (["start", "purchase", ORDER, "--frobnicate"], 2, "No such option"),
+    (["signal", "nope", "payment_arrived", '{"amount": 10}'], 3, "no workflow has the id 'nope'"),
+    (["signal", "o-1", "payment_arrived", "{"], 2, "the payload is not JSON"),
+    (["signal", "o-1", "payment_arrived", '{"amount": "x"}'], 2, "amount"),
+    (["signal", "o-1", "payment_arrived"], 2, "value"),
+    (["signal", "o-1", "payment_confirmd", "{}"], 3, "did you mean payment_arrived"),
     (
-        ["signal", "o-1", "payment_confirmed", '{"amount": 1}', "--dedupe-key", ""],
+        ["signal", "o-1", "payment_arrived", '{"amount": 1}', "--dedupe-key", ""],
         2,
         "dedupe_key is ''",
     ),
@@ -74,11 +74,11 @@ def database_url(postgres_url: str, template_database: str) -> Iterator[str]:
     with postgres.copied_database(postgres_url, template_database) as url:
         prepared = Database(url)
         prepared.define("workflow", "elsewhere", {"properties": {"n": {"type": "integer"}}})
-        prepared.define("workflow", "checkout", {})
-        prepared.define("signal", "payment_confirmed", {})
+        prepared.define("workflow", "purchase", {})
+        prepared.define("signal", "payment_arrived", {})
         with Client(url) as client:
-            client.start(checkout, Order(sku="tea", amount=7), id="o-1")
-            client.start(checkout, Order(sku="tea", amount=7), id="o-9")
+            client.start(purchase, Order(sku="tea", amount=7), id="o-1")
+            client.start(purchase, Order(sku="tea", amount=7), id="o-9")
         prepared.end("o-9", "completed", payload={"total": 7})
         prepared.connection.close()
         yield url
@@ -111,8 +111,8 @@ COMMANDS = [
     ["show", "o-1"],
     ["history", "o-1"],
     ["result", "o-1"],
-    ["start", "checkout", ORDER],
-    ["signal", "o-1", "payment_confirmed", '{"amount": 1}'],
+    ["start", "purchase", ORDER],
+    ["signal", "o-1", "payment_arrived", '{"amount": 1}'],
     ["cancel", "o-1"],
     ["terminate", "o-1", "--reason", "x"],
 ]
@@ -146,7 +146,7 @@ def test_a_closed_workflow_takes_nothing(run: Run, database: Database) -> None:
     before = database.counts()
     assert run("cancel", "o-9").code == 1
     assert run("terminate", "o-9", "--reason", "x").code == 1
-    ran = run("signal", "o-9", "payment_confirmed", '{"amount": 1}')
+    ran = run("signal", "o-9", "payment_arrived", '{"amount": 1}')
     assert (ran.code, "kept as evidence" in ran.err) == (1, True)
     after = database.counts()
     assert after.pop("signals") == before.pop("signals") + 1
@@ -155,7 +155,7 @@ def test_a_closed_workflow_takes_nothing(run: Run, database: Database) -> None:
 
 
 def test_a_taken_id_may_be_refused(run: Run) -> None:
-    ran = run("start", "checkout", ORDER, "--id", "o-1", "--on-running", "fail")
+    ran = run("start", "purchase", ORDER, "--id", "o-1", "--on-running", "fail")
     assert (ran.code, "exists already and is running" in ran.err) == (1, True)
 
 
@@ -164,6 +164,6 @@ def test_a_broken_app_names_itself(
 ) -> None:
     (tmp_path / "broken_app.py").write_text("import nothing_of_this_name\n")
     monkeypatch.chdir(tmp_path)
-    ran = run("start", "checkout", ORDER, "--app", "broken_app")
+    ran = run("start", "purchase", ORDER, "--app", "broken_app")
     assert ran.code == 2
     assert "--app broken_app: there is no module 'nothing_of_this_name'" in ran.err

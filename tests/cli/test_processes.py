@@ -15,7 +15,7 @@ from durable.client_sync import Client
 from durable.store.calls import Call
 from tests.cli.conftest import ROOT, spawn
 from tests.client.database import Database
-from tests.client.shop import ORDER, checkout
+from tests.client.shop import ORDER, purchase
 from tests.waiting import eventually
 
 FLOWS = """
@@ -52,7 +52,7 @@ def test_an_error_leaves_no_traceback(empty_database_url: str) -> None:
 def test_the_app_is_imported_from_the_current_folder(database_url: str) -> None:
     started = spawn(
         "start",
-        "checkout",
+        "purchase",
         '{"order": {"sku": "tea", "amount": "x"}}',
         "--app",
         "tests.client.shop",
@@ -65,7 +65,7 @@ def test_the_app_is_imported_from_the_current_folder(database_url: str) -> None:
 def test_a_reader_that_leaves_is_no_traceback(database_url: str) -> None:
     with Client(database_url) as client:
         for number in range(300):
-            client.start(checkout, ORDER, id=f"{'o' * 200}-{number}")
+            client.start(purchase, ORDER, id=f"{'o' * 200}-{number}")
     listing = spawn("list", "--limit", "300", "--json", url=database_url)
     assert listing.stdout is not None
     assert listing.stderr is not None
@@ -78,7 +78,7 @@ def test_a_reader_that_leaves_is_no_traceback(database_url: str) -> None:
 
 def test_ctrl_c_while_waiting(database_url: str, database: Database) -> None:
     with Client(database_url) as client:
-        client.start(checkout, ORDER, id="o-1")
+        client.start(purchase, ORDER, id="o-1")
     waiting = spawn("result", "o-1", url=database_url)
     eventually(lambda: _polls(database), what="the first look at the result")
     waiting.send_signal(signal.SIGINT)
@@ -97,7 +97,7 @@ def _polls(database: Database) -> bool:
 
 def test_a_terminal_gets_colours_and_a_table(database_url: str) -> None:
     with Client(database_url) as client:
-        client.start(checkout, ORDER, id="o-1").terminate("wrong order")
+        client.start(purchase, ORDER, id="o-1").terminate("wrong order")
     ours, theirs = pty.openpty()
     environment = {
         **os.environ,

@@ -22,7 +22,7 @@ class Payment(BaseModel):
     amount: int
 
 
-payment_confirmed = Signal("payment_confirmed", Payment)
+payment_arrived = Signal("payment_arrived", Payment)
 
 
 class Declined(Exception):
@@ -30,13 +30,13 @@ class Declined(Exception):
 
 
 @activity(retry=RetryPolicy(max_attempts=3), timeout=timedelta(seconds=30), queue="payments")
-def charge(order: Order) -> Invoice:
+def bill(order: Order) -> Invoice:
     return Invoice(total=order.amount)
 
 
 @workflow(queue="orders", priority=3)
-async def checkout(order: Order, gift: bool = False) -> Invoice:
-    payment = await payment_confirmed.receive()
+async def purchase(order: Order, gift: bool = False) -> Invoice:
+    payment = await payment_arrived.receive()
     return Invoice(total=payment.amount)
 
 

@@ -17,7 +17,7 @@ from durable.errors import DatabaseUnavailable, InvalidOption, SchemaOutOfDate
 from durable.store import calls
 from durable.store.calls import Call
 from tests.client.database import Database
-from tests.client.shop import ORDER, Invoice, Payment, charge, checkout, payment_confirmed
+from tests.client.shop import ORDER, Invoice, Payment, bill, purchase, payment_arrived
 
 
 def test_without_a_url_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,7 +58,7 @@ def test_an_empty_database_wants_a_migration(empty_database_url: str) -> None:
         Client(empty_database_url) as client,
         pytest.raises(SchemaOutOfDate, match="durable migrate"),
     ):
-        client.start(checkout, ORDER)
+        client.start(purchase, ORDER)
 
 
 def test_a_newer_schema_wants_another_release(database: Database) -> None:
@@ -75,9 +75,9 @@ def _kill_connections(database: Database) -> None:
 
 
 def test_a_broken_connection_is_opened_again(client: Client, database: Database) -> None:
-    client.start(checkout, ORDER, id="o-1")
+    client.start(purchase, ORDER, id="o-1")
     _kill_connections(database)
-    assert client.start(checkout, ORDER, id="o-2").created
+    assert client.start(purchase, ORDER, id="o-2").created
     assert len(client.list()) == 2
 
 
@@ -94,12 +94,12 @@ def _start(id: str) -> Call[Any]:
         "version": 1, "priority": 0, "delay_s": 0, "body": "{}", "payload": "{}", "actor": None, "attributes": None,
         "memo": None, "on_running": "fail", "on_closed": "new",
     }  # fmt: skip
-    return calls.start_run(id, "checkout", "orders", given)
+    return calls.start_run(id, "purchase", "orders", given)
 
 
 def _job(_: str) -> Call[Any]:
     job_id = "01890000-0000-7000-8000-000000000000"
-    given = {"name": "charge", "priority": 0, "delay_s": 0, "input": "{}", "options": "{}"}
+    given = {"name": "bill", "priority": 0, "delay_s": 0, "input": "{}", "options": "{}"}
     return calls.enqueue_job(job_id, "payments", given)
 
 
@@ -120,7 +120,7 @@ def test_a_call_whose_answer_was_lost_may_be_sent_again(
 ) -> None:
     """Sent twice it writes once and answers the same, whatever happened between."""
     if write != "start":
-        client.start(checkout, ORDER, id="o-1")
+        client.start(purchase, ORDER, id="o-1")
     call = WRITES[write]("o-1")
     first = client._execute(call).answer
     open_run = database.rows("select 1 from durable.runs where status = 'running'")
@@ -136,8 +136,8 @@ def test_a_call_whose_answer_was_lost_may_be_sent_again(
 def test_threads_share_a_client(client: Client) -> None:
     def work(name: str) -> None:
         for number in range(10):
-            handle = client.start(checkout, ORDER, id=f"{name}-{number}")
-            handle.signal(payment_confirmed, Payment(amount=1))
+            handle = client.start(purchase, ORDER, id=f"{name}-{number}")
+            handle.signal(payment_arrived, Payment(amount=1))
 
     threads = [threading.Thread(target=work, args=(name,)) for name in "abcd"]
     for thread in threads:
@@ -156,22 +156,22 @@ def test_statements_do_not_depend_on_a_callers_connection(
     with psycopg.connect(database.url, row_factory=namedtuple_row) as mine:
         set_json_loads(lambda text: pytest.fail("not ours to use"), mine)
         mine.execute("set time zone 'Asia/Kolkata'")
-        handle = client.start(checkout, ORDER, connection=mine)
+        handle = client.start(purchase, ORDER, connection=mine)
         handle.terminate("why", connection=mine)
 
 
 def test_the_asynchronous_client_does_the_same(database_url: str, database: Database) -> None:
     async def main() -> None:
         async with AsyncClient(database_url) as client:
-            handle = await client.start(checkout, ORDER, id="o-1")
+            handle = await client.start(purchase, ORDER, id="o-1")
             await asyncio.gather(
-                *(handle.signal(payment_confirmed, Payment(amount=n)) for n in range(5))
+                *(handle.signal(payment_arrived, Payment(amount=n)) for n in range(5))
             )
             assert [each.payload for each in await handle.signals()] == [
                 {"amount": n} for n in range(5)
             ]
             async with await psycopg.AsyncConnection.connect(database_url) as mine:
-                job = await client.enqueue(charge, ORDER, connection=mine)
+                job = await client.enqueue(bill, ORDER, connection=mine)
             assert (await job.describe()).state == "available"
             waiting = asyncio.create_task(handle.result(timeout=20))
             await asyncio.sleep(0)
@@ -205,5 +205,5 @@ def test_c4_a_hint_that_fails_does_not_hide_what_was_done(
     """The start is committed by then, and the workers' polling finds it."""
     deadly: Call[Any] = Call("select pg_terminate_backend(pg_backend_pid())", {}, lambda rows: rows)
     monkeypatch.setattr("durable.store.client_session_sync.notify", lambda hint: deadly)
-    assert client.start(checkout, ORDER, id="o-1").created
+    assert client.start(purchase, ORDER, id="o-1").created
     assert database.counts()["runs"] == 1

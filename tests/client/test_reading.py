@@ -13,13 +13,13 @@ from durable.errors import InvalidOption, WorkflowNotFound
 from durable.failure import encode_failure
 from durable.store.calls import Call
 from tests.client.database import Database
-from tests.client.shop import ORDER, Declined, checkout, nothing
+from tests.client.shop import ORDER, Declined, purchase, nothing
 
 
 def test_times_are_the_databases_in_utc(client: Client, database: Database) -> None:
     database.rows("select durable.advance_clock('1000 days')")
     client._execute(Call("set time zone 'Asia/Kolkata'", {}, lambda rows: rows))
-    run = client.start(checkout, ORDER).describe()
+    run = client.start(purchase, ORDER).describe()
     ((expected,),) = database.rows("select created_at from durable.runs")
     assert run.created_at == expected
     assert run.created_at.tzinfo is UTC
@@ -32,7 +32,7 @@ def test_looking_at_nobody_says_so(client: Client, look: str) -> None:
 
 
 def test_history_can_be_followed(client: Client, database: Database) -> None:
-    handle = client.start(checkout, ORDER, id="o-1")
+    handle = client.start(purchase, ORDER, id="o-1")
     database.append("o-1", "TimerStarted", {"reason": "sleep"})
     assert [(event.seq, event.type) for event in handle.history(after=1)] == [(2, "TimerStarted")]
     assert handle.history(after=2) == []
@@ -40,7 +40,7 @@ def test_history_can_be_followed(client: Client, database: Database) -> None:
 
 def test_list_filters(client: Client, database: Database) -> None:
     for number in range(5):
-        client.start(checkout, ORDER, id=f"a-{number}")
+        client.start(purchase, ORDER, id=f"a-{number}")
     client.start(nothing, id="b-1", delay=60)
     database.end("a-0", "completed", payload={"total": 1})
     database.end("a-1", "failed")
@@ -76,18 +76,18 @@ def test_c18_bad_filters_name_the_filter(client: Client, filters: Any, named: st
 
 
 def test_pending_activities_show_attempts_and_errors(client: Client, database: Database) -> None:
-    handle = client.start(checkout, ORDER, id="o-1")
-    database.append("o-1", "ActivityScheduled", {"name": "charge", "retry": {"max_attempts": 3}})
+    handle = client.start(purchase, ORDER, id="o-1")
+    database.append("o-1", "ActivityScheduled", {"name": "bill", "retry": {"max_attempts": 3}})
     database.rows(
         "insert into durable.jobs (shard, run_id, seq, kind, name, queue, state, attempt, scheduled_at, errors, created_at)"
-        " select shard, run_id, 2, 'activity', 'charge', 'payments', 'retryable', 2, durable.now(), %s::jsonb, durable.now()"
+        " select shard, run_id, 2, 'activity', 'bill', 'payments', 'retryable', 2, durable.now(), %s::jsonb, durable.now()"
         " from durable.runs",
         json.dumps([{"attempt": 1, "failure": encode_failure(Declined("no money"))}]),
     )
     (job,) = handle.pending()
     assert (job.seq, job.name, job.state, job.attempt, job.max_attempts) == (
         2,
-        "charge",
+        "bill",
         "retryable",
         2,
         3,
@@ -97,7 +97,7 @@ def test_pending_activities_show_attempts_and_errors(client: Client, database: D
 
 
 def test_a_list_reads_a_few_heads_of_each_shard(database: Database) -> None:
-    """At many runs the plan walks the creation index, newest first, and sorts only what came out of it."""
+    """At many runs the plan walks the primary key, newest first, and sorts only what came out of it."""
     from durable.store import calls
 
     database.rows(
@@ -112,5 +112,5 @@ def test_a_list_reads_a_few_heads_of_each_shard(database: Database) -> None:
     plan = "\n".join(
         row[0] for row in database.connection.execute("explain " + call.statement, call.parameters)
     )
-    assert "runs_by_creation" in plan
+    assert "runs_pkey" in plan
     assert "Seq Scan on runs" not in plan

@@ -15,14 +15,14 @@ from durable.errors import (
     WorkflowNotFound,
 )
 from tests.client.database import Database
-from tests.client.shop import ORDER, Order, Payment, checkout, payment_confirmed
+from tests.client.shop import ORDER, Order, Payment, purchase, payment_arrived
 
 PAYMENT = Payment(amount=7)
 
 
 def test_c11_a_signal_is_evidence_and_a_message(client: Client, database: Database) -> None:
-    handle = client.start(checkout, ORDER, id="o-1")
-    receipt = handle.signal(payment_confirmed, PAYMENT, actor="bank")
+    handle = client.start(purchase, ORDER, id="o-1")
+    receipt = handle.signal(payment_arrived, PAYMENT, actor="bank")
     (evidence,) = handle.signals()
     ((type_, body, payload),) = database.rows("select type, body, payload from durable.inbox")
     assert (receipt.status, receipt.run_id) == ("buffered", handle.run_id)
@@ -33,14 +33,14 @@ def test_c11_a_signal_is_evidence_and_a_message(client: Client, database: Databa
     )
     assert (type_, body, payload) == (
         "SignalReceived",
-        {"name": "payment_confirmed", "signal_id": receipt.signal_id},
+        {"name": "payment_arrived", "signal_id": receipt.signal_id},
         {"amount": 7},
     )
 
 
 def test_c11_a_dedupe_key_delivers_once(client: Client, database: Database) -> None:
-    handle = client.start(checkout, ORDER)
-    statuses = [handle.signal(payment_confirmed, PAYMENT, dedupe_key="k").status for _ in range(3)]
+    handle = client.start(purchase, ORDER)
+    statuses = [handle.signal(payment_arrived, PAYMENT, dedupe_key="k").status for _ in range(3)]
     assert statuses == ["buffered", "duplicate", "duplicate"]
     assert database.counts()["inbox"] == 1
     assert [each.status for each in handle.signals()] == ["buffered", "duplicate", "duplicate"]
@@ -49,10 +49,10 @@ def test_c11_a_dedupe_key_delivers_once(client: Client, database: Database) -> N
 def test_c11_a_signal_to_a_closed_run_is_refused_and_kept_as_evidence(
     client: Client, database: Database
 ) -> None:
-    handle = client.start(checkout, ORDER, id="o-1")
+    handle = client.start(purchase, ORDER, id="o-1")
     database.end("o-1", "completed")
     with pytest.raises(WorkflowClosed, match="the run is completed"):
-        handle.signal(payment_confirmed, PAYMENT)
+        handle.signal(payment_arrived, PAYMENT)
     (evidence,) = handle.signals()
     assert (evidence.status, evidence.reason, evidence.payload) == (
         "dropped",
@@ -64,25 +64,25 @@ def test_c11_a_signal_to_a_closed_run_is_refused_and_kept_as_evidence(
 
 def test_a_signal_to_nobody_writes_nothing(client: Client, database: Database) -> None:
     with pytest.raises(WorkflowNotFound, match="'nope'"):
-        client.handle("nope").signal(payment_confirmed, PAYMENT)
+        client.handle("nope").signal(payment_arrived, PAYMENT)
     assert set(database.counts().values()) == {0}
 
 
 @pytest.mark.parametrize(
     ("signal", "value", "options", "error", "named"),
     [
-        (payment_confirmed, {"amount": "seven"}, {}, PayloadError, "amount"),
-        (payment_confirmed, None, {}, PayloadError, "value"),
-        (payment_confirmed, Order(sku="tea", amount=7), {}, PayloadError, "value"),
-        ("payment_confirmed", {"amount": "seven"}, {}, PayloadError, "amount"),
-        ("payment_confirmed", {}, {}, PayloadError, "amount"),
+        (payment_arrived, {"amount": "seven"}, {}, PayloadError, "amount"),
+        (payment_arrived, None, {}, PayloadError, "value"),
+        (payment_arrived, Order(sku="tea", amount=7), {}, PayloadError, "value"),
+        ("payment_arrived", {"amount": "seven"}, {}, PayloadError, "amount"),
+        ("payment_arrived", {}, {}, PayloadError, "amount"),
         ("registered", {"amount": 7}, {}, PayloadError, "not of type 'string'"),
         ("registered", "a\0b", {}, PayloadError, "value"),
         ("regstered", "x", {}, UnknownSignal, "did you mean registered"),
-        (checkout, "x", {}, UnknownSignal, "durable.Signal"),
-        (payment_confirmed, PAYMENT, {"dedupe_key": ""}, InvalidOption, "dedupe_key"),
-        (payment_confirmed, PAYMENT, {"dedupe_key": "a\0"}, InvalidOption, "dedupe_key"),
-        (payment_confirmed, PAYMENT, {"actor": 3}, PayloadError, "actor"),
+        (purchase, "x", {}, UnknownSignal, "durable.Signal"),
+        (payment_arrived, PAYMENT, {"dedupe_key": ""}, InvalidOption, "dedupe_key"),
+        (payment_arrived, PAYMENT, {"dedupe_key": "a\0"}, InvalidOption, "dedupe_key"),
+        (payment_arrived, PAYMENT, {"actor": 3}, PayloadError, "actor"),
     ],
 )
 def test_c18_bad_signals_write_nothing(
@@ -95,7 +95,7 @@ def test_c18_bad_signals_write_nothing(
     named: str,
 ) -> None:
     database.define("signal", "registered", {"type": "string"})
-    handle = client.start(checkout, ORDER, id="o-1")
+    handle = client.start(purchase, ORDER, id="o-1")
     before = database.counts()
     with pytest.raises(error, match=named):
         handle.signal(signal, value, **options)
@@ -106,7 +106,7 @@ def test_a_signal_by_name_is_checked_by_what_a_worker_registered(
     client: Client, database: Database
 ) -> None:
     database.define("signal", "registered", {"type": "string"})
-    handle = client.start(checkout, ORDER)
+    handle = client.start(purchase, ORDER)
     handle.signal("registered", "yes")
     assert handle.signals()[0].payload == "yes"
 
@@ -115,7 +115,7 @@ def test_a_signal_by_name_is_checked_by_what_a_worker_registered(
 
 
 def test_c9_cancelling_is_requested_once(client: Client, database: Database) -> None:
-    handle = client.start(checkout, ORDER, id="o-1")
+    handle = client.start(purchase, ORDER, id="o-1")
     database.claim("o-1")
     assert handle.cancel("changed my mind", actor="ann").status == "requested"
     assert handle.cancel().status == "already_requested"
@@ -131,7 +131,7 @@ def test_c9_cancelling_is_requested_once(client: Client, database: Database) -> 
 
 
 def test_c9_a_run_that_nobody_has_claimed_is_cancelled_at_once(client: Client) -> None:
-    handle = client.start(checkout, ORDER)
+    handle = client.start(purchase, ORDER)
     handle.cancel("too late")
     assert [event.type for event in handle.history()] == [
         "WorkflowStarted",
@@ -144,7 +144,7 @@ def test_c9_a_run_that_nobody_has_claimed_is_cancelled_at_once(client: Client) -
 def test_terminating_ends_the_run_and_takes_it_from_its_owner(
     client: Client, database: Database
 ) -> None:
-    handle = client.start(checkout, ORDER, id="o-1")
+    handle = client.start(purchase, ORDER, id="o-1")
     database.claim("o-1")
     handle.terminate("wrong order", actor={"name": "ann"})
     run = handle.describe()
@@ -156,7 +156,7 @@ def test_terminating_ends_the_run_and_takes_it_from_its_owner(
 def test_stopping_what_has_ended_or_never_was_is_refused(
     client: Client, database: Database, verb: str
 ) -> None:
-    client.start(checkout, ORDER, id="o-1")
+    client.start(purchase, ORDER, id="o-1")
     database.end("o-1", "failed")
     with pytest.raises(WorkflowClosed, match="ended already"):
         getattr(client.handle("o-1"), verb)("why")

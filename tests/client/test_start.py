@@ -19,12 +19,12 @@ from durable.errors import (
     WorkflowNotFound,
 )
 from tests.client.database import Database
-from tests.client.shop import ORDER, Order, charge, checkout, nothing
+from tests.client.shop import ORDER, Order, bill, purchase, nothing
 
 
 def test_a_start_writes_the_run_and_its_first_event(client: Client) -> None:
     handle = client.start(
-        checkout,
+        purchase,
         ORDER,
         id="o-1",
         actor="ann",
@@ -41,7 +41,7 @@ def test_a_start_writes_the_run_and_its_first_event(client: Client) -> None:
     assert event.type == "WorkflowStarted"
     assert event.payload == {"order": {"sku": "tea", "amount": 7}}
     assert event.body == {
-        "workflow": "checkout",
+        "workflow": "purchase",
         "version": 1,
         "semantics": 1,
         "workflow_id": "o-1",
@@ -54,7 +54,7 @@ def test_a_start_writes_the_run_and_its_first_event(client: Client) -> None:
 
 def test_options_override_the_workflows_own(client: Client) -> None:
     run = client.start(
-        checkout, ORDER, queue="vip", priority=0, delay=timedelta(hours=1)
+        purchase, ORDER, queue="vip", priority=0, delay=timedelta(hours=1)
     ).describe()
     assert (run.queue, run.priority, run.operator_status) == ("vip", 0, "waiting")
     assert run.ready_at is not None
@@ -68,9 +68,9 @@ def test_ids_are_made_in_order(client: Client) -> None:
 
 
 def test_starting_again_gives_the_same_run(client: Client, database: Database) -> None:
-    first = client.start(checkout, ORDER, id="o-1")
+    first = client.start(purchase, ORDER, id="o-1")
     before = database.counts()
-    again = client.start(checkout, Order(sku="other", amount=1), id="o-1")
+    again = client.start(purchase, Order(sku="other", amount=1), id="o-1")
     assert (again.run_id, again.created) == (first.run_id, False)
     assert database.counts() == before
 
@@ -95,14 +95,14 @@ def test_starting_again_gives_the_same_run(client: Client, database: Database) -
 def test_c20_policies(
     client: Client, database: Database, ended: str | None, options: dict[str, Any], outcome: str
 ) -> None:
-    first = client.start(checkout, ORDER, id="o-1")
+    first = client.start(purchase, ORDER, id="o-1")
     if ended:
         database.end("o-1", ended)
     if outcome == "refused":
         with pytest.raises(WorkflowAlreadyExists, match="'o-1' exists already"):
-            client.start(checkout, ORDER, id="o-1", **options)
+            client.start(purchase, ORDER, id="o-1", **options)
         return
-    again = client.start(checkout, ORDER, id="o-1", **options)
+    again = client.start(purchase, ORDER, id="o-1", **options)
     assert (again.run_id == first.run_id) == (outcome == "same")
     assert again.created == (outcome == "new")
 
@@ -138,7 +138,7 @@ def test_c18_bad_options_name_the_option_and_write_nothing(
     client: Client, database: Database, options: dict[str, Any], named: str
 ) -> None:
     with pytest.raises((InvalidOption, PayloadError)) as caught:
-        client.start(checkout, ORDER, **options)
+        client.start(purchase, ORDER, **options)
     assert str(caught.value).startswith(named)
     assert set(database.counts().values()) == {0}
 
@@ -148,7 +148,7 @@ def test_c18_bad_options_name_the_option_and_write_nothing(
     [
         (("tea",), {}, "order"),
         ((), {}, "order"),
-        ((ORDER, True, 3), {}, "checkout"),
+        ((ORDER, True, 3), {}, "purchase"),
         ((ORDER,), {"colour": "red"}, "colour"),
         ((ORDER,), {"gift": "perhaps"}, "gift"),
         ((Order(sku="a\0b", amount=1),), {}, "order.sku"),
@@ -158,11 +158,11 @@ def test_c18_bad_arguments_name_the_parameter_and_write_nothing(
     client: Client, database: Database, args: Any, arguments: Any, named: str
 ) -> None:
     with pytest.raises(PayloadError, match=named):
-        client.start(checkout, *args, **arguments)
+        client.start(purchase, *args, **arguments)
     assert set(database.counts().values()) == {0}
 
 
-@pytest.mark.parametrize("thing", [print, checkout.fn, charge, None, 3])
+@pytest.mark.parametrize("thing", [print, purchase.fn, bill, None, 3])
 def test_only_a_workflow_is_started(client: Client, thing: Any) -> None:
     with pytest.raises(UnknownWorkflow, match="@workflow"):
         client.start(thing)
@@ -179,7 +179,7 @@ SCHEMA = {
 
 
 def test_a_name_finds_what_this_process_has_imported(client: Client) -> None:
-    handle = client.start("checkout", {"order": {"sku": "tea", "amount": "7"}, "gift": True})
+    handle = client.start("purchase", {"order": {"sku": "tea", "amount": "7"}, "gift": True})
     assert handle.history()[0].payload == {"order": {"sku": "tea", "amount": 7}, "gift": True}
     assert handle.describe().queue == "orders"
 
@@ -197,9 +197,9 @@ def test_a_name_finds_what_a_worker_has_registered(client: Client, database: Dat
         ("elsewhere", {"n": "x"}, "n: 'x' is not of type 'integer'"),
         ("elsewhere", {}, "'n' is a required property"),
         ("elsewhere", {"n": 1, "m": 2}, "'m' was unexpected"),
-        ("checkout", {"order": 1}, "order"),
-        ("checkout", {}, "order"),
-        ("checkout", [1], "one mapping"),
+        ("purchase", {"order": 1}, "order"),
+        ("purchase", {}, "order"),
+        ("purchase", [1], "one mapping"),
     ],
 )
 def test_c18_arguments_by_name_are_checked(
@@ -223,16 +223,16 @@ def test_an_unknown_name_says_what_is_known(client: Client, database: Database) 
 
 
 def test_an_activity_is_enqueued_with_its_options(client: Client, database: Database) -> None:
-    job = client.enqueue(charge, ORDER, priority=1).describe()
+    job = client.enqueue(bill, ORDER, priority=1).describe()
     assert (job.name, job.queue, job.priority, job.state, job.attempt) == (
-        "charge",
+        "bill",
         "payments",
         1,
         "available",
         0,
     )
     ((options, input_),) = database.rows("select options, input from durable.jobs")
-    assert options["name"] == "charge"
+    assert options["name"] == "bill"
     assert options["retry"]["max_attempts"] == 3
     assert options["timeouts"] == {"start_to_close_s": 30.0}
     assert input_ == {"order": {"sku": "tea", "amount": 7}}
@@ -240,18 +240,18 @@ def test_an_activity_is_enqueued_with_its_options(client: Client, database: Data
 
 def test_enqueueing_is_idempotent_by_id(client: Client, database: Database) -> None:
     job_id = uuid4()
-    client.enqueue(charge, ORDER, id=job_id)
-    client.enqueue(charge, ORDER, id=job_id)
+    client.enqueue(bill, ORDER, id=job_id)
+    client.enqueue(bill, ORDER, id=job_id)
     assert database.counts()["jobs"] == 1
 
 
 def test_a_bad_job_is_refused(client: Client, database: Database) -> None:
     with pytest.raises(PayloadError, match="order"):
-        client.enqueue(charge, 5)  # type: ignore[arg-type]
+        client.enqueue(bill, 5)  # type: ignore[arg-type]
     with pytest.raises(UnknownActivity, match="@activity"):
-        client.enqueue(checkout, ORDER)
+        client.enqueue(purchase, ORDER)
     with pytest.raises(InvalidOption, match="id"):
-        client.enqueue(charge, ORDER, id="five")  # type: ignore[call-overload]
+        client.enqueue(bill, ORDER, id="five")  # type: ignore[call-overload]
     assert database.counts()["jobs"] == 0
 
 
@@ -260,9 +260,9 @@ def test_a_bad_job_is_refused(client: Client, database: Database) -> None:
 
 def test_operations_commit_with_the_callers_rows(client: Client, database: Database) -> None:
     with psycopg.connect(database.url) as mine:
-        handle = client.start(checkout, ORDER, id="o-1", connection=mine)
-        handle.signal("payment_confirmed", {"amount": 7}, connection=mine)
-        job = client.enqueue(charge, ORDER, connection=mine)
+        handle = client.start(purchase, ORDER, id="o-1", connection=mine)
+        handle.signal("payment_arrived", {"amount": 7}, connection=mine)
+        job = client.enqueue(bill, ORDER, connection=mine)
         assert set(database.counts().values()) == {0}
         with pytest.raises(WorkflowNotFound):
             handle.describe()
@@ -274,9 +274,9 @@ def test_operations_commit_with_the_callers_rows(client: Client, database: Datab
 
 def test_operations_roll_back_with_the_callers_rows(client: Client, database: Database) -> None:
     with psycopg.connect(database.url) as mine:
-        handle = client.start(checkout, ORDER, connection=mine)
+        handle = client.start(purchase, ORDER, connection=mine)
         handle.cancel(connection=mine)
-        job = client.enqueue(charge, ORDER, connection=mine)
+        job = client.enqueue(bill, ORDER, connection=mine)
         mine.rollback()
     assert set(database.counts().values()) == {0}
     with pytest.raises(WorkflowNotFound):
@@ -304,10 +304,10 @@ def listener(database_url: str) -> Any:
 def test_c4_a_start_hints_once_in_a_while(
     client: Client, listener: psycopg.Connection[Any]
 ) -> None:
-    client.start(checkout, ORDER)
+    client.start(purchase, ORDER)
     assert _hints(listener) == ["queue:orders"]
     client._session._hinted["queue:orders"] = float("inf")  # as if a hint had just been given
-    client.start(checkout, ORDER)
+    client.start(purchase, ORDER)
     assert _hints(listener) == []
 
 
@@ -315,7 +315,7 @@ def test_c4_a_hint_within_a_transaction_leaves_with_its_commit(
     client: Client, listener: psycopg.Connection[Any], database: Database
 ) -> None:
     with psycopg.connect(database.url) as mine:
-        client.start(checkout, ORDER, connection=mine)
+        client.start(purchase, ORDER, connection=mine)
         assert _hints(listener) == []
     assert _hints(listener) == ["queue:orders"]
 
@@ -323,13 +323,13 @@ def test_c4_a_hint_within_a_transaction_leaves_with_its_commit(
 def test_c4_a_signal_hints_its_owner(
     client: Client, listener: psycopg.Connection[Any], database: Database
 ) -> None:
-    handle = client.start(checkout, ORDER, id="o-1")
+    handle = client.start(purchase, ORDER, id="o-1")
     database.claim("o-1")
-    handle.signal("payment_confirmed", {"amount": 7})
+    handle.signal("payment_arrived", {"amount": 7})
     assert _hints(listener) == ["queue:orders", f"worker:{handle.describe().owner}"]
 
 
 def test_c4_no_hint_without_notify(listener: psycopg.Connection[Any], database: Database) -> None:
     with Client(database.url, notify=False) as quiet:
-        quiet.start(checkout, ORDER).signal("payment_confirmed", {"amount": 7})
+        quiet.start(purchase, ORDER).signal("payment_arrived", {"amount": 7})
     assert _hints(listener) == []

@@ -15,34 +15,34 @@ if TYPE_CHECKING:
         ORDER,
         Invoice,
         Payment,
-        charge,
-        checkout,
+        bill,
+        purchase,
         nothing,
-        payment_confirmed,
+        payment_arrived,
     )
 
     def results_are_typed(client: Client) -> None:
-        assert_type(client.start(checkout, ORDER), Handle[Invoice])
-        assert_type(client.start(checkout, ORDER, True, id="o-1"), Handle[Invoice])
-        assert_type(client.start(checkout, ORDER, gift=True, id="o-1"), Handle[Invoice])
-        assert_type(client.start(checkout, order=ORDER), Handle[Invoice])
+        assert_type(client.start(purchase, ORDER), Handle[Invoice])
+        assert_type(client.start(purchase, ORDER, True, id="o-1"), Handle[Invoice])
+        assert_type(client.start(purchase, ORDER, gift=True, id="o-1"), Handle[Invoice])
+        assert_type(client.start(purchase, order=ORDER), Handle[Invoice])
         assert_type(client.start(nothing), Handle[None])
-        assert_type(client.start("checkout", {"order": {}}), Handle[Any])
-        assert_type(client.start(checkout, ORDER).result(), Invoice)
-        assert_type(client.handle("o-1", checkout), Handle[Invoice])
+        assert_type(client.start("purchase", {"order": {}}), Handle[Any])
+        assert_type(client.start(purchase, ORDER).result(), Invoice)
+        assert_type(client.handle("o-1", purchase), Handle[Invoice])
         assert_type(client.handle("o-1"), Handle[Any])
-        assert_type(client.enqueue(charge, ORDER), JobHandle[Invoice])
-        client.handle("o-1").signal(payment_confirmed, Payment(amount=1))
+        assert_type(client.enqueue(bill, ORDER), JobHandle[Invoice])
+        client.handle("o-1").signal(payment_arrived, Payment(amount=1))
 
     async def so_are_asynchronous_ones(client: AsyncClient) -> None:
-        assert_type(await client.start(checkout, ORDER), AsyncHandle[Invoice])
-        assert_type(await (await client.start(checkout, ORDER)).result(), Invoice)
+        assert_type(await client.start(purchase, ORDER), AsyncHandle[Invoice])
+        assert_type(await (await client.start(purchase, ORDER)).result(), Invoice)
 
     def mistakes_are_seen(client: Client) -> None:
-        client.start(checkout, 5)  # type: ignore[arg-type]
-        client.start(checkout, ORDER, "yes")  # type: ignore[arg-type]
+        client.start(purchase, 5)  # type: ignore[arg-type]
+        client.start(purchase, ORDER, "yes")  # type: ignore[arg-type]
         client.start(nothing, 5)  # type: ignore[arg-type]
-        client.start(checkout, ORDER, id=5)  # type: ignore[call-overload]
+        client.start(purchase, ORDER, id=5)  # type: ignore[call-overload]
         client.start(print, "x")  # type: ignore[arg-type]
-        client.enqueue(charge, "tea")  # type: ignore[arg-type]
-        client.handle("o-1").signal(payment_confirmed, 5)  # type: ignore[misc]
+        client.enqueue(bill, "tea")  # type: ignore[arg-type]
+        client.handle("o-1").signal(payment_arrived, 5)  # type: ignore[misc]

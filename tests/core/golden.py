@@ -8,6 +8,8 @@ and commit the file that appears. The program writes missing files only. A file 
 it, the engine has changed what old runs do, and that is what has to be mended (or hidden behind a semantics version).
 """
 
+# ruff: noqa: T201
+
 from __future__ import annotations
 
 import asyncio
@@ -22,7 +24,6 @@ from durable import RetryPolicy, Signal, activity, workflow
 from durable.core.events import Event
 from durable.definitions import Workflow
 from durable.errors import ActivityError
-
 from tests.core.simulation import SECOND, Simulation, as_stored
 
 FOLDER = Path(__file__).parent / "histories"
@@ -41,7 +42,11 @@ def fail(text: str) -> None:
 
 
 @activity(
-    name="golden.rich", queue="payments", priority=1, retry=RetryPolicy(max_attempts=2), timeout=timedelta(seconds=9)
+    name="golden.rich",
+    queue="payments",
+    priority=1,
+    retry=RetryPolicy(max_attempts=2),
+    timeout=timedelta(seconds=9),
 )
 async def rich(items: list[str], *, tags: dict[str, int] | None = None) -> dict[str, int]:
     return {item: len(item) for item in items} | (tags or {})
@@ -80,7 +85,9 @@ def steps_yielding(n: int) -> Generator[Any, Any, int]:
 @workflow(name="golden.options")
 async def options() -> dict[str, int]:
     await rich(["a"])
-    return await rich.options(queue="fast", priority=0, id="the-last", retry=RetryPolicy(jitter="none"))(["bb"], tags={"c": 3})
+    return await rich.options(
+        queue="fast", priority=0, id="the-last", retry=RetryPolicy(jitter="none")
+    )(["bb"], tags={"c": 3})
 
 
 @workflow(name="golden.asyncio")
@@ -182,7 +189,12 @@ async def cancelled() -> None:
 
 @workflow(name="golden.randomness")
 async def randomness() -> list[Any]:
-    return [durable.random().random(), str(durable.uuid4()), durable.now().isoformat(), await step(1)]
+    return [
+        durable.random().random(),
+        str(durable.uuid4()),
+        durable.now().isoformat(),
+        await step(1),
+    ]
 
 
 def _run(it: Workflow[..., Any], *args: Any) -> Callable[[], Simulation]:

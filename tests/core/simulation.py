@@ -35,7 +35,12 @@ class Simulation:
     """One run of a workflow. Nothing happens by itself; `run()` does all that is due until nothing is."""
 
     def __init__(
-        self, workflow: Workflow[..., Any], *args: Any, start: dict[str, Any] | None = None, run_id: UUID = RUN_ID, **kwargs: Any
+        self,
+        workflow: Workflow[..., Any],
+        *args: Any,
+        start: dict[str, Any] | None = None,
+        run_id: UUID = RUN_ID,
+        **kwargs: Any,
     ) -> None:
         self.workflow = workflow
         self.run_id = run_id
@@ -76,16 +81,24 @@ class Simulation:
         ref = self.find(event).seq
         return self.message(e.ACTIVITY_COMPLETED, json.dumps(value), ref=ref, attempt=1)
 
-    def failed(self, event: Event | int | str, error: BaseException, retry_state: str = "max_attempts") -> Message:
+    def failed(
+        self, event: Event | int | str, error: BaseException, retry_state: str = "max_attempts"
+    ) -> Message:
         ref = self.find(event).seq
         failure = json.loads(json.dumps(encode_failure(error)))
-        return self.message(e.ACTIVITY_FAILED, ref=ref, attempt=1, failure=failure, retry_state=retry_state)
+        return self.message(
+            e.ACTIVITY_FAILED, ref=ref, attempt=1, failure=failure, retry_state=retry_state
+        )
 
     def fired(self, event: Event) -> Message:
-        return Message(e.TIMER_FIRED, max(self.now_us, event.body["fire_at_us"]), {"ref": event.seq})
+        return Message(
+            e.TIMER_FIRED, max(self.now_us, event.body["fire_at_us"]), {"ref": event.seq}
+        )
 
     def signalled(self, signal: Signal[Any], value: Any, signal_id: str = "s") -> Message:
-        return self.message(e.SIGNAL_RECEIVED, signal.codec.encode(value), name=signal.name, signal_id=signal_id)
+        return self.message(
+            e.SIGNAL_RECEIVED, signal.codec.encode(value), name=signal.name, signal_id=signal_id
+        )
 
     def cancelling(self, reason: str | None = None) -> Message:
         return self.message(e.CANCEL_REQUESTED, reason=reason)
@@ -142,7 +155,9 @@ class Simulation:
             value = asyncio.run(value) if asyncio.iscoroutine(value) else value
         except Exception as error:
             return self.failed(event, error)
-        return self.message(e.ACTIVITY_COMPLETED, activity.arguments.result.encode(value), ref=event.seq, attempt=1)
+        return self.message(
+            e.ACTIVITY_COMPLETED, activity.arguments.result.encode(value), ref=event.seq, attempt=1
+        )
 
     # -- the outcome ----------------------------------------------------------------------------------------------------
 
@@ -173,7 +188,11 @@ class Simulation:
             seen = [it for it in history if it.turn <= done]
             execution = self.fresh()
             execution.replay(seen)
-            assert (execution.last_seq, execution.turn, execution.closed) == (seen[-1].seq, done, False)
+            assert (execution.last_seq, execution.turn, execution.closed) == (
+                seen[-1].seq,
+                done,
+                False,
+            )
             again = execution.activate(turn.inbound, turn.now_us)
             assert without_traces(again.events) == without_traces(turn.events)
             execution.evict()
@@ -198,7 +217,11 @@ def without_traces(events: Sequence[Event]) -> list[Any]:
 
 def _untraced(body: Any) -> Any:
     if isinstance(body, dict):
-        return {key: _untraced(value) for key, value in body.items() if key not in ("traceback", "notes", "state")}
+        return {
+            key: _untraced(value)
+            for key, value in body.items()
+            if key not in ("traceback", "notes", "state")
+        }
     return [_untraced(it) for it in body] if isinstance(body, list) else body
 
 

@@ -1,9 +1,12 @@
 """asyncio's own tools inside workflows: each on success, on failure and on cancellation, and each replayed from every prefix."""
 
+# ruff: noqa: RUF006
+
 from __future__ import annotations
 
 import asyncio
 import contextvars
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -12,7 +15,6 @@ import durable
 from durable import Signal, activity, workflow
 from durable.core import events as e
 from durable.errors import ActivityError, BlockingCall, UnsafeWorkflow
-
 from tests.core.simulation import SECOND, Simulation, simulate
 
 note = Signal("asyncio_note", str)
@@ -243,7 +245,7 @@ async def barrier_passes() -> Any:
 
 
 async def async_generator() -> Any:
-    async def numbers() -> Any:
+    async def numbers() -> AsyncIterator[int]:
         for n in range(5):
             yield await ok(n)
 
@@ -271,7 +273,8 @@ async def context_variables() -> Any:
 
 
 async def call_later_runs() -> Any:
-    loop, seen = asyncio.get_running_loop(), []
+    seen: list[str] = []
+    loop = asyncio.get_running_loop()
     loop.call_later(20, seen.append, "late")
     handle = loop.call_later(10, seen.append, "never")
     loop.call_later(5, seen.append, "early")
@@ -287,7 +290,11 @@ async def current_task_and_names() -> Any:
         assert task is not None
         return task.get_name()
 
-    return [await name(), await asyncio.create_task(name()), await asyncio.create_task(name(), name="mine")]
+    return [
+        await name(),
+        await asyncio.create_task(name()),
+        await asyncio.create_task(name(), name="mine"),
+    ]
 
 
 EXPECTED: dict[Any, Any] = {
@@ -398,7 +405,11 @@ def test_task_group_is_cancelled_with_the_workflow() -> None:
     sim = Simulation(group_of_sleepers)
     sim.turn()
     sim.turn(sim.cancelling())
-    assert sim.types[-3:] == [e.ACTIVITY_CANCEL_REQUESTED, e.ACTIVITY_CANCEL_REQUESTED, e.WORKFLOW_CANCELLED]
+    assert sim.types[-3:] == [
+        e.ACTIVITY_CANCEL_REQUESTED,
+        e.ACTIVITY_CANCEL_REQUESTED,
+        e.WORKFLOW_CANCELLED,
+    ]
     sim.check()
 
 
@@ -549,7 +560,9 @@ def test_as_completed_starts_coroutines_in_the_given_order() -> None:
         async def begin(n: int) -> None:
             started.append(n)
 
-        kept = [begin(n) for n in range(50)]  # all alive at once, so that their addresses are in no order
+        kept = [
+            begin(n) for n in range(50)
+        ]  # all alive at once, so that their addresses are in no order
         shuffled = kept[::3] + kept[1::3] + kept[2::3]
         for it in asyncio.as_completed(shuffled):
             await it

@@ -11,11 +11,17 @@ import pytest
 
 import durable
 from durable import RetryPolicy, activity, workflow
-from durable.activity_context import ActivityCancelledError, ActivityContext, ActivityInfo, NotInActivity, enter, leave
+from durable.activity_context import (
+    ActivityCancelledError,
+    ActivityContext,
+    ActivityInfo,
+    NotInActivity,
+    enter,
+    leave,
+)
 from durable.core import events as e
 from durable.definitions import registered_activities, registered_workflows
 from durable.errors import DurableError, InvalidOption, NotInWorkflow, PayloadError
-
 from tests.core.simulation import RUN_ID, SECOND, START_US, Simulation, simulate
 
 
@@ -50,7 +56,9 @@ def test_time_is_the_turns() -> None:
         return [before[0].isoformat(), before[1], durable.now().isoformat()]
 
     first, seconds, then = simulate(telling).result
-    assert datetime.fromisoformat(first) == datetime.fromtimestamp(START_US // SECOND, UTC) + timedelta(milliseconds=1)
+    assert datetime.fromisoformat(first) == datetime.fromtimestamp(
+        START_US // SECOND, UTC
+    ) + timedelta(milliseconds=1)
     assert seconds == pytest.approx(START_US / SECOND + 0.001)
     assert datetime.fromisoformat(then) - datetime.fromisoformat(first) == timedelta(seconds=90)
 
@@ -106,8 +114,20 @@ def test_info() -> None:
         return [info.workflow_id, str(info.run_id), info.workflow, info.version, info.queue, info.priority, info.actor,
                 info.history_length, info.headers, info.started_at.isoformat()]  # fmt: skip
 
-    result = simulate(introspective, start={"queue": "q", "priority": 1, "headers": {"trace": "t"}}).result
-    assert result[:-1] == ["wf", str(RUN_ID), "introspective", 3, "q", 1, "tester", 1, {"trace": "t"}]
+    result = simulate(
+        introspective, start={"queue": "q", "priority": 1, "headers": {"trace": "t"}}
+    ).result
+    assert result[:-1] == [
+        "wf",
+        str(RUN_ID),
+        "introspective",
+        3,
+        "q",
+        1,
+        "tester",
+        1,
+        {"trace": "t"},
+    ]
     assert datetime.fromisoformat(result[-1]) == datetime.fromtimestamp(START_US // SECOND, UTC)
 
 
@@ -131,7 +151,9 @@ def test_everything_durable_needs_a_workflow(call: Any) -> None:
         call()
 
 
-@pytest.mark.parametrize("duration", [float("nan"), float("inf"), timedelta(days=40_000), "soon", True, None])
+@pytest.mark.parametrize(
+    "duration", [float("nan"), float("inf"), timedelta(days=40_000), "soon", True, None]
+)
 def test_impossible_durations(duration: Any) -> None:
     @workflow
     async def oversleeping() -> None:
@@ -142,12 +164,13 @@ def test_impossible_durations(duration: Any) -> None:
     assert "duration" in str(failure)
 
 
-def test_asyncio_sleep_has_the_same_bound() -> None:
+@pytest.mark.parametrize("seconds", [1e12, float("inf"), float("nan")])
+def test_asyncio_sleep_has_the_same_bound(seconds: float) -> None:
     @workflow
     async def oversleeping_asyncio() -> None:
-        await asyncio.sleep(1e12)
+        await asyncio.sleep(seconds)
 
-    assert isinstance(simulate(oversleeping_asyncio).failure, InvalidOption)
+    assert isinstance(simulate(oversleeping_asyncio).failure, ValueError)
 
 
 # -- activities -----------------------------------------------------------------------------------------------------------
@@ -157,11 +180,16 @@ def test_options_of_activity_call_run_and_library() -> None:
     @workflow
     async def calling() -> None:
         await charge(1, note="x")
-        fast = charge.options(queue="fast", priority=0, retry=RetryPolicy(max_attempts=1), id="the-one")
+        fast = charge.options(
+            queue="fast", priority=0, retry=RetryPolicy(max_attempts=1), id="the-one"
+        )
         await fast(2)
         await plain()
 
-    sim = simulate(calling, start={"queue": "runs", "priority": 8, "retry": {"max_attempts": 3, "max_interval_s": 9.0}})
+    sim = simulate(
+        calling,
+        start={"queue": "runs", "priority": 8, "retry": {"max_attempts": 3, "max_interval_s": 9.0}},
+    )
     first, second, third = scheduled(sim)
     assert first["name"] == "author.charge"
     assert (first["id"], second["id"], third["id"]) == ("author.charge-1", "the-one", "plain-1")
@@ -170,7 +198,9 @@ def test_options_of_activity_call_run_and_library() -> None:
     assert [it["retry"]["max_attempts"] for it in (first, second, third)] == [7, 1, 3]
     assert [it["retry"].get("jitter") for it in (first, second, third)] == ["none", "none", None]
     assert [it["retry"]["max_interval_s"] for it in (first, second, third)] == [9.0, 9.0, 9.0]
-    assert "initial_interval_s" not in first["retry"]  # the library's defaults are not repeated in every event
+    assert (
+        "initial_interval_s" not in first["retry"]
+    )  # the library's defaults are not repeated in every event
     assert first["timeouts"] == second["timeouts"] == {"start_to_close_s": 30.0, "heartbeat_s": 3.0}
     assert "timeouts" not in third
     assert first["line"].startswith("test_authoring.py:")
@@ -294,7 +324,18 @@ def test_async_generator_is_no_workflow() -> None:
 
 def _context(*, cancelled: bool, is_async: bool, beats: list[Any]) -> ActivityContext:
     info = ActivityInfo(
-        "wf", RUN_ID, "charge-1", "charge", "default", 2, 5, "wf/charge-1", "me", None, ("half",), datetime.now(UTC)
+        "wf",
+        RUN_ID,
+        "charge-1",
+        "charge",
+        "default",
+        2,
+        5,
+        "wf/charge-1",
+        "me",
+        None,
+        ("half",),
+        datetime.now(UTC),
     )
     return ActivityContext(lambda: info, beats.append, lambda: cancelled, is_async)
 
@@ -311,7 +352,9 @@ def test_activity_knows_itself_and_beats() -> None:
     assert beats == [("page", 3)]
 
 
-@pytest.mark.parametrize(("is_async", "kind"), [(True, asyncio.CancelledError), (False, ActivityCancelledError)])
+@pytest.mark.parametrize(
+    ("is_async", "kind"), [(True, asyncio.CancelledError), (False, ActivityCancelledError)]
+)
 def test_heartbeat_delivers_the_cancel(is_async: bool, kind: type[BaseException]) -> None:
     token = enter(_context(cancelled=True, is_async=is_async, beats=[]))
     try:

@@ -1,5 +1,7 @@
 """Cancelling activities, timers and workflows; sagas under cancel (C9)."""
 
+# ruff: noqa: PT017
+
 from __future__ import annotations
 
 import asyncio
@@ -13,7 +15,6 @@ import durable
 from durable import activity, workflow
 from durable.core import events as e
 from durable.errors import ActivityError, ActivityTimeout, SagaFailed
-
 from tests.core.simulation import SECOND, Simulation, simulate
 
 
@@ -159,7 +160,9 @@ def test_timed_out_activity_is_a_timeout_error() -> None:
     sim = Simulation(patient)
     sim.turn()
     failure = sim.failed("work-1", ValueError("the attempt before")).body["failure"]
-    sim.turn(sim.message(e.ACTIVITY_TIMED_OUT, ref=2, attempt=3, timeout="heartbeat", failure=failure))
+    sim.turn(
+        sim.message(e.ACTIVITY_TIMED_OUT, ref=2, attempt=3, timeout="heartbeat", failure=failure)
+    )
     assert sim.check().result == ["heartbeat", 3, "the attempt before"]
 
 
@@ -176,6 +179,7 @@ def test_timer_fired_after_its_cancel_is_evidence() -> None:
     timer = sim.timers[0]
     sim.turn(sim.completed("work-1", 1))
     assert sim.types[-2:] == [e.TIMER_CANCELLED, e.ACTIVITY_SCHEDULED]
+    assert [it["kind"] for it in sim.decision.waiting_on] == ["activity"]
     sim.turn(sim.fired(timer))
     sim.turn(sim.completed("work-2", 2))
     assert sim.check().result == 2
@@ -240,7 +244,9 @@ def test_group_of_cancellations_is_a_cancellation() -> None:
         try:
             await work(1)
         except asyncio.CancelledError as error:
-            raise BaseExceptionGroup("all of us", [error, BaseExceptionGroup("too", [asyncio.CancelledError()])]) from None
+            raise BaseExceptionGroup(
+                "all of us", [error, BaseExceptionGroup("too", [asyncio.CancelledError()])]
+            ) from None
 
     sim = Simulation(regrouping)
     sim.turn()
@@ -310,7 +316,9 @@ TRIPS = [trip_awaiting, trip_blocking, trip_yielding]
 
 def undone(sim: Simulation) -> list[str]:
     """What was undone, in order; and that nothing was undone that was not booked."""
-    scheduled = [it for it in sim.history if it.type == e.ACTIVITY_SCHEDULED and it.body["name"] == "undo"]
+    scheduled = [
+        it for it in sim.history if it.type == e.ACTIVITY_SCHEDULED and it.body["name"] == "undo"
+    ]
     return [undo.arguments.decode(it.payload or "")[0][0].split()[0] for it in scheduled]
 
 
@@ -339,10 +347,10 @@ def test_saga_cancelled_at_every_await(trip: Any, stop: int) -> None:
     if sim.decision.closed:
         return
     undoing = bool(undone(sim))
-    booked = [
-        sim.find(it.body["ref"]) for it in sim.history if it.type == e.ACTIVITY_COMPLETED
-    ]
-    expected = [book.arguments.decode(it.payload or "")[0][0] for it in booked if it.body["name"] == "book"][::-1]
+    booked = [sim.find(it.body["ref"]) for it in sim.history if it.type == e.ACTIVITY_COMPLETED]
+    expected = [
+        book.arguments.decode(it.payload or "")[0][0] for it in booked if it.body["name"] == "book"
+    ][::-1]
     sim.turn(sim.cancelling("stop"))
     sim.run().check()
     assert undone(sim) == expected
@@ -442,6 +450,44 @@ def test_timeout_during_compensation_waits_for_it() -> None:
     sim.run().check()
     assert undone(sim) == ["two", "one"]
     assert sim.result == "went on"
+
+
+@pytest.mark.parametrize("style", ["await", "block"])
+def test_deadline_inside_a_compensation_counts(style: str) -> None:
+    """Cancellations of the saga are held back meanwhile; those that a compensation starts itself are not."""
+
+    async def undo_quickly() -> None:
+        try:
+            async with asyncio.timeout(10):
+                await durable.sleep(100)
+        except TimeoutError:
+            await undo("in time")
+
+    def undo_quickly_blocking() -> None:
+        try:
+            durable.wait(asyncio.wait_for(asyncio.sleep(100), 10))
+        except TimeoutError:
+            undo("in time").result()
+
+    @workflow
+    async def compensating() -> None:
+        async with durable.saga() as saga:
+            saga.compensate(undo_quickly)
+            await work(1)
+
+    @workflow
+    def compensating_blocking() -> None:
+        with durable.saga() as saga:
+            saga.compensate(undo_quickly_blocking)
+            work(1).result()
+
+    sim = Simulation(compensating if style == "await" else compensating_blocking)
+    sim.turn()
+    sim.turn(sim.cancelling())
+    sim.fire()
+    assert activity_names(sim) == ["work-1", "undo-1"]
+    sim.turn(sim.completed("undo-1", ""))
+    assert sim.check().outcome == e.WORKFLOW_CANCELLED
 
 
 def test_saga_in_the_wrong_style_says_so() -> None:

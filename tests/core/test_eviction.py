@@ -1,5 +1,7 @@
 """Dropping a cached run has no durable effect, whatever its code does about it (C12)."""
 
+# ruff: noqa: SIM105, RUF006
+
 from __future__ import annotations
 
 import asyncio
@@ -7,7 +9,7 @@ import gc
 import subprocess
 import sys
 import textwrap
-from collections.abc import Generator
+from collections.abc import AsyncGenerator, Generator
 from typing import Any
 
 import pytest
@@ -16,7 +18,6 @@ import durable
 from durable import Signal, activity, workflow
 from durable.core.execution import Execution
 from durable.errors import Evicted, InternalError
-
 from tests.core.simulation import RUN_ID, Simulation
 
 go = Signal("eviction_go", int)
@@ -150,7 +151,7 @@ async def under_timeout() -> None:
 
 @workflow
 async def async_generators() -> None:
-    async def numbers() -> Any:
+    async def numbers() -> AsyncGenerator[int, None]:
         try:
             yield 1
             yield 2
@@ -163,7 +164,7 @@ async def async_generators() -> None:
 
 @workflow
 async def unfinished_async_generator() -> None:
-    async def numbers() -> Any:
+    async def numbers() -> AsyncGenerator[int, None]:
         try:
             yield 1
         finally:
@@ -202,6 +203,7 @@ def test_eviction_is_inert(subject: Any) -> None:
     execution.evict()
     assert "compensated" not in log
     assert execution._commands == []
+    assert bool(execution.survivors) == subject.name.startswith("swallowing")
     with pytest.raises(InternalError, match="evicted"):
         execution.activate([], sim.now_us)
     # and the run goes on elsewhere as if nothing had been
@@ -251,7 +253,9 @@ def test_survivors_do_not_spin_at_the_end_of_the_process() -> None:
         print("alive")
         """
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "alive\n", "")
 
 

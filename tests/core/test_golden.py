@@ -13,7 +13,6 @@ import pytest
 from durable.core.execution import Execution
 from durable.core.machine import CLOSES, INBOUND, OUTBOUND
 from durable.definitions import registered_workflows
-
 from tests.core import golden
 from tests.core.simulation import without_traces
 
@@ -42,7 +41,10 @@ def test_scenario_still_gives_its_golden_history(name: str) -> None:
 
 def test_goldens_cover_every_event() -> None:
     seen = {row.type for path in FILES for row in golden.loaded(path)["history"]}
-    outside = {"ActivityTimedOut", "ActivityCancelled"}  # a worker's words; as closes they are like ActivityFailed
+    outside = {
+        "ActivityTimedOut",
+        "ActivityCancelled",
+    }  # a worker's words; as closes they are like ActivityFailed
     assert seen | outside >= {*INBOUND, *OUTBOUND, "WorkflowStarted"}
     assert outside <= set(CLOSES)
 
@@ -60,6 +62,11 @@ def test_histories_do_not_depend_on_the_hash_seed(seed: str) -> None:
     ) % (int(seed) % 1000)
     environment = {**os.environ, "PYTHONHASHSEED": seed}
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False, env=environment
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=environment,
     )
     assert (done.returncode, done.stderr) == (0, "")

@@ -16,7 +16,6 @@ from durable.core.events import Event
 from durable.core.execution import Execution
 from durable.definitions import Workflow
 from durable.errors import InternalError, NondeterminismError, PayloadError
-
 from tests.core.simulation import RUN_ID, Simulation, as_stored
 
 go = Signal("nondeterminism_go", int)
@@ -190,7 +189,9 @@ def test_error_names_the_line_of_the_await() -> None:
 def test_missing_command_names_the_line_where_the_code_waits_instead() -> None:
     with pytest.raises(NondeterminismError) as caught:
         replay(nothing_instead, recorded())
-    assert caught.value.line == f"test_nondeterminism.py:{nothing_instead.__code__.co_firstlineno + 1}"
+    assert (
+        caught.value.line == f"test_nondeterminism.py:{nothing_instead.__code__.co_firstlineno + 1}"
+    )
 
 
 def test_author_code_cannot_swallow_it() -> None:
@@ -207,7 +208,10 @@ def test_author_code_cannot_swallow_it() -> None:
 
 def test_moved_lines_are_no_change() -> None:
     history = recorded()
-    moved = [it._replace(body={**it.body, **({"line": "x.py:1"} if "line" in it.body else {})}) for it in history]
+    moved = [
+        it._replace(body={**it.body, **({"line": "x.py:1"} if "line" in it.body else {})})
+        for it in history
+    ]
     assert replay(original, moved).closed
     assert replay(original, [it._replace(body=_without_line(it.body)) for it in history]).closed
 
@@ -258,9 +262,18 @@ DAMAGE: dict[str, tuple[Callable[[list[Event]], list[Event]], str]] = {
     "no start": (lambda h: h[1:], "begins with WorkflowStarted"),
     "two starts": (lambda h: [h[0], h[0], *h[1:]], "turn 0"),
     "unknown type": (lambda h: [*h[:2], h[2]._replace(type="Surprise"), *h[3:]], "Surprise"),
-    "outbound first": (lambda h: [*h[:2], h[3]._replace(seq=3), h[2]._replace(seq=4), *h[4:]], "what can follow"),
-    "more after the end": (lambda h: [*h, h[-1]._replace(seq=h[-1].seq + 1, turn=h[-1].turn + 1)], "closed the run"),
-    "reference to the future": (lambda h: [*h[:2], h[2]._replace(body={**h[2].body, "ref": 50}), *h[3:]], "event 50"),
+    "outbound first": (
+        lambda h: [*h[:2], h[3]._replace(seq=3), h[2]._replace(seq=4), *h[4:]],
+        "what can follow",
+    ),
+    "more after the end": (
+        lambda h: [*h, h[-1]._replace(seq=h[-1].seq + 1, turn=h[-1].turn + 1)],
+        "closed the run",
+    ),
+    "reference to the future": (
+        lambda h: [*h[:2], h[2]._replace(body={**h[2].body, "ref": 50}), *h[3:]],
+        "event 50",
+    ),
 }
 
 

@@ -4,6 +4,8 @@ A program is a tree of asyncio constructs over activities, sleeps and signals. T
 portions, with any delays, and cancels when it likes. `Simulation.check` is the invariant.
 """
 
+# ruff: noqa: PERF401
+
 from __future__ import annotations
 
 import asyncio
@@ -16,7 +18,6 @@ import durable
 from durable import Signal, activity, workflow
 from durable.core import events as e
 from durable.errors import ActivityError
-
 from tests.core.simulation import SECOND, Simulation
 
 ping = Signal("random_ping", int)
@@ -96,7 +97,9 @@ async def _saga(program: Program) -> Any:
 async def _until(seconds: float) -> Any:
     start = durable.time()
     try:
-        await durable.wait_until(lambda: ping.pending() > 0 or durable.time() - start > seconds, timeout=seconds + 1)
+        await durable.wait_until(
+            lambda: ping.pending() > 0 or durable.time() - start > seconds, timeout=seconds + 1
+        )
     except TimeoutError:
         return "never"
     return "held"
@@ -134,7 +137,10 @@ leaf = st.one_of(
 programs = st.recursive(
     leaf,
     lambda inner: st.one_of(
-        st.tuples(st.sampled_from(["sequence", "gather", "race", "group"]), st.lists(inner, min_size=1, max_size=4)),
+        st.tuples(
+            st.sampled_from(["sequence", "gather", "race", "group"]),
+            st.lists(inner, min_size=1, max_size=4),
+        ),
         st.tuples(st.just("timeout"), durations, inner),
         st.tuples(st.just("saga"), inner),
     ),
@@ -143,7 +149,11 @@ programs = st.recursive(
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(program=programs, data=st.data(), style=st.sampled_from([random_await, random_block, random_yield]))
+@given(
+    program=programs,
+    data=st.data(),
+    style=st.sampled_from([random_await, random_block, random_yield]),
+)
 def test_live_and_replay_agree(program: Program, data: st.DataObject, style: Any) -> None:
     sim = Simulation(style, program)
     sent = 0

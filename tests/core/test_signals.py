@@ -1,5 +1,7 @@
 """Signals and conditions (C11): buffered, ordered, typed, never lost."""
 
+# ruff: noqa: RUF006, PLW0108
+
 from __future__ import annotations
 
 import asyncio
@@ -14,7 +16,6 @@ import durable
 from durable import Signal, activity, workflow
 from durable.core import events as e
 from durable.errors import ActivityError, DurableError, InvalidOption, NotInWorkflow, PayloadError
-
 from tests.core.simulation import SECOND, Simulation, simulate
 
 
@@ -39,7 +40,11 @@ async def collecting(n: int) -> list[int]:
 def test_signals_before_the_first_turn_are_buffered_in_order() -> None:
     sim = Simulation(collecting, 3)
     sim.turn(sim.signalled(number, 1), sim.signalled(number, 2))
-    assert sim.decision.waiting_on[0] | {"line": ""} == {"kind": "signal", "name": "signals_number", "line": ""}
+    assert sim.decision.waiting_on[0] | {"line": ""} == {
+        "kind": "signal",
+        "name": "signals_number",
+        "line": "",
+    }
     sim.turn(sim.signalled(number, 3))
     assert sim.check().result == [1, 2, 3]
 
@@ -80,7 +85,10 @@ def test_untyped_payload_is_json() -> None:
         return [await anything.receive(), await anything.receive()]
 
     sim = Simulation(taking_anything)
-    sim.turn(sim.signalled(anything, {"b": [1, None]}), sim.message(e.SIGNAL_RECEIVED, name=anything.name))
+    sim.turn(
+        sim.signalled(anything, {"b": [1, None]}),
+        sim.message(e.SIGNAL_RECEIVED, name=anything.name),
+    )
     assert sim.check().result == [{"b": [1, None]}, None]
 
 
@@ -96,7 +104,8 @@ def test_timeout_raises_and_later_signals_stay() -> None:
 
     sim = Simulation(patient)
     sim.turn()
-    assert sim.decision.waiting_on[0]["kind"] == "timer"
+    (wait,) = sim.decision.waiting_on
+    assert (wait["kind"], wait["until_us"]) == ("signal", sim.timers[0].body["fire_at_us"])
     sim.fire()
     sim.turn(sim.signalled(number, 5))
     sim.turn(sim.completed("pause-1"))
@@ -151,7 +160,7 @@ def test_iteration_receives_them_all() -> None:
 def test_two_receivers_are_served_in_turn() -> None:
     @workflow
     async def two_receivers() -> list[int]:
-        return await asyncio.gather(number.receive(), number.receive())
+        return list(await asyncio.gather(number.receive(), number.receive()))
 
     sim = Simulation(two_receivers)
     sim.turn()
@@ -338,6 +347,15 @@ def test_predicate_must_only_read() -> None:
     failure = simulate(meddling).failure
     assert isinstance(failure, DurableError)
     assert "must only read" in str(failure)
+
+
+def test_predicate_must_not_cancel() -> None:
+    @workflow
+    async def cancelling() -> None:
+        nap = durable.sleep(10)
+        await durable.wait_until(nap.cancel)
+
+    assert "must only read" in str(simulate(cancelling).failure)
 
 
 def test_predicate_sees_the_clock_and_the_context() -> None:

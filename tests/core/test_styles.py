@@ -1,5 +1,7 @@
 """The three author styles give the same history, and each replays."""
 
+# ruff: noqa: PT017
+
 from __future__ import annotations
 
 import asyncio
@@ -14,7 +16,6 @@ import durable
 from durable import Signal, activity, workflow
 from durable.core import events as e
 from durable.errors import ActivityError, NotInWorkflow
-
 from tests.core.simulation import Simulation, simulate
 
 go: Signal[int] = Signal("style_go", int)

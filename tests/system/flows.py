@@ -323,3 +323,29 @@ async def small_saga(gate: int) -> str:
                 await durable.sleep(timedelta(days=1))
         await gated("last", gate + 4)
     return "done"
+
+
+# -- signals ----------------------------------------------------------------------------------------------------------
+
+
+@workflow
+async def waits_an_hour_for_a_word() -> str:
+    try:
+        return await word.receive(timeout=timedelta(hours=1))
+    except TimeoutError:
+        return "nobody spoke"
+
+
+@workflow
+async def listens_after_a_step(count: int, gate: int) -> list[str]:
+    await gated("before listening", gate)
+    return [await word.receive() for _ in range(count)]
+
+
+@workflow
+async def naps(seconds: float) -> str:
+    """Sleep, but wake when spoken to."""
+    try:
+        return await word.receive(timeout=seconds)
+    except TimeoutError:
+        return "slept"

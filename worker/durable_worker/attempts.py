@@ -16,7 +16,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -65,6 +65,7 @@ class Attempt:
         "shard",
         "silence_s",
         "task",
+        "thread",
         "timed_out",
         "timer",
         "workflow_id",
@@ -86,6 +87,7 @@ class Attempt:
         self.workflow_id: str | None = None
         self.context: ActivityContext | None = None
         self.task: asyncio.Task[Any] | None = None
+        self.thread: Future[Any] | None = None
         self.timer: asyncio.TimerHandle | None = None
         self.details: str | None = None
         self.dirty = False
@@ -114,13 +116,16 @@ class Attempts:
         self._clock = clock
         self._activities = activities
         self._slots = dict(queues)
+        self._backlogged: set[str] = set()
         self._worker_name = worker_name
         self._freed = freed
         self._due = due
         self._running: dict[tuple[str, int], Attempt] = {}
         self._by_run: dict[str, set[int]] = {}
-        self._threads = ThreadPoolExecutor(
-            max_workers=min(sum(queues.values()) or 1, 1000), thread_name_prefix="durable-activity"
+        self._threads = (
+            ThreadPoolExecutor(  # threads are made when needed; none waits for a slot that it has
+                max_workers=sum(queues.values()) or 1, thread_name_prefix="durable-activity"
+            )
         )
         self.deliver_outcome: Callable[[Outcome], bool]
         self.starting = True
@@ -131,7 +136,9 @@ class Attempts:
 
     def take_slot(self, name: str, queue: str) -> bool:
         """Reserve a slot for an eager attempt; see AttemptHandOver."""
-        if not self.starting or self._slots.get(queue, 0) <= 0 or name not in self._activities:
+        if not self.starting or name not in self._activities or queue in self._backlogged:
+            return False
+        if self._slots.get(queue, 0) <= 0:
             return False
         self._slots[queue] -= 1
         return True
@@ -139,14 +146,27 @@ class Attempts:
     def return_slot(self, queue: str) -> None:
         """Give a slot back."""
         self._slots[queue] += 1
-        if self._slots[queue] == 1:
+        if self._slots[queue] == 1 or queue in self._backlogged:
             self._freed()
 
     def free(self) -> dict[str, int]:
-        """Return the queues that have free slots, and how many."""
+        """Return the queues that have free slots, and how many.
+
+        A queue without any may have a backlog that nobody can see: until a claim comes back short, what is scheduled here waits its turn like
+        everything else, or local runs would take each slot as it is freed and the rest of the queue would starve.
+        """
         if not self.starting:
             return {}
+        self._backlogged.update(queue for queue, slots in self._slots.items() if slots <= 0)
         return {queue: slots for queue, slots in self._slots.items() if slots > 0}
+
+    def claimed(self, asked: Mapping[str, int], got: Mapping[str, int]) -> None:
+        """A claim came back: a queue that gave less than asked has no backlog."""
+        for queue, slots in asked.items():
+            if got.get(queue, 0) >= slots:
+                self._backlogged.add(queue)
+            else:
+                self._backlogged.discard(queue)
 
     def __len__(self) -> int:
         return len(self._running)
@@ -270,9 +290,9 @@ class Attempts:
             value = await activity.fn(*args, **kwargs)
         else:
             context = contextvars.copy_context()
-            value = await asyncio.get_running_loop().run_in_executor(
-                self._threads, lambda: context.run(activity.fn, *args, **kwargs)
-            )
+            thread = self._threads.submit(context.run, activity.fn, *args, **kwargs)
+            attempt.thread = thread
+            value = await asyncio.wrap_future(thread)
         return activity.arguments.result.encode(value)
 
     def _forget(self, attempt: Attempt) -> None:
@@ -287,13 +307,23 @@ class Attempts:
                 del self._by_run[attempt.run_id]
         if not self._running:
             self.idle.set()
-        self.return_slot(attempt.queue)
+        if attempt.thread is None or attempt.thread.done():
+            self.return_slot(attempt.queue)
+        else:  # a thread cannot be stopped: its slot is free when it ends, not when we stop waiting for it
+            loop = asyncio.get_running_loop()
+            attempt.thread.add_done_callback(
+                lambda _: (
+                    loop.is_closed() or loop.call_soon_threadsafe(self.return_slot, attempt.queue)
+                )
+            )
 
     # -- endings ----------------------------------------------------------------------------------
 
     def _ended(
         self, attempt: Attempt, kind: str, extra: dict[str, Any], payload: str | None
     ) -> None:
+        if attempt.lost:
+            return
         if attempt.timed_out and kind == "ActivityCompleted":
             logger.info(
                 "%s finished after its timeout; the answer is offered all the same", attempt.name
@@ -306,6 +336,8 @@ class Attempts:
             self._committer.write(outcome)
 
     def _failed(self, attempt: Attempt, error: BaseException) -> None:
+        if attempt.lost:
+            return
         failure = encode_failure(error)
         policy = merge(RetryPolicy.from_body(attempt.options.get("retry") or {}))
         limit = policy.max_attempts
@@ -405,7 +437,9 @@ class Attempts:
             self.drop(attempt)
 
     def _cancel_task(self, attempt: Attempt) -> None:
-        if attempt.task is not None:  # soon, not now: one that has not begun yet could not record how it ended
+        if (
+            attempt.task is not None
+        ):  # soon, not now: one that has not begun yet could not record how it ended
             asyncio.get_running_loop().call_soon(attempt.task.cancel)
 
     def hurry(self) -> None:
@@ -425,6 +459,11 @@ class Attempts:
         attempt.details = _details_codec.encode(list(details))
         attempt.heard_at = time.monotonic()
         attempt.dirty = True
+
+    def keep_dirty(self, beats: list[tuple[Attempt, Heartbeat]]) -> None:
+        """The beats did not arrive: what they said must be said again."""
+        for attempt, beat in beats:
+            attempt.dirty = attempt.dirty or beat.details is not None
 
     def heartbeats(self, *, dirty_only: bool) -> list[tuple[Attempt, Heartbeat]]:
         """Return what to tell the database of the running attempts."""

@@ -13,8 +13,8 @@ is single-threaded anyway. A timer that waits for more: it delays the lone step.
 What can fail, and what happens then.
 * A fence is lost (another worker owns the run now): the function raises with the losers and nothing is written. The losers are told; the others
   commit again at once (C2).
-* A poison row (a value that Postgres refuses): the batch is bisected until the poison stands alone; its run is told, its neighbours
-  commit (C8).
+* A poison row (a value that Postgres refuses: error classes 22, 23, 54): the batch is bisected until the poison stands alone; its run is told, its
+  neighbours commit (C8). Any other refusal is about the server (read-only, out of disk, a migration under way): like a break.
 * The connection breaks: whether the batch took effect is unknown. Committing it again would meet fences that its own success had moved, so every
   ticket is told `lost`: the worker drops those runs and reconciles with what the database says it holds.
 """
@@ -140,7 +140,10 @@ class Committer:
         except engine.FenceLost as error:
             await self._commit_without(batch, error)
         except DatabaseRefused as error:
-            await self._commit_halves(batch, error)
+            if error.transient:
+                self._lose(batch, error)
+            else:
+                await self._commit_halves(batch, error)
         except (ConnectionLost, DatabaseUnavailable) as error:
             self._lose(batch, error)
         else:
@@ -152,9 +155,18 @@ class Committer:
         self.commits += 1
         self.turns += len(batch)
         for ticket in batch:
-            ticket.committed()
+            self._answer(ticket)
         for worker in pushes:
             self._hint(f"worker:{worker}")
+
+    def _answer(self, ticket: Ticket) -> None:
+        try:
+            ticket.committed()
+        except Exception:
+            logger.exception(
+                "our bug: a committed turn could not take effect here; its run is given back"
+            )
+            ticket.lost()
 
     def _lose(self, batch: Sequence[Ticket], error: Exception) -> None:
         self._back_off(error)
@@ -183,7 +195,7 @@ class Committer:
             middle = len(batch) // 2
             await self._commit(batch[:middle])
             await self._commit(batch[middle:])
-        elif isinstance(error, DatabaseRefused) and not error.transient:
+        elif isinstance(error, DatabaseRefused):
             batch[0].refused(error)
         else:
             batch[0].lost()
@@ -194,42 +206,61 @@ class Committer:
             answer = await _SIDE_WRITES[kind](self._session, self._owner, records)
             reach(_POINTS.get(kind, "release") + ".after")
         except (ConnectionLost, DatabaseUnavailable) as error:
-            self._side[kind][:0] = records
-            self._gathered.set()
-            self._back_off(error)
+            self._write_later(kind, records, error)
         except DatabaseRefused as error:
-            await self._write_halves(kind, records, error)
+            if error.transient:
+                self._write_later(kind, records, error)
+            else:
+                await self._write_halves(kind, records, error)
         else:
             self._pause_s = 0.0
             if kind is Outcome:
                 self._report_outcomes(records, *answer)
 
+    def _write_later(self, kind: type[Any], records: list[Any], error: Exception) -> None:
+        self._side[kind][:0] = records
+        self._gathered.set()
+        self._back_off(error)
+
     async def _write_halves(
         self, kind: type[Any], records: list[Any], error: DatabaseRefused
     ) -> None:
+        """Bisect: what the database refuses for its content ends up alone, and becomes a failure that says so."""
         if len(records) > 1:
             middle = len(records) // 2
             await self._write(kind, records[:middle])
             await self._write(kind, records[middle:])
-        elif error.transient:
-            self._side[kind].extend(records)
-            self._gathered.set()
-        else:
-            logger.error("the database refused %r: %s", records[0], error)
-            if isinstance(records[0], Outcome) and records[0].type == "ActivityCompleted":
-                self.write(_failed_instead(records[0], error))
+            return
+        logger.error("the database refused %r: %s", records[0], error)
+        instead = _failed_instead(records[0], error)
+        if instead is not None:
+            self.write(instead)
 
     def _report_outcomes(
         self, outcomes: Sequence[Outcome], refused: list[int], wake: list[str]
     ) -> None:
         for position in refused:
             logger.warning("a late answer was refused and kept as evidence: %r", outcomes[position])
-        for owner in wake:
-            self._hint(f"worker:{owner}")
+        for hint in wake:
+            self._hint(hint)
 
 
-def _failed_instead(outcome: Outcome, error: DatabaseRefused) -> Outcome:
-    """An outcome that cannot be stored becomes a failure that says so, so that the run is not left waiting."""
-    failure = {"type": "durable.errors:PayloadError", "message": f"the result was refused: {error}"}
-    body = {**outcome.body, "failure": failure, "retry_state": "non_retryable"}
-    return outcome._replace(type="ActivityFailed", body=body, payload=None)
+def _failed_instead(record: SideWrite, error: DatabaseRefused) -> Outcome | None:
+    """An attempt's end that cannot be stored becomes a failure that says so, so that the run is not left waiting."""
+    refused = "the database refused what the attempt left"
+    if not isinstance(record, Outcome | Retry) or (
+        isinstance(record, Outcome)
+        and record.body.get("failure", {}).get("message", "").startswith(refused)
+    ):
+        return None
+    message = f"{refused} ({error.sqlstate}): {str(error).encode('ascii', 'replace').decode()}"
+    failure = {"type": "durable.errors:PayloadError", "message": message}
+    body = {
+        "ref": record.seq,
+        "attempt": record.attempt,
+        "failure": failure,
+        "retry_state": "non_retryable",
+    }
+    return Outcome(
+        record.shard, record.run_id, record.seq, record.attempt, "ActivityFailed", body, None
+    )

@@ -57,7 +57,8 @@ class Housekeeping:
         self._wake = wake
         self._queues = json.dumps(settings.queues)
         self._suspect = asyncio.Event()
-        self._doubtful: set[tuple[str, str, int, int]] = set()
+        self._doubtful: set[engine.Held] = set()
+        self._reconcile_at = 0.0
         self._next_full_round = 0.0
         self.state = "alive"
         self.takeovers = 0
@@ -129,9 +130,13 @@ class Housekeeping:
         beats = self._attempts.heartbeats(dirty_only=not self._full_round_due())
         if not beats:
             return
-        answers = await engine.heartbeat_jobs(
-            self._session, self._owner, [beat for _, beat in beats]
-        )
+        try:
+            answers = await engine.heartbeat_jobs(
+                self._session, self._owner, [beat for _, beat in beats]
+            )
+        except BaseException:
+            self._attempts.keep_dirty(beats)
+            raise
         for position, (attempt, _) in enumerate(beats):
             cancel_requested = answers.get(position)
             if cancel_requested:
@@ -151,23 +156,52 @@ class Housekeeping:
         return True
 
     async def _reconcile(self) -> None:
-        """After a broken connection: give back what the database says is ours and we do not know of, seen twice in a row."""
-        if not self._suspect.is_set() and not self._doubtful:
-            return
-        self._suspect.clear()
-        unknown = {
-            held for held in await engine.owned(self._session, self._owner) if not self._knows(held)
-        }
-        keys = {(h.kind, h.run_id, h.number, h.seq) for h in unknown}
-        for held in unknown:
-            if (held.kind, held.run_id, held.number, held.seq) in self._doubtful:
-                self._give_back(held)
-        self._doubtful = keys - self._doubtful
+        """Compare what the database says is ours with what we hold: at the pace of the lease, and soon after a broken connection.
 
-    def _knows(self, held: engine.Held) -> bool:
-        if held.kind == "run":
-            return self._runs.held().get(held.run_id) == held.number
-        return self._attempts.held().get((held.run_id, held.seq)) == held.number
+        A difference counts when it is seen twice in a row, for claims and commits are under way meanwhile.
+        """
+        loop_time = asyncio.get_running_loop().time()
+        suspicious = self._suspect.is_set()
+        if not (suspicious or self._doubtful or loop_time >= self._reconcile_at):
+            return
+        self._reconcile_at = loop_time + self._settings.lease_s
+        self._suspect.clear()
+        try:
+            rows = await engine.owned(
+                self._session, self._owner, jobs=suspicious or bool(self._doubtful)
+            )
+        except BaseException:
+            self._suspect.set()  # nobody has looked yet
+            raise
+        self._compare(rows)
+
+    def _compare(self, rows: list[engine.Held]) -> None:
+        runs, attempts = self._runs.held(), self._attempts.held()
+        unknown = {
+            held
+            for held in rows
+            if (
+                runs.get(held.run_id)
+                if held.kind == "run"
+                else attempts.get((held.run_id, held.seq))
+            )
+            != held.number
+        }
+        ours = {held.run_id for held in rows if held.kind == "run"}
+        zombies = {
+            engine.Held("zombie", 0, run_id, epoch, 0)
+            for run_id, epoch in runs.items()
+            if run_id not in ours
+        }
+        for held in (unknown | zombies) & self._doubtful:
+            self._settle_difference(held)
+        self._doubtful = (unknown | zombies) - self._doubtful
+
+    def _settle_difference(self, held: engine.Held) -> None:
+        if held.kind == "zombie":
+            self._runs.forget(held.run_id, held.number)
+        else:
+            self._give_back(held)
 
     def _give_back(self, held: engine.Held) -> None:
         logger.warning("giving back what a broken connection left: %s", held)

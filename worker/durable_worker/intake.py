@@ -1,7 +1,7 @@
 """The intake loop: ask the database what there is to do, as often as it pays.
 
-NOTIFY is only a hint (C4): this loop is correct without it. After work or a hint it asks again at short gaps for a while, which also covers the hints that senders
-swallow within their own coalescing window; then it backs off to the slow poll. A due time known beforehand (a timer, a retry) shortens
+NOTIFY is only a hint (C4): this loop is correct without it. After work or a hint it asks again after a short gap, then after gaps that grow up to the slow
+poll; the first few cover the hints that senders swallow within their own coalescing window. A due time known beforehand (a timer, a retry) shortens
 the wait.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -27,8 +28,12 @@ from durable_worker.settings import WorkerSettings
 
 logger = logging.getLogger("durable.worker")
 
+RUNS, INBOX, JOBS = "runs", "inbox", "jobs"
+ALL = frozenset({RUNS, INBOX, JOBS})
+
 _INBOX_LIMIT = 2_000
-_STAGE_LIMIT = 1_000
+_CLAIM_RUNS_GAP_S = 0.02
+_STAGE_LIMIT = 32  # of each shard 4 at a time: about what a pass can claim, or the inbox fills when many wake at once
 
 
 class Intake:
@@ -59,14 +64,18 @@ class Intake:
         self._queues = list(settings.queues)
         self._wake = asyncio.Event()
         self._next_due_us: int | None = None
-        self._busy_until = 0.0
         self._stage_at = 0.0
+        self._claim_runs_at = 0.0
+        self._wanted: set[str] = set()
         self._gap_s = settings.poll_s
         self.stopping = False
         self.passes = 0
 
-    def wake(self) -> None:
-        """A hint came, or a slot is free: ask now."""
+    def wake(self, *kinds: str) -> None:
+        """There may be work of these kinds (RUNS, INBOX, JOBS): ask for it now. None named: for all of it."""
+        self._wanted.update(kinds or ALL)
+        if RUNS in self._wanted:
+            self._claim_runs_at = 0.0
         self._wake.set()
 
     def due(self, at_us: int) -> None:
@@ -88,40 +97,40 @@ class Intake:
                 self._broken()  # a claim may have taken effect although its answer is lost
                 await asyncio.sleep(min(5.0, 0.05 * 2**failures) * random.uniform(0.5, 1.5))  # noqa: S311
                 continue
-            if not found:
+            if found:
+                self._gap_s = self._settings.poll_min_s
+            if found < self._settings.claim_limit:  # else there is more of it
                 await self._rest()
-            else:
-                self._stay_busy()
-                await asyncio.sleep(0)
-
-    def _stay_busy(self) -> None:
-        self._gap_s = self._settings.poll_min_s
-        self._busy_until = asyncio.get_running_loop().time() + self._settings.busy_poll_s
 
     async def _rest(self) -> None:
-        """Sleep until a hint, a due time or the next poll; the gap grows once the busy window is over."""
+        """Sleep until a hint, a due time or the next poll. Without news the gap grows threefold, up to the slow poll.
+
+        Work that is found does not end the rest: what comes within the shortest gap is taken together.
+        """
         try:
             await asyncio.wait_for(self._wake.wait(), self._rest_s())
         except TimeoutError:
-            if asyncio.get_running_loop().time() > self._busy_until:
-                self._gap_s = min(self._settings.poll_s, self._gap_s * 2)
+            self._gap_s = min(self._settings.poll_s, self._gap_s * 3)
         else:
-            self._stay_busy()
+            self._gap_s = self._settings.poll_min_s
         self._wake.clear()
 
     def _rest_s(self) -> float:
         rest_s = self._gap_s
         if self._next_due_us is not None:
             rest_s = min(rest_s, (self._next_due_us - self._clock.now_us()) / 1e6)
-        return max(rest_s, 0.0005)
+        return max(rest_s, 0.001)
 
     async def poll_once(self) -> int:
-        """One pass over everything. Returns how much was found."""
+        """One pass: over what hints have named, or over everything. Returns how much was found."""
         self.passes += 1
+        wanted, self._wanted = self._wanted or set(ALL), set()
         found = await self._stage()
-        if self._settings.run_workflows:
+        if found:
+            wanted.update(ALL)
+        if self._settings.run_workflows and wanted & {RUNS, INBOX}:
             found += await self._take_runs()
-        if self._settings.run_activities:
+        if self._settings.run_activities and JOBS in wanted:
             found += await self._take_jobs()
         return found
 
@@ -135,18 +144,15 @@ class Intake:
         self._next_due_us = None
         moved, next_due_us = await engine.stage_due(self._session, _STAGE_LIMIT)
         reach("stage.after")
+        if moved:
+            self._claim_runs_at = 0.0
         if next_due_us is not None:
             self.due(next_due_us)
             self._wake.clear()
         return moved
 
     async def _take_runs(self) -> int:
-        claimed = await engine.claim_runs(
-            self._session, self._owner, self._queues, self._settings.claim_limit
-        )
-        if claimed:
-            reach("claim_runs.after")
-            await self._adopt(claimed)
+        claimed = await self._claim_runs()
         new = 0
         if claimed or len(self._runs):
             self._runs.begin_read()
@@ -158,6 +164,21 @@ class Intake:
                 self._runs.wake(live)
         self._runs.trim()
         return len(claimed) + new
+
+    async def _claim_runs(self) -> list[engine.ClaimedRun]:
+        """Claim runs; while there are none, ask for them less often than for messages, unless a hint says there are."""
+        loop_time = asyncio.get_running_loop().time()
+        if loop_time < self._claim_runs_at:
+            return []
+        claimed = await engine.claim_runs(
+            self._session, self._owner, self._queues, self._settings.claim_limit
+        )
+        if claimed:
+            reach("claim_runs.after")
+            await self._adopt(claimed)
+        else:
+            self._claim_runs_at = loop_time + min(_CLAIM_RUNS_GAP_S, self._settings.poll_s)
+        return claimed
 
     async def _adopt(self, claimed: list[engine.ClaimedRun]) -> None:
         known = []
@@ -177,6 +198,7 @@ class Intake:
         if not free:
             return 0
         jobs = await engine.claim_jobs(self._session, self._owner, free)
+        self._attempts.claimed(free, Counter(job.queue for job in jobs))
         if jobs:
             reach("claim_jobs.after")
         for job in jobs:

@@ -79,7 +79,9 @@ class LiveRun:
         self.known: set[str] = set()  # message ids taken and not yet committed
         self.committing = False
         self.ready = False
-        self.fresh = claimed.turn == 0 or claimed.reviewed  # a turn, even an empty one, ends a review
+        self.fresh = (
+            claimed.turn == 0 or claimed.reviewed
+        )  # a turn, even an empty one, ends a review
 
 
 class AttemptHandOver(Protocol):
@@ -223,15 +225,15 @@ class Runs:
         self._watch(run)
         try:
             decision = run.execution.activate([i.message for i in inbound], self._clock.now_us())
+            for warning in decision.warnings:
+                logger.warning("%s %s: %s", run.name, run.workflow_id, warning)
+            self._submit(run, inbound, decision)
         except Exception as error:
             self._drop(run, inbound)
             self._park(run, error)
             return
         finally:
             self._watch(None)
-        for warning in decision.warnings:
-            logger.warning("%s %s: %s", run.name, run.workflow_id, warning)
-        self._submit(run, inbound, decision)
 
     def _submit(self, run: LiveRun, inbound: list[Inbound], decision: Decision) -> None:
         execution = run.execution
@@ -301,7 +303,7 @@ class Runs:
             if job.at_us is not None:
                 self._due(job.at_us)
             elif not job.eager:
-                self._hint(f"queue:{job.queue}")
+                self._hint(f"jobs:{job.queue}")
 
     def _close(self, run: LiveRun, status: str) -> None:
         self._runs.pop(run.run_id, None)
@@ -380,6 +382,12 @@ class Runs:
         for run in [r for r in self._runs.values() if _is_parked(r)]:
             self._evict(run)
         return len(self._runs)
+
+    def forget(self, run_id: str, epoch: int) -> None:
+        """Drop a run that is not ours any more (it was terminated, say), unless a commit of it will find that out."""
+        run = self._runs.get(run_id)
+        if run is not None and run.epoch == epoch and not run.committing:
+            self._drop(run, ())
 
     def forget_all(self) -> None:
         """Drop everything without a word to the database: it has declared this worker dead."""

@@ -20,8 +20,7 @@ class WorkerSettings:
     name: str = "worker"
     lease_s: float = 15.0
     poll_s: float = 0.2
-    poll_min_s: float = 0.002
-    busy_poll_s: float = 0.06
+    poll_min_s: float = 0.004
     max_cached_runs: int = 10_000
     claim_limit: int = 200
     notify: bool = True

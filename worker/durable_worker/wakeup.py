@@ -1,7 +1,7 @@
 """Wake-up hints: NOTIFY received and sent, coalesced (C4).
 
 NOTIFY takes a lock that is global to the database when its transaction commits, so it stays out of the big transaction and is sent at most
-once in a window per hint. The receiver's busy window (WorkerSettings.busy_poll_s) is longer than the sender's window, which covers what was swallowed.
+once in a window per hint. A receiver that was woken polls again at growing gaps, which covers what was swallowed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from durable.store.session import ConnectionLost, DatabaseRefused, Session
 
 logger = logging.getLogger("durable.worker")
 
-WINDOW_S = 0.02
+WINDOW_S = 0.005
 
 
 class Hints:
@@ -61,7 +61,10 @@ async def listen(
     session: Session, owner: str, queues: list[str], woken: Callable[[str], None]
 ) -> None:
     """Listen for hints that concern this worker and pass them on, reconnecting for ever."""
-    mine = {f"worker:{owner}", *(f"queue:{queue}" for queue in queues)}
+    mine = {
+        f"worker:{owner}",
+        *(f"{kind}:{queue}" for kind in ("queue", "jobs") for queue in queues),
+    }
     failures = 0
     while True:
         try:

@@ -6,15 +6,22 @@ turn takes longer than the limit it logs the workflow, the run and the source li
 
 from __future__ import annotations
 
+import inspect
 import logging
+import os
 import sys
 import threading
 import time
 import traceback
+from pathlib import Path
+from types import FrameType
 
+import durable
 from durable_worker.runs import LiveRun
 
 logger = logging.getLogger("durable.worker")
+
+_OURS = tuple(f"{Path(file).parent}{os.sep}" for file in (durable.__file__, __file__))
 
 
 class Watchdog:
@@ -53,19 +60,27 @@ class Watchdog:
                 self._report(turn[0])
 
     def _report(self, run: LiveRun) -> None:
-        frame = sys._current_frames().get(self._thread_id)
-        stack = traceback.extract_stack(frame) if frame is not None else []
-        where = next(
-            (
-                f"{f.filename}:{f.lineno} in {f.name}"
-                for f in reversed(stack)
-                if "durable" not in f.filename
-            ),
-            "?",
-        )
+        where = _standing_at(run, sys._current_frames().get(self._thread_id))
         report = (
             f"{run.name} {run.workflow_id} has been blocking the worker for more than {self._limit_s} s at {where}; "
             "move the work into an activity"
         )
         self.reports.append(report)
         logger.error(report)
+
+
+def _standing_at(run: LiveRun, frame: FrameType | None) -> str:
+    """The innermost line in the workflow's own file, and what that line is calling, as far as it is not our code."""
+    stack = traceback.extract_stack(frame) if frame is not None else []
+    theirs = [_shown(f) for f in reversed(stack) if not f.filename.startswith(_OURS)]
+    code = getattr(inspect.unwrap(run.execution.definition.fn), "__code__", None)
+    own = [
+        _shown(f) for f in reversed(stack) if code is not None and f.filename == code.co_filename
+    ]
+    if own and theirs and own[0] != theirs[0]:
+        return f"{own[0]}, in a call of {theirs[0]}"
+    return (own or theirs or ["an unknown line"])[0]
+
+
+def _shown(frame: traceback.FrameSummary) -> str:
+    return f"{frame.filename}:{frame.lineno} in {frame.name}"

@@ -31,18 +31,21 @@ from durable.ids import uuid7
 from durable.signals import registered_signals
 from durable.store import engine
 from durable.store.engine import Registration
-from durable.store.session import ConnectionLost, Session
+from durable.store.session import ConnectionLost, DatabaseRefused, Session
 from durable_worker.attempts import Attempts
 from durable_worker.clock import DatabaseClock
 from durable_worker.committer import Committer
 from durable_worker.housekeeping import Housekeeping
-from durable_worker.intake import Intake
+from durable_worker.intake import INBOX, JOBS, RUNS, Intake
 from durable_worker.runs import Runs
 from durable_worker.settings import WorkerSettings
 from durable_worker.wakeup import Hints, listen
 from durable_worker.watchdog import Watchdog
 
 logger = logging.getLogger("durable.worker")
+
+_HINTED = {"worker": (INBOX,), "jobs": (JOBS,), "queue": (RUNS, JOBS)}
+"""What each kind of hint says there may be. A hint `queue:<name>` comes from clients, `jobs:<name>` from the owners of runs."""
 
 _Definition = TypeVar("_Definition", Workflow[..., Any], Activity[..., Any])
 
@@ -80,6 +83,7 @@ class Worker:
         self._activities = {a.name: a for a in found[1]}
         self._tasks: list[asyncio.Task[None]] = []
         self._failure: BaseException | None = None
+        self._collapsing: asyncio.Task[None] | None = None
         self._stopped = asyncio.Event()
         self._hurried = asyncio.Event()
 
@@ -176,15 +180,16 @@ class Worker:
     # -- what the loops tell each other -----------------------------------------------------------
 
     def _woken(self, hint: str) -> None:
-        if hint.startswith("worker:"):
+        kind = hint.partition(":")[0]
+        if kind == "worker":
             self.housekeeping.ask_cancels()
-        self.intake.wake()
+        self.intake.wake(*_HINTED.get(kind, ()))
 
     def _due(self, at_us: int) -> None:
         self.intake.due(at_us)
 
     def _slot_freed(self) -> None:
-        self.intake.wake()
+        self.intake.wake(JOBS)
 
     def _connection_broke(self) -> None:
         self.housekeeping.suspect()
@@ -200,10 +205,16 @@ class Worker:
         if task.cancelled():
             return
         error = task.exception()
-        if error is not None:
-            logger.critical("%s ended: %r", task.get_name(), error, exc_info=error)
+        if error is not None and self._failure is None:
+            logger.critical("our bug: %s ended: %r", task.get_name(), error, exc_info=error)
             self._failure = error
-            self._stopped.set()
+            self._collapsing = asyncio.ensure_future(self._collapse())
+
+    async def _collapse(self) -> None:
+        """A loop met a bug. Half a worker with a valid lease would hold its work for ever: end the rest, let others take over at once."""
+        await self._end()
+        self.runs.forget_all()
+        self._stopped.set()
 
     # -- stop -------------------------------------------------------------------------------------
 
@@ -215,6 +226,8 @@ class Worker:
 
     async def stop(self) -> None:
         """Stop claiming, let running attempts end within the grace, give everything back, sign off."""
+        if self._collapsing is not None:
+            await self._collapsing
         if not self._tasks:
             return
         self.intake.stopping = True
@@ -276,7 +289,7 @@ class Worker:
         try:
             finished = not len(self.attempts) and not len(self.runs)
             await engine.leave(self._keeping, self.worker_id, finished=finished)
-        except (ConnectionLost, DatabaseUnavailable) as error:
+        except (ConnectionLost, DatabaseUnavailable, DatabaseRefused) as error:
             logger.warning("could not sign off: %s", error)
         for session in (self._committing, self._taking, self._keeping, self._listening):
             await session.close()

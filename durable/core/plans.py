@@ -1,0 +1,45 @@
+"""What the core has to know of workflows and activities; the decorators of `durable.definitions` provide it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+from durable.core.futures import Cancellation
+from durable.core.styles import Style
+from durable.payload import ArgumentsCodec
+
+
+class Definition(Protocol):
+    """What we need to know of a workflow; `durable.definitions.Workflow` is one."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def fn(self) -> Callable[..., Any]: ...
+    @property
+    def style(self) -> Style: ...
+    @property
+    def arguments(self) -> ArgumentsCodec: ...
+
+
+class ActivityPlan(NamedTuple):
+    """All of an activity call that does not depend on its arguments; made once per activity and set of options.
+
+    `body` holds name, queue, priority, retry and timeouts; it is copied, its members are shared and never changed.
+    """
+
+    name: str
+    body: dict[str, Any]
+    arguments: ArgumentsCodec
+    cancellation: Cancellation = "try"
+    id: str | None = None
+
+
+class RunDefaults(NamedTuple):
+    """What the run gives to activities that do not say otherwise."""
+
+    queue: str
+    priority: int
+    retry: str
+    """RetryPolicy.to_body() of the workflow level as JSON text, so that plans can be cached by it."""

@@ -1,0 +1,317 @@
+"""The state of a run between two turns, and what workflow code can ask of it.
+
+The author API (`durable.sleep`, calling an activity, `signal.receive`) comes down to the verbs of `Run`: each gives a command or
+joins a queue, and returns the future that history will settle. `Execution`, in the next file, moves a run through its turns.
+
+Nothing here runs author code, except predicates, which must only read.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import inspect
+from collections import deque
+from collections.abc import Callable, Mapping
+from itertools import islice
+from typing import Any, TypeVar, cast
+from uuid import UUID
+
+from durable.core import events as e
+from durable.core.commands import Command, source_line
+from durable.core.durations import LONGEST_US
+from durable.core.futures import (
+    ActivityFuture,
+    ConditionFuture,
+    DurableFuture,
+    NeverFuture,
+    SignalFuture,
+    Timer,
+    TimerFuture,
+)
+from durable.core.loop import DeterministicLoop, DurableTask
+from durable.core.plans import ActivityPlan, Definition, RunDefaults
+from durable.errors import DurableError, Evicted, InvalidOption, PayloadError
+from durable.payload import ValueCodec, digest
+
+T = TypeVar("T")
+
+SHOWN_WAITS = 16
+"""How many waits `waiting_on` lists one by one."""
+
+_REFUSALS = 100
+"""How many calls a dying coroutine may make and get Evicted for, before they just never complete."""
+
+
+class Run:
+    """One run as its own code sees it. `start` is the body of WorkflowStarted, `now_us` the time of this turn."""
+
+    def __init__(self, definition: Definition, run_id: UUID, workflow_id: str) -> None:
+        self.definition = definition
+        self.run_id = run_id
+        self.workflow_id = workflow_id
+        self.closed = False
+        self.replaying = False
+        self.last_seq = 0
+        self.turn = 0
+        self.now_us = 0
+        self.started_us = 0
+        self.start: dict[str, Any] = {}
+        self.defaults = RunDefaults("default", 5, "null")
+        self._reset()
+
+    def _reset(self) -> None:
+        """The state before the first turn."""
+        self.gate = ""  # why durable calls are refused just now; empty: they are not
+        self.cancel_requested = False
+        self.author_state: dict[str, Any] = {}  # what modules of the author API keep per run
+        self._unclaimed: list[DurableFuture[Any]] = []
+        self._unclaimed_limit = 16
+        self._asking = False
+        self._refused = 0
+        self._poison: BaseException | None = None
+        self._cancel_reason: str | None = None
+        self._main: DurableTask[Any] | None = None
+        self._provisional = False
+        self._commands: list[Command] = []
+        self._pending: dict[int, Any] = {}
+        self.conditions: list[ConditionFuture] = []
+        self._buffered: dict[str, deque[str | None]] = {}
+        self._receivers: dict[str, deque[SignalFuture[Any]]] = {}
+        self._counts: dict[str, int] = {}
+        self._chosen_ids: set[str] = set()
+        self._warnings: list[str] = []
+        self.loop = DeterministicLoop(self)  # type: ignore[abstract]
+
+    def waiting_on(self) -> list[dict[str, Any]]:
+        """What the run waits for, for `explain`: kind, name, line and, where there is one, seq and until_us."""
+        pending = self._pending
+        if not self._receivers and not self.conditions and len(pending) < SHOWN_WAITS:
+            return [operation.waiting() for operation in pending.values()]
+        waits: list[Any] = [it for queue in self._receivers.values() for it in queue]
+        waits += self.conditions
+        # A deadline is told by what it is the deadline of.
+        waits += [
+            it
+            for it in islice(pending.values(), 2 * SHOWN_WAITS)
+            if not getattr(it, "is_deadline", False)
+        ]
+        shown = [wait.waiting() for wait in waits[:SHOWN_WAITS]]
+        more = len(pending) + len(self.conditions) - 2 * SHOWN_WAITS
+        return [*shown, {"kind": "more", "name": f"over {more} more"}] if more > 0 else shown
+
+    def warn(self, text: str) -> None:
+        """Add to the next decision's warnings; silent in replay and after the end (C17)."""
+        if not self.replaying and not self.gate:
+            self._warnings.append(text)
+
+    # -- effects of arrivals ----------------------------------------------------------------------------------------------
+
+    def request_cancel(self, reason: str | None) -> None:
+        """Deliver the one cancellation to the main task, where it waits (C9); in the first turn that is its first await."""
+        main = self._main
+        assert main is not None
+        if self.cancel_requested:
+            return
+        self.cancel_requested = True
+        self._cancel_reason = reason
+        if inspect.getcoroutinestate(main.get_coro()) == inspect.CORO_CREATED:  # type: ignore[arg-type]
+            self.loop.call_soon(main.cancel, reason)
+        else:
+            main.cancel(msg=reason)
+
+    def deliver_signal(self, name: str, payload: str | None) -> None:
+        """To whoever waits longest, else into the buffer (C11)."""
+        if not self._hand_over(name, payload):
+            self._buffered.setdefault(name, deque()).append(payload)
+
+    def return_signal(self, name: str, payload: str | None) -> None:
+        """Undo a delivery: it is the next one again."""
+        if not self.gate and not self._hand_over(name, payload):
+            self._buffered.setdefault(name, deque()).appendleft(payload)
+
+    def _hand_over(self, name: str, payload: str | None) -> bool:
+        receivers = self._receivers.get(name)
+        if not receivers:
+            return False
+        receiver = receivers.popleft()
+        if not receivers:
+            del self._receivers[name]
+        receiver.deliver(payload)
+        return True
+
+    # -- the author's side: what the author API calls ---------------------------------------------------------------------
+
+    def start_activity(
+        self, plan: ActivityPlan, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> ActivityFuture[Any]:
+        """Command an activity. Raises PayloadError when the arguments cannot be stored."""
+        if self.gate:
+            return self._refuse(ActivityFuture)
+        name, template, arguments, cancellation, chosen_id = plan
+        payload = arguments.encode(args, kwargs)
+        body = template.copy()
+        body["id"] = call_id = (
+            self._next_id(name) if chosen_id is None else self._choose_id(chosen_id)
+        )
+        if not self.replaying:  # there the text itself is compared
+            body["digest"] = digest(payload)
+        body["line"] = line = source_line(3)
+        command = Command(e.ACTIVITY_SCHEDULED, body, payload, line)
+        future: ActivityFuture[Any] = ActivityFuture(
+            self, name, call_id, arguments.result, cancellation, command
+        )
+        command.operation = future
+        self._commands.append(command)
+        return future
+
+    def start_timer(
+        self, delay_us: int, reason: str, action: Callable[[], Any], line: str | None = None
+    ) -> Timer:
+        """Command a timer that will call `action` in the turn in which it fires."""
+        if self.gate:
+            return self._refuse(Timer)
+        if delay_us > LONGEST_US:
+            raise InvalidOption(
+                f"a timer of {delay_us / 1e6:,.0f} seconds; give at most a hundred years"
+            )
+        fire_at_us = self.now_us + delay_us
+        where = source_line(3) if line is None else line
+        command = Command(
+            e.TIMER_STARTED,
+            {"fire_at_us": fire_at_us, "reason": reason, "line": where},
+            None,
+            where,
+        )
+        command.operation = timer = Timer(self, fire_at_us, reason, action, command)
+        self._commands.append(command)
+        return timer
+
+    def sleep(self, delay_us: int) -> TimerFuture:
+        """A future that a timer completes; without a delay it completes once other tasks have run."""
+        if self.gate:
+            return self._refuse(TimerFuture)
+        line = source_line(3)
+        future = TimerFuture(self, f"sleep {line}", line)
+        future.timer = None
+        if delay_us > 0:
+            future.timer = self.start_timer(delay_us, "sleep", future.wake, line)
+        else:
+            self.loop.call_soon(future.wake)
+        return future
+
+    def receive(self, name: str, codec: ValueCodec, timeout_us: int | None) -> SignalFuture[Any]:
+        """The next signal of this name, from the buffer or when it comes."""
+        if self.gate:
+            return self._refuse(SignalFuture)
+        future: SignalFuture[Any] = SignalFuture(self, name, codec, source_line(3))
+        if buffered := self._buffered.get(name):
+            self._read(future, buffered.popleft())
+        else:
+            self._receivers.setdefault(name, deque()).append(future)
+            future.set_deadline(timeout_us)
+        return future
+
+    def _read(self, future: SignalFuture[Any], payload: str | None) -> None:
+        """Deliver from within author code; what cannot be read parks the run, whatever that code catches (C8)."""
+        try:
+            future.deliver(payload)
+        except PayloadError as error:
+            self.spoil(error)
+            raise Evicted(self.gate) from error
+
+    def spoil(self, error: Exception) -> None:
+        """Nothing of this turn will be kept: `error` comes out of it, whatever author code does, and parks the run (C8)."""
+        self._poison = self._poison or error
+        self.gate = "this turn is spoilt, and the run will be parked"
+
+    def signals_buffered(self, name: str) -> int:
+        """How many signals of this name wait to be received."""
+        return len(self._buffered.get(name, ()))
+
+    def stop_receiving(self, future: SignalFuture[Any]) -> None:
+        """Take a receiver out of the queue."""
+        if receivers := self._receivers.get(future.name):
+            receivers.remove(future)
+            if not receivers:
+                del self._receivers[future.name]
+
+    def wait_until(self, predicate: Callable[[], Any], timeout_us: int | None) -> ConditionFuture:
+        """A future that completes as soon as the predicate holds; asked now, and whenever the loop is quiet."""
+        if self.gate:
+            return self._refuse(ConditionFuture)
+        future = ConditionFuture(self, predicate, source_line(3))
+        if not future.check():
+            self.conditions.append(future)
+            future.set_deadline(timeout_us)
+        return future
+
+    def asking(self, context: contextvars.Context, predicate: Callable[[], Any]) -> Any:
+        """Call a predicate; it must only read."""
+        self.gate = "a wait_until predicate must only read state; it may not start or cancel anything durable"
+        self._asking = True
+        try:
+            return context.run(predicate)
+        finally:
+            self.gate = ""
+            self._asking = False
+
+    def settle_conditions(self) -> bool:
+        """Ask all conditions; whether any was settled."""
+        still = [condition for condition in self.conditions if not condition.check()]
+        changed = len(still) != len(self.conditions)
+        self.conditions = still
+        return changed
+
+    def remember_unclaimed(self, future: DurableFuture[Any]) -> None:
+        """It has ended and nobody has asked for it; at the end of the run that is worth a warning."""
+        if len(self._unclaimed) >= self._unclaimed_limit:
+            self._unclaimed = [it for it in self._unclaimed if not it.observed]
+            self._unclaimed_limit = 2 * len(self._unclaimed) + 16
+        self._unclaimed.append(future)
+
+    def is_inert(self) -> bool:
+        """Whether cancelling tells nobody, because the run is being torn down. Raises in a predicate."""
+        if self._asking:
+            raise DurableError(self.gate)
+        return bool(self.gate)
+
+    def emit(self, command: Command) -> None:
+        """Add a command that opens nothing."""
+        self._commands.append(command)
+
+    def forget(self, seq: int) -> None:
+        """An operation was given up: its closing event will only be evidence."""
+        self._pending.pop(seq, None)
+
+    def elapsed_us(self) -> int:
+        """Since the run started, by the turn's clock."""
+        return self.now_us - self.started_us
+
+    def _next_id(self, name: str) -> str:
+        counts = self._counts
+        while True:
+            counts[name] = count = counts.get(name, 0) + 1
+            call_id = f"{name}-{count}"
+            if call_id not in self._chosen_ids:
+                return call_id
+
+    def _choose_id(self, call_id: str) -> str:
+        name, _, number = call_id.rpartition("-")
+        taken = call_id in self._chosen_ids or (
+            number.isdecimal() and 0 < int(number) <= self._counts.get(name, 0)
+        )
+        if taken:
+            raise InvalidOption(
+                f"id={call_id!r} was already used in this run; an id names one activity call"
+            )
+        self._chosen_ids.add(call_id)
+        return call_id
+
+    def _refuse(self, kind: type[T]) -> T:
+        """No durable call now: raise, or after many refusals give something that never completes (see loop.py)."""
+        if self._asking:
+            raise DurableError(self.gate)
+        self._refused += 1
+        if self._refused <= _REFUSALS:
+            raise Evicted(self.gate)
+        return cast("T", NeverFuture(self, f"never a {kind.__name__}", ""))
