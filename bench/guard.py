@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import FunctionType
 
 from bench import flows, machine
 from bench.recorded import record
@@ -30,10 +31,11 @@ def replay_us(events: int, repeat: int, *, guarded: bool) -> float:
 
 def decoration_us() -> float:
     """Microseconds for the scan of one small workflow."""
-    code, fn = flows.stamped_signals.fn.__code__, flows.stamped_signals.fn
+    fn = flows.stamped_signals.fn
+    assert isinstance(fn, FunctionType)
     begin = time.perf_counter()
     for _ in range(100):
-        scan.scan(code, scan.LiveScope(fn, None))
+        scan.scan(fn.__code__, scan.LiveScope(fn, None))
     return (time.perf_counter() - begin) / 100 * 1e6
 
 
@@ -52,7 +54,9 @@ def main() -> None:
     if options.child:
         print(replay_us(options.events, 5, guarded=options.child == "on"))
         return
-    pairs = [(_child("off", options.events), _child("on", options.events)) for _ in range(options.pairs)]
+    pairs = [
+        (_child("off", options.events), _child("on", options.events)) for _ in range(options.pairs)
+    ]
     off, on = (statistics.median(column) for column in zip(*pairs, strict=True))
     ratio = statistics.median(with_ / without for without, with_ in pairs)
     print(f"python {sys.version.split()[0]}, load {machine.load()}")

@@ -44,7 +44,9 @@ def _clock() -> dict[str, Hazard]:
             "monotonic monotonic_ns perf_counter perf_counter_ns process_time process_time_ns thread_time thread_time_ns",
             Hazard(_CLOCK, _TIME),
         ),
-        **_each("time", "localtime gmtime ctime asctime", Hazard(_CLOCK, "durable.now()", bare=True)),
+        **_each(
+            "time", "localtime gmtime ctime asctime", Hazard(_CLOCK, "durable.now()", bare=True)
+        ),
         **_each("datetime.datetime", "now utcnow today", Hazard(_CLOCK, "durable.now()")),
         "datetime.date.today": Hazard(_CLOCK, "durable.now().date()"),
     }
@@ -58,7 +60,10 @@ def _entropy() -> dict[str, Hazard]:
     )
     numpy = "choice integers normal permutation rand randint randn random random_sample seed shuffle standard_normal uniform"
     return {
-        **{f"random.{name}": Hazard(_ENTROPY, f"durable.random().{name}") for name in drawing.split()},
+        **{
+            f"random.{name}": Hazard(_ENTROPY, f"durable.random().{name}")
+            for name in drawing.split()
+        },
         "random.Random": Hazard(_ENTROPY, "durable.random()", bare=True),
         "random.SystemRandom": Hazard(_ENTROPY, "durable.random()"),
         **_each("uuid", "uuid1 uuid4 uuid6 uuid7 getnode", Hazard(_ENTROPY, "durable.uuid4()")),
@@ -68,7 +73,11 @@ def _entropy() -> dict[str, Hazard]:
             "choice randbelow randbits token_bytes token_hex token_urlsafe SystemRandom",
             Hazard(_ENTROPY, _UNPREDICTABLE),
         ),
-        **_each("numpy.random", numpy, Hazard(_ENTROPY, "durable.random(), or a generator seeded from it")),
+        **_each(
+            "numpy.random",
+            numpy,
+            Hazard(_ENTROPY, "durable.random(), or a generator seeded from it"),
+        ),
         "numpy.random.default_rng": Hazard(
             _ENTROPY, "numpy.random.default_rng(durable.random().getrandbits(64))", bare=True
         ),
@@ -85,11 +94,19 @@ def _blocking() -> dict[str, Hazard]:
             "Barrier BoundedSemaphore Condition Event Lock RLock Semaphore",
             Hazard(_BLOCKS, "its namesake in asyncio"),
         ),
-        **_each("queue", "LifoQueue PriorityQueue Queue SimpleQueue", Hazard(_BLOCKS, "asyncio.Queue")),
-        **_each("concurrent.futures", "ThreadPoolExecutor ProcessPoolExecutor", Hazard(_THREAD, ACTIVITY)),
+        **_each(
+            "queue", "LifoQueue PriorityQueue Queue SimpleQueue", Hazard(_BLOCKS, "asyncio.Queue")
+        ),
+        **_each(
+            "concurrent.futures",
+            "ThreadPoolExecutor ProcessPoolExecutor",
+            Hazard(_THREAD, ACTIVITY),
+        ),
         **_each("multiprocessing", "Manager Pool Process Queue", Hazard(_THREAD, ACTIVITY)),
         **_each("_thread", "start_new_thread", Hazard(_THREAD, ACTIVITY)),
-        **_each("signal", "alarm pause setitimer signal sigwait", Hazard(_BLOCKS, "a durable Signal")),
+        **_each(
+            "signal", "alarm pause setitimer signal sigwait", Hazard(_BLOCKS, "a durable Signal")
+        ),
         **_each("select", "epoll poll select", Hazard(_BLOCKS, ACTIVITY)),
     }
 
@@ -100,11 +117,13 @@ def _asyncio() -> dict[str, Hazard]:
         " create_server create_datagram_endpoint getaddrinfo getnameinfo run_forever run_in_executor run_until_complete"
         " sock_accept sock_connect sock_recv sock_sendall subprocess_exec subprocess_shell"
     )
-    away = (
-        "create_subprocess_exec create_subprocess_shell open_connection open_unix_connection start_server start_unix_server"
-    )
+    away = "create_subprocess_exec create_subprocess_shell open_connection open_unix_connection start_server start_unix_server"
     return {
-        **_each("asyncio", "to_thread", Hazard(_THREAD, "an activity (a sync activity runs in a thread)")),
+        **_each(
+            "asyncio",
+            "to_thread",
+            Hazard(_THREAD, "an activity (a sync activity runs in a thread)"),
+        ),
         **_each("asyncio", away, Hazard(_IO, ACTIVITY)),
         **_each("asyncio", "Runner new_event_loop run set_event_loop", Hazard(_LEAVES, "`await`")),
         **_each("asyncio", "run_coroutine_threadsafe", Hazard(_LEAVES, "asyncio.create_task(...)")),
@@ -133,9 +152,17 @@ def _io() -> dict[str, Hazard]:
         **_each("pathlib.Path()", methods, io),
         **_each("shutil", "copy copy2 copyfile copytree disk_usage move rmtree which", io),
         **_each("glob", "glob iglob", io),
-        **_each("tempfile", "NamedTemporaryFile TemporaryDirectory TemporaryFile mkdtemp mkstemp", io),
-        **_each("subprocess", "Popen call check_call check_output getoutput getstatusoutput run", io),
-        **_each("socket", "create_connection create_server getaddrinfo gethostbyname gethostname socket socketpair", io),
+        **_each(
+            "tempfile", "NamedTemporaryFile TemporaryDirectory TemporaryFile mkdtemp mkstemp", io
+        ),
+        **_each(
+            "subprocess", "Popen call check_call check_output getoutput getstatusoutput run", io
+        ),
+        **_each(
+            "socket",
+            "create_connection create_server getaddrinfo gethostbyname gethostname socket socketpair",
+            io,
+        ),
         **_each("urllib.request", "urlopen urlretrieve", io),
         **_each("http.client", "HTTPConnection HTTPSConnection", io),
         **_each("smtplib", "SMTP SMTP_SSL", io),
@@ -155,7 +182,9 @@ def _io() -> dict[str, Hazard]:
 
 def _suspicions() -> dict[str, Hazard]:
     environment = Hazard(
-        "reads the environment, which another worker may have otherwise", "an argument or an activity", suspicion=True
+        "reads the environment, which another worker may have otherwise",
+        "an argument or an activity",
+        suspicion=True,
     )
     differs = "differs from process to process"
     return {
@@ -168,13 +197,22 @@ def _suspicions() -> dict[str, Hazard]:
 HAZARDS = {**_clock(), **_entropy(), **_blocking(), **_asyncio(), **_io(), **_suspicions()}
 
 SET_ITERATION = Hazard(
-    "in an order that differs from process to process (sets of strings have none)", "sorted(...), or a list", suspicion=True
+    "in an order that differs from process to process (sets of strings have none)",
+    "sorted(...), or a list",
+    suspicion=True,
 )
 
 
 def _by_last_part() -> dict[str, list[str]]:
     index: dict[str, list[str]] = {}
-    for name in (*HAZARDS, UNGUARDED, "builtins.set", "builtins.frozenset", "builtins.list", "builtins.tuple"):
+    for name in (
+        *HAZARDS,
+        UNGUARDED,
+        "builtins.set",
+        "builtins.frozenset",
+        "builtins.list",
+        "builtins.tuple",
+    ):
         parts = name.replace("()", "").split(".")
         for end in range(1, len(parts) + 1):
             known = index.setdefault(parts[end - 1], [])

@@ -192,7 +192,9 @@ class _Pass:
 
     def _import(self, it: dis.Instruction, last: dis.Instruction | None) -> None:
         if it.opname == "IMPORT_NAME":
-            whole = last is not None and bool(last.argval)  # `from a.b import c`; else `import a.b` binds a
+            whole = last is not None and bool(
+                last.argval
+            )  # `from a.b import c`; else `import a.b` binds a
             self._imported = (it.argval if whole else it.argval.partition(".")[0], whole)
             self._at = self._imported[0]
         elif it.opname == "IMPORT_FROM":
@@ -204,9 +206,8 @@ class _Pass:
     def _nested(self, last: dis.Instruction | None) -> None:
         code = last.argval if last is not None else None
         self._at = None
-        if isinstance(code, CodeType):
-            if not self._is_lifted():
-                self.more.append(_Pass(code, self.scope, self._local))
+        if isinstance(code, CodeType) and not self._is_lifted():
+            self.more.append(_Pass(code, self.scope, self._local))
 
     # -- reporting ------------------------------------------------------------------------------------------------------
 
@@ -216,7 +217,9 @@ class _Pass:
         level: Level = "warning" if hazard.suspicion else "error"
         does = f"{what} {hazard.does}" if hazard is SET_ITERATION else what
         code = self.code
-        self.found.append(Finding(code.co_filename, self.line, code.co_qualname, does, hazard.instead, level))
+        self.found.append(
+            Finding(code.co_filename, self.line, code.co_qualname, does, hazard.instead, level)
+        )
 
     def _lift(self, first: int) -> None:
         """If a protected range begins here it is the body of `with durable.unguarded()`."""
@@ -228,7 +231,9 @@ class _Pass:
         """Whether the instruction is protected by such a handler, or is in a handler that is."""
         at: int | None = self._offset if self._lifted else None
         while at is not None and at not in self._lifted:
-            at = next((handler for start, end, handler in self._handlers if start <= at < end), None)
+            at = next(
+                (handler for start, end, handler in self._handlers if start <= at < end), None
+            )
         return at is not None
 
 
@@ -389,5 +394,7 @@ def _is_at(it: Any, dotted: str) -> bool:
     path = first
     for part in rest:
         path = f"{path}.{part}"
-        at = sys.modules.get(path) or (vars(at).get(part) if isinstance(at, ModuleType) else getattr(at, part, None))
+        at = sys.modules.get(path) or (
+            vars(at).get(part) if isinstance(at, ModuleType) else getattr(at, part, None)
+        )
     return type(at) is type(it) and bool(at == it)

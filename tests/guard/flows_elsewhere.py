@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from importlib import import_module
 from pathlib import Path
 
 
@@ -12,7 +13,7 @@ def read_file() -> str:
 
 
 def list_folder() -> list[str]:
-    return os.listdir(".")
+    return os.listdir(".")  # noqa: PTH208
 
 
 def start_thread() -> None:
@@ -20,11 +21,10 @@ def start_thread() -> None:
 
 
 def import_late() -> str:
-    import this_is_imported_late
-
-    return this_is_imported_late.READ
+    text: str = import_module("this_is_imported_late").READ
+    return text
 
 
 class Cleaning:
     def __del__(self) -> None:
-        os.listdir(".")
+        os.listdir(".")  # noqa: PTH208

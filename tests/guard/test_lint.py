@@ -100,7 +100,10 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
 def test_the_command(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     assert run(monkeypatch, "lint", folder) == 1
     said = capsys.readouterr().out
-    assert f"{folder}/unsafe.py:25: error: datetime.datetime.now reads the clock (in two). Use durable.now()" in said
+    assert (
+        f"{folder}/unsafe.py:25: error: datetime.datetime.now reads the clock (in two). Use durable.now()"
+        in said
+    )
     assert "3 workflows in 2 files: 3 found" in said
     assert run(monkeypatch, "lint", folder / "safe.py") == 0
 
