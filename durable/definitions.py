@@ -356,8 +356,10 @@ def workflow(
 
 # -- the register -----------------------------------------------------------------------------------------------------
 
-_workflows: dict[tuple[str, int], Workflow[..., Any]] = {}
-_activities: dict[tuple[str, int], Activity[..., Any]] = {}
+_Key = tuple[str, int, str]
+
+_workflows: dict[_Key, Workflow[..., Any]] = {}
+_activities: dict[_Key, Activity[..., Any]] = {}
 
 
 def registered_workflows(module: str | None = None) -> list[Workflow[..., Any]]:
@@ -370,22 +372,28 @@ def registered_activities(module: str | None = None) -> list[Activity[..., Any]]
     return [it for it in _activities.values() if module in (None, it.fn.__module__)]
 
 
-def _register(register: dict[tuple[str, int], Any], it: Any, kind: str) -> Any:
-    key = (it.name, getattr(it, "version", 1))
+def _register(register: dict[_Key, Any], it: Any, kind: str) -> Any:
+    """Keep a definition by its name and the file it is in. Which of two applications' `charge` is meant, a worker's modules say."""
+    key = (it.name, getattr(it, "version", 1), _file(it.fn))
     other = register.get(key)
     if other is not None and not _same_place(other.fn, it.fn):
-        raise InvalidOption(
-            f"{kind} {it.name!r} is defined twice: in {_place(other.fn)} and in {_place(it.fn)}."
-            f" Give one of them another name=" + (" or version=" if kind == "workflow" else "")
-        )
+        raise defined_twice(kind, other, it)
     register[key] = it
     return it
+
+
+def defined_twice(kind: str, one: Any, other: Any) -> InvalidOption:
+    """The error about two definitions of one name where one is needed."""
+    return InvalidOption(
+        f"{kind} {one.name!r} is defined twice: in {_place(one.fn)} and in {_place(other.fn)}."
+        f" Give one of them another name=" + (" or version=" if kind == "workflow" else "")
+    )
 
 
 def _same_place(one: Any, other: Any) -> bool:
     """The same function imported again (a reload, or as __main__), or a local one, which only its caller can mean."""
     local = "<locals>" in one.__qualname__ or "<locals>" in other.__qualname__
-    return local or (_file(one), one.__qualname__) == (_file(other), other.__qualname__)
+    return local or one.__qualname__ == other.__qualname__
 
 
 def _file(fn: Any) -> Any:
