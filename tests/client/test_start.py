@@ -213,10 +213,10 @@ def test_c18_arguments_by_name_are_checked(
 
 def test_an_unknown_name_says_what_is_known(client: Client, database: Database) -> None:
     with pytest.raises(UnknownWorkflow, match="no worker has registered"):
-        client.start("elsewere")
+        client.start("registered_olny")
     database.define("workflow", "registered_only", SCHEMA)
-    with pytest.raises(UnknownWorkflow, match="did you mean elsewhere"):
-        client.start("elsewere")
+    with pytest.raises(UnknownWorkflow, match="did you mean registered_only"):
+        client.start("registered_olny")
 
 
 # -- jobs -------------------------------------------------------------------------------------------------------------
