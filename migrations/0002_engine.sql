@@ -201,7 +201,8 @@ begin
     )
     update durable.runs r set owner = p_worker, epoch = r.epoch + 1, ready_at = null
       from locked l where r.shard = l.shard and r.run_id = l.run_id
-    returning r.shard, r.run_id, r.workflow_id, r.workflow, r.version, r.epoch, r.last_seq, r.turn, r.queue, r.priority, r.review is not null;
+    returning r.shard, r.run_id, r.workflow_id, r.workflow, r.version, r.epoch, r.last_seq, r.turn, r.queue, r.priority,
+        r.review is not null or r.losses > 0;  -- the turn that it takes then, even an empty one, ends the review and the suspicion
 end $$;
 
 create function durable.load_history(p_shard smallint[], p_run uuid[], p_after integer[] default null)
