@@ -13,7 +13,8 @@ import pytest
 from durable.client_sync import Client
 from durable.errors import WorkflowClosed, WorkflowFailed
 from durable.handles_sync import Handle
-from tests.system import storm_flows
+from tests.system import flows, storm_flows
+from tests.system.conftest import Working
 from tests.system.invariants import assert_sound
 from tests.system.processes import Fleet, WorkerProcess
 from tests.system.storm_flows import Plan
@@ -28,9 +29,13 @@ KILLS = 8
 CACHE = "40"  # far fewer than there are runs: most turns begin with a replay
 
 EVENTS = "select count(*) from durable.history"
-EXECUTING = """
-select count(*) from durable.jobs j join durable.workers w on w.worker_id = j.owner where j.state = 'executing' and (w.info ->> 'pid')::int = %s
+HELD = """
+select (w.info ->> 'pid')::int, (select count(*) from durable.jobs j where j.owner = w.worker_id and j.state = 'executing'),
+       (select count(*) from durable.runs r where r.owner = w.worker_id) from durable.workers w where w.state = 'alive'
 """
+DECLARE_OWNER_DEAD = (
+    "update durable.workers set lease_until = durable.now() - interval '1 s' where worker_id = %s"
+)
 UNDONE = "select key, count(*) from system.executions where name = 'note' group by key"
 
 
@@ -82,15 +87,16 @@ class Storm:
                 self.signal(name)
             written = self.chance.randint(1, 200)
             eventually(partial(self._written, before + written), what=f"{written} more events")
-            victim = self._workers.pop(self.chance.randrange(2))
-            eventually(partial(self._holds, victim), what="the victim is at work")
+            (victim,) = eventually(self._busiest, what="a worker is at work")
+            self._workers.remove(victim)
             victim.kill()
             self._workers.append(self._hire())
 
-    def _holds(self, worker: WorkerProcess) -> bool:
-        """Whether attempts are under way there."""
-        row = self._sql.execute(EXECUTING.encode(), (worker.pid,)).fetchone()
-        return row is not None and row[0] > 0
+    def _busiest(self) -> list[WorkerProcess]:
+        """The worker with the most attempts under way, or the most runs; none while all are idle."""
+        held = {pid: counts for pid, *counts in self._sql.execute(HELD.encode())}
+        busiest = max(self._workers, key=lambda worker: held.get(worker.pid, [0, 0]))
+        return [busiest] if any(held.get(busiest.pid, [])) else []
 
     def _written(self, count: int) -> bool:
         return events(self._sql) >= count
@@ -129,4 +135,33 @@ def test_runs_of_every_shape_end_right_while_workers_die(
     assert undone == {
         f"undo {name}" for name, plan in storm.plans.items() if storm_flows.fails(plan)
     }
+    assert_sound(sql)
+
+
+def taken_over(sql: Sql, epoch: int) -> bool:
+    """Have the run's owner taken for dead until somebody has claimed it after `epoch`."""
+    ((now, owner),) = sql.execute("select epoch, owner from durable.runs").fetchall()
+    if now > epoch and owner is not None:
+        return True
+    sql.execute(DECLARE_OWNER_DEAD, (owner,))
+    return False
+
+
+def is_beyond_suspicion(sql: Sql) -> bool:
+    return sql.execute("select losses from durable.runs").fetchone() == (0,)
+
+
+def test_a_run_that_waits_is_not_blamed_for_the_workers_that_die(
+    working: Working, client: Client, sql: Sql
+) -> None:
+    """C8: five takeovers in a row do not make a quiet run one that needs review; it hears the next signal at once."""
+    with working(name="one", lease_s=1.5), working(name="two", lease_s=1.5):
+        handle = client.start(flows.listens, 1, id="quiet")
+        eventually(lambda: "word" in str(handle.describe().waiting_on))
+        for takeover in range(5):
+            eventually(partial(taken_over, sql, 2 * takeover + 1), what="the other has the run")
+            eventually(partial(is_beyond_suspicion, sql))
+            assert handle.describe().operator_status == "waiting"
+        handle.signal(flows.word, "still here")
+        assert handle.result(timeout=5) == ["still here"]
     assert_sound(sql)
