@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from durable_worker import Worker
-
 from tests.system.processes import FLOWS
 
 SHORT: dict[str, Any] = {"poll_s": 0.05, "lease_s": 2.0, "shutdown_grace_s": 5.0}

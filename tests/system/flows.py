@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import Any
 
 import psycopg
+from psycopg.types.json import Jsonb
 
 import durable
 from durable import RetryPolicy, Signal, activity, activity_info, workflow
@@ -52,7 +53,7 @@ def wrote(key: str, **info: Any) -> None:
                 key,
                 attempt.attempt,
                 attempt.idempotency_key,
-                psycopg.types.json.Jsonb(info),
+                Jsonb(info),
             ),
         )
 
@@ -209,7 +210,10 @@ def counts_up(gate: int) -> list[Any]:
     return list(info.heartbeat_details)
 
 
-@activity(retry=RetryPolicy(max_attempts=2, initial_interval=timedelta(milliseconds=10)), heartbeat_timeout=timedelta(seconds=0.3))
+@activity(
+    retry=RetryPolicy(max_attempts=2, initial_interval=timedelta(milliseconds=10)),
+    heartbeat_timeout=timedelta(seconds=0.3),
+)
 async def falls_silent(key: str) -> str:
     await asyncio.to_thread(wrote, key)
     if activity_info().attempt == 1:
@@ -281,7 +285,8 @@ async def calls(name: str, gate: int) -> Any:
             return await falls_silent("silent")
         case "slow":
             return await too_slow()
-    raise LookupError(name)
+        case _:
+            raise LookupError(name)
 
 
 @workflow

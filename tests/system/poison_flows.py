@@ -61,6 +61,8 @@ async def ugly(kind: str) -> None:
             raise GeneratorExit
         case "group":
             raise BaseExceptionGroup("both", [ValueError(UGLY), KeyError("k")])
+        case _:
+            raise LookupError(kind)
 
 
 @workflow

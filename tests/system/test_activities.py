@@ -67,10 +67,8 @@ def test_retries_come_after_the_policys_waits_and_stay_out_of_the_history(
             job = eventually(partial(pending, client, "f", attempt))
             assert [(e["attempt"], e["delay_s"]) for e in job.errors][-1] == (attempt, wait_s)
             assert "ValueError" in job.errors[-1]["failure"]["type"]
-            (left,) = (
-                sql.execute("select scheduled_at - durable.now() from durable.jobs").fetchone()
-                or ()
-            )
+            waits = sql.execute("select scheduled_at - durable.now() from durable.jobs").fetchall()
+            left = waits[0][0]
             assert timedelta(0) < left <= timedelta(seconds=wait_s)
             advance(sql, left - timedelta(seconds=30))
             advance(sql, timedelta(seconds=31))
@@ -235,7 +233,7 @@ def test_the_jitter_of_a_retry_is_recorded_and_is_the_wait(
         job = eventually(lambda: (j := pending(client, "j")) and j.errors and j)
     (error,) = job.errors
     assert 0.0 <= error["delay_s"] <= 3600.0
-    (scheduled_at,) = sql.execute("select scheduled_at from durable.jobs").fetchone() or ()
+    scheduled_at = sql.execute("select scheduled_at from durable.jobs").fetchall()[0][0]
     drawn = (scheduled_at - datetime.fromisoformat(error["at"])).total_seconds()
     assert drawn == pytest.approx(error["delay_s"], abs=1e-4)
 

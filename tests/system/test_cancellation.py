@@ -28,7 +28,12 @@ def types(client: Client, workflow_id: str) -> list[str]:
 
 
 def done(sql: Sql) -> list[str]:
-    return [key for (key,) in sql.execute("select key from system.executions where name <> 'note' order by id")]
+    return [
+        key
+        for (key,) in sql.execute(
+            "select key from system.executions where name <> 'note' order by id"
+        )
+    ]
 
 
 def advance(sql: Sql, by: timedelta) -> None:
@@ -48,7 +53,13 @@ AWAITS = [
 
 @pytest.mark.parametrize(("where", "did", "undone"), AWAITS, ids=[row[0] for row in AWAITS])
 def test_a_cancel_at_every_await_compensates_completely(
-    where: str, did: list[str], undone: list[str], working: Working, system_url: str, client: Client, sql: Sql
+    where: str,
+    did: list[str],
+    undone: list[str],
+    working: Working,
+    system_url: str,
+    client: Client,
+    sql: Sql,
 ) -> None:
     """C9: delivered once, at the await; compensations run undisturbed, in reverse; later requests are evidence only."""
     with ExitStack() as stack, working(**LONG_LEASE):
@@ -71,7 +82,9 @@ def test_a_cancel_at_every_await_compensates_completely(
     assert handle.describe().cancel_requested_at is not None
     with pytest.raises(WorkflowClosed):
         handle.cancel("too late")
-    commands = sql.execute("select accepted, refusal from durable.operator_commands order by at").fetchall()
+    commands = sql.execute(
+        "select accepted, refusal from durable.operator_commands order by at"
+    ).fetchall()
     assert commands == [(True, None), (False, "already_requested"), (False, "closed")]
     assert_sound(sql)
 
@@ -79,9 +92,17 @@ def test_a_cancel_at_every_await_compensates_completely(
 def walk_to(where: str, gates: dict[str, Gate], client: Client, sql: Sql) -> None:
     steps: list[tuple[str, Callable[[], object], Callable[[], object]]] = [
         ("do 1", lambda: gates["do 1"].wait_for(1), gates["do 1"].open),
-        ("signal", lambda: waits_for(client, "go"), lambda: client.handle("saga").signal(flows.go, 1)),
+        (
+            "signal",
+            lambda: waits_for(client, "go"),
+            lambda: client.handle("saga").signal(flows.go, 1),
+        ),
         ("do 2", lambda: gates["do 2"].wait_for(1), gates["do 2"].open),
-        ("sleep", lambda: waits_for(client, "sleep"), lambda: advance(sql, timedelta(days=1, seconds=1))),
+        (
+            "sleep",
+            lambda: waits_for(client, "sleep"),
+            lambda: advance(sql, timedelta(days=1, seconds=1)),
+        ),
         ("do 3", lambda: gates["do 3"].wait_for(1), gates["do 3"].open),
         ("last", lambda: gates["last"].wait_for(1), gates["last"].open),
     ]
@@ -93,7 +114,10 @@ def walk_to(where: str, gates: dict[str, Gate], client: Client, sql: Sql) -> Non
 
 
 def waits_for(client: Client, what: str) -> None:
-    eventually(lambda: what in str(client.handle("saga").describe().waiting_on), what=f"the run waits for {what}")
+    eventually(
+        lambda: what in str(client.handle("saga").describe().waiting_on),
+        what=f"the run waits for {what}",
+    )
 
 
 def test_a_cancel_reaches_a_running_async_activity_in_another_worker_by_push(
@@ -111,9 +135,14 @@ def test_a_cancel_reaches_a_running_async_activity_in_another_worker_by_push(
     assert_sound(sql)
 
 
-def test_a_cancel_reaches_a_running_activity_without_notify_too(working: Working, client: Client, sql: Sql) -> None:
+def test_a_cancel_reaches_a_running_activity_without_notify_too(
+    working: Working, client: Client, sql: Sql
+) -> None:
     """C4, C9: no hint; the worker asks about its attempts at the pace of its lease."""
-    with working(notify=False, run_activities=False), working(notify=False, run_workflows=False, lease_s=1.0):
+    with (
+        working(notify=False, run_activities=False),
+        working(notify=False, run_workflows=False, lease_s=1.0),
+    ):
         handle = client.start(flows.stoppable, "async", id="s")
         eventually(lambda: done(sql) == ["async"])
         handle.cancel("stop it")
@@ -123,7 +152,9 @@ def test_a_cancel_reaches_a_running_activity_without_notify_too(working: Working
     assert_sound(sql)
 
 
-def test_a_cancel_reaches_a_sync_activity_at_its_heartbeat(working: Working, client: Client, sql: Sql) -> None:
+def test_a_cancel_reaches_a_sync_activity_at_its_heartbeat(
+    working: Working, client: Client, sql: Sql
+) -> None:
     """C9: `durable.heartbeat()` raises in the thread."""
     with working():
         handle = client.start(flows.stoppable, "sync", id="s")
@@ -136,10 +167,17 @@ def test_a_cancel_reaches_a_sync_activity_at_its_heartbeat(working: Working, cli
 
 
 def notes(sql: Sql) -> list[str]:
-    return [key for (key,) in sql.execute("select key from system.executions where name = 'note' order by id")]
+    return [
+        key
+        for (key,) in sql.execute(
+            "select key from system.executions where name = 'note' order by id"
+        )
+    ]
 
 
-def test_a_run_cancelled_before_anybody_claimed_it_never_runs(working: Working, client: Client, sql: Sql) -> None:
+def test_a_run_cancelled_before_anybody_claimed_it_never_runs(
+    working: Working, client: Client, sql: Sql
+) -> None:
     """C9: closed on the spot; a worker that comes later finds nothing."""
     handle = client.start(flows.steps, 3, id="s")
     handle.signal(flows.go, 1)
@@ -149,7 +187,9 @@ def test_a_run_cancelled_before_anybody_claimed_it_never_runs(working: Working, 
     with working():
         assert client.start(flows.steps, 1, id="other").result(timeout=30)
     assert done(sql) == ["0"]
-    assert [(s.status, s.reason) for s in handle.signals()] == [("dropped", "the run closed before it was read")]
+    assert [(s.status, s.reason) for s in handle.signals()] == [
+        ("dropped", "the run closed before it was read")
+    ]
     assert_sound(sql)
 
 
@@ -165,13 +205,17 @@ def test_terminate_while_an_activity_executes_ends_the_run_and_tells_the_activit
             handle.result(timeout=5)
         eventually(lambda: notes(sql) == ["async was cancelled"])
         eventually(lambda: not leftovers(sql))
-        late = eventually(lambda: sql.execute("select kind, body ->> 'type' from durable.evidence").fetchall())
+        late = eventually(
+            lambda: sql.execute("select kind, body ->> 'type' from durable.evidence").fetchall()
+        )
     assert late == [("OutcomeAfterClose", "ActivityCancelled")]
     assert types(client, "s")[-1] == "WorkflowTerminated"
     assert_sound(sql)
 
 
-def test_terminate_of_a_run_that_waits_leaves_nothing_behind(working: Working, client: Client, sql: Sql) -> None:
+def test_terminate_of_a_run_that_waits_leaves_nothing_behind(
+    working: Working, client: Client, sql: Sql
+) -> None:
     with working():
         handle = client.start(flows.small_saga, 10, id="saga")
         waits_for(client, "go")
@@ -191,18 +235,24 @@ def test_an_attempt_told_to_stop_is_not_tried_again_when_its_worker_dies(
         held.wait_for(1)
         handle.terminate("by force")
         with working(name="second"):
-            sql.execute("update durable.workers set lease_until = durable.now() - interval '1 s' where name = 'first'")
+            sql.execute(
+                "update durable.workers set lease_until = durable.now() - interval '1 s' where name = 'first'"
+            )
             eventually(lambda: not leftovers(sql))
         held.open()
     assert done(sql) == ["first"]
     assert_sound(sql)
 
 
-def test_a_cancel_in_the_middle_of_retries_ends_them(working: Working, client: Client, sql: Sql) -> None:
+def test_a_cancel_in_the_middle_of_retries_ends_them(
+    working: Working, client: Client, sql: Sql
+) -> None:
     """C9: the activity waits for its second attempt; the cancel takes it out of the queue."""
     with working(**LONG_LEASE):
         handle = client.start(flows.calls_failing, "fails", id="f")
-        eventually(lambda: sql.execute("select state from durable.jobs").fetchone() == ("retryable",))
+        eventually(
+            lambda: sql.execute("select state from durable.jobs").fetchone() == ("retryable",)
+        )
         handle.cancel("no more")
         with pytest.raises(WorkflowCancelled):
             handle.result(timeout=30)

@@ -33,7 +33,9 @@ MODULES = ("samples.checkout.workflow", "samples.checkout.activities")
 QUEUES = ("--queue", "default=10", "--queue", "payments=10")
 TOTAL_CENTS = 1_175
 SIDE_BY_SIDE = 6
-DECLARE_DEAD = "update durable.workers set lease_until = durable.now() - interval '1 s' where name = 'victim'"
+DECLARE_DEAD = (
+    "update durable.workers set lease_until = durable.now() - interval '1 s' where name = 'victim'"
+)
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,9 @@ UNPAID = Story("unpaid", "4242-4242-4242-4242", pays=False, ends="failed")
 class Shop:
     """One shop and one payment service for many databases of runs."""
 
-    def __init__(self, url: str, template: str, fleet: Fleet, service: PaymentService, folder: Path) -> None:
+    def __init__(
+        self, url: str, template: str, fleet: Fleet, service: PaymentService, folder: Path
+    ) -> None:
         self.url = url
         self._template = template
         self.fleet = fleet
@@ -106,7 +110,10 @@ class Shop:
 
     def crash(self, story: Story, point: str) -> bool:
         """Whether the worker died there; the order is completed by another one either way."""
-        with self.order(story, point) as (url, handle), psycopg.connect(url, autocommit=True) as sql:
+        with (
+            self.order(story, point) as (url, handle),
+            psycopg.connect(url, autocommit=True) as sql,
+        ):
             victim = self._hire(url, "victim", {"DURABLE_CRASH_AT": point})
             eventually(lambda: victim.ended() or ended(handle), 60.0, what=f"{point} is reached")
             died = victim.ended()
@@ -114,12 +121,16 @@ class Shop:
                 victim.kill()
             sql.execute(DECLARE_DEAD)
             with background.working(url, *MODULES, queues={"default": 10, "payments": 10}):
-                eventually(lambda: ended(handle), 60.0, what=f"the run has ended after a crash at {point}")
+                eventually(
+                    lambda: ended(handle), 60.0, what=f"the run has ended after a crash at {point}"
+                )
         return died
 
     def _hire(self, url: str, name: str, env: dict[str, str]) -> WorkerProcess:
         options = ("--name", name, *QUEUES)
-        return self.fleet.hire(url, *MODULES, lease_s=10.0, options=options, env={**self.env, **env})
+        return self.fleet.hire(
+            url, *MODULES, lease_s=10.0, options=options, env={**self.env, **env}
+        )
 
 
 def ended(handle: Handle[Any]) -> bool:
@@ -128,7 +139,12 @@ def ended(handle: Handle[Any]) -> bool:
 
 @pytest.fixture
 def shop_of_many(
-    database_url: str, postgres_url: str, template_database: str, fleet: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    database_url: str,
+    postgres_url: str,
+    template_database: str,
+    fleet: Fleet,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Shop]:
     shop.create(database_url, cases.load().items)
     with PaymentService(tmp_path / "payments.sqlite", stall_s=1.0) as service:
@@ -142,12 +158,20 @@ def shop_of_many(
 
 def new_points(points: Sequence[str], known: Sequence[str]) -> list[str]:
     """The boundaries to die at: those beyond the common beginning of the two stories; polls that find nothing count twice at most."""
-    common = next((n for n, (a, b) in enumerate(zip(points, known, strict=False)) if a != b), len(known))
+    common = next(
+        (n for n, (a, b) in enumerate(zip(points, known, strict=False)) if a != b), len(known)
+    )
     chosen = points[common:]
-    return [point for point in chosen if not point.startswith("stage.after") or int(point.rpartition(":")[2]) <= 2]
+    return [
+        point
+        for point in chosen
+        if not point.startswith("stage.after") or int(point.rpartition(":")[2]) <= 2
+    ]
 
 
-def test_killed_at_every_commit_boundary_the_checkout_is_completed_by_another_worker(shop_of_many: Shop) -> None:
+def test_killed_at_every_commit_boundary_the_checkout_is_completed_by_another_worker(
+    shop_of_many: Shop,
+) -> None:
     """C3: the paid order; the declined card (refund, then release: also between the two); the order nobody pays."""
     known: list[str] = []
     plan: list[tuple[Story, str]] = []
@@ -157,9 +181,12 @@ def test_killed_at_every_commit_boundary_the_checkout_is_completed_by_another_wo
         known = known or points
     with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
         died = list(pool.map(lambda it: shop_of_many.crash(*it), plan))
-    survived = [f"{story.name} {point}" for (story, point), dead in zip(plan, died, strict=True) if not dead]
+    survived = [
+        f"{story.name} {point}" for (story, point), dead in zip(plan, died, strict=True) if not dead
+    ]
     assert len(plan) > 40
-    assert len(survived) <= len(plan) // 10, survived  # after the last commit the order has ended, and nobody waits for the death
+    # After the last commit the order has ended, and nobody waits for the death.
+    assert len(survived) <= len(plan) // 10, survived
 
 
 def test_a_worker_that_dies_is_taken_over_within_its_lease(shop_of_many: Shop) -> None:

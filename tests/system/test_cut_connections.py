@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,13 @@ def run_some(client: Client, prefix: str, many: int) -> list[Any]:
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize("session", ["durable-commit", "durable-intake", "durable-housekeeping"])
 def test_a_connection_cut_at_any_request_loses_and_repeats_nothing(
-    session: str, moment: Moment, cable: Proxy, fleet: Fleet, system_url: str, client: Client, sql: Sql
+    session: str,
+    moment: Moment,
+    cable: Proxy,
+    fleet: Fleet,
+    system_url: str,
+    client: Client,
+    sql: Sql,
 ) -> None:
     """C2, C3: commits whose outcome is unknown, claims whose answer is lost, heartbeats; the run is completed by the same worker."""
     hire(fleet, cable, system_url)
@@ -57,18 +64,22 @@ def test_a_connection_cut_at_any_request_loses_and_repeats_nothing(
                 handle.result(timeout=30)
             if cut.done.is_set():
                 break
-    eventually(lambda: not sql.execute(UNKNOWN_HOLDINGS.encode()).fetchall(), what="nothing is held that nobody knows of")
+    eventually(
+        lambda: not sql.execute(UNKNOWN_HOLDINGS.encode()).fetchall(),
+        what="nothing is held that nobody knows of",
+    )
     assert_sound(sql)
 
 
-def test_all_connections_cut_again_and_again_under_load(cable: Proxy, fleet: Fleet, system_url: str, client: Client, sql: Sql) -> None:
+def test_all_connections_cut_again_and_again_under_load(
+    cable: Proxy, fleet: Fleet, system_url: str, client: Client, sql: Sql
+) -> None:
     """C3: 150 runs, 12 cuts of everything at once, two workers behind the proxy."""
     hire(fleet, cable, system_url)
     hire(fleet, cable, system_url)
     handles = run_some(client, "r", 150)
     for _ in range(12):
-        seen = cable.requests
-        eventually(lambda s=seen: cable.requests > s + 40 or all_ended(sql))
+        eventually(partial(busy_again, cable, cable.requests + 40, sql))
         cable.cut_all()
     for handle in handles:
         handle.result(timeout=60)
@@ -80,5 +91,13 @@ def hire(fleet: Fleet, cable: Proxy, system_url: str) -> None:
     fleet.hire(cable.url, lease_s=3.0, env={"SYSTEM_DATABASE_URL": system_url}).ready()
 
 
+def busy_again(cable: Proxy, requests: int, sql: Sql) -> bool:
+    """So many requests have come through, or there is nothing left to ask for."""
+    return cable.requests >= requests or all_ended(sql)
+
+
 def all_ended(sql: Sql) -> bool:
-    return sql.execute("select 1 from durable.runs where status = 'running' limit 1").fetchone() is None
+    return (
+        sql.execute("select 1 from durable.runs where status = 'running' limit 1").fetchone()
+        is None
+    )

@@ -16,7 +16,9 @@ from tests.waiting import eventually
 
 Sql = psycopg.Connection[tuple[Any, ...]]
 
-DECLARE_DEAD = "update durable.workers set lease_until = durable.now() - interval '1 s' where name = %s"
+DECLARE_DEAD = (
+    "update durable.workers set lease_until = durable.now() - interval '1 s' where name = %s"
+)
 
 
 def owner_name(sql: Sql, workflow_id: str) -> str | None:
@@ -32,7 +34,12 @@ def types(client: Client, workflow_id: str) -> list[str]:
 
 
 def evidence(sql: Sql, kind: str) -> list[dict[str, Any]]:
-    return [row[0] for row in sql.execute("select body from durable.evidence where kind = %s order by at", (kind,))]
+    return [
+        row[0]
+        for row in sql.execute(
+            "select body from durable.evidence where kind = %s order by at", (kind,)
+        )
+    ]
 
 
 def test_a_late_answer_of_a_worker_taken_for_dead_is_refused_and_kept(
@@ -57,7 +64,9 @@ def test_a_late_answer_of_a_worker_taken_for_dead_is_refused_and_kept(
     ).fetchall()
     assert [attempt for attempt, _ in executions] == [1, 2]
     assert len({key for _, key in executions}) == 1
-    (completed,) = (e for e in handle.history() if e.type == "ActivityCompleted" and e.body["ref"] == 2)
+    (completed,) = (
+        e for e in handle.history() if e.type == "ActivityCompleted" and e.body["ref"] == 2
+    )
     assert completed.body["attempt"] == 2
     assert_sound(sql)
 

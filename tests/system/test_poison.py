@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import psycopg
 import pytest
 
 from durable.client_sync import Client
+from durable.descriptions import RunDescription
 from durable.errors import WorkflowFailed
 from durable.handles_sync import Handle
 from tests.system import flows, poison_flows
@@ -27,12 +29,22 @@ def advance(sql: Sql, by: timedelta) -> None:
     sql.execute("select durable.advance_clock(%s)", (by,))
 
 
+def after_backoff(sql: Sql, handle: Handle[Any]) -> RunDescription:
+    """Let the time pass that a parked run waits before it is tried again, and look."""
+    advance(sql, timedelta(seconds=30))
+    return handle.describe()
+
+
+def completes(sql: Sql, handle: Handle[Any]) -> bool:
+    return after_backoff(sql, handle).status == "completed"
+
+
 def parked(handle: Handle[Any]) -> dict[str, Any]:
-    description = eventually(
-        lambda: (d := handle.describe()).operator_status == "needs_review" and d, what=f"{handle} needs review"
-    )
-    review: dict[str, Any] = description.review
-    return review
+    def review() -> dict[str, Any] | None:
+        description = handle.describe()
+        return description.review if description.operator_status == "needs_review" else None
+
+    return eventually(review, what=f"{handle} needs review") or {}
 
 
 def test_a_turn_that_the_database_refuses_parks_alone(
@@ -47,13 +59,14 @@ def test_a_turn_that_the_database_refuses_parks_alone(
             poisoned = [client.start(poison_flows.odd_result, id=f"p-{n}") for n in range(3)]
             for handle in neighbours:
                 handle.signal(flows.go, 1)
-            for handle in poisoned:
-                review = parked(handle)
+            for odd in poisoned:
+                review = parked(odd)
                 assert review["kind"] == "error"
                 assert "json" in review["failure"]["message"]
             assert [handle.result(timeout=30) for handle in neighbours] == list(range(40))
-        eventually(lambda: advance(sql, timedelta(seconds=30)) or all(h.describe().status == "completed" for h in poisoned))
-    assert all(handle.describe().review is None for handle in poisoned)
+        for odd in poisoned:
+            eventually(partial(completes, sql, odd))
+    assert all(odd.describe().review is None for odd in poisoned)
     assert_sound(sql)
 
 
@@ -67,7 +80,7 @@ def test_a_result_that_the_database_refuses_becomes_the_activitys_failure(
     with working(FLOWS, POISON, lease_s=1e7):
         handle = client.start(poison_flows.gets_strange_result, id="s")
         neighbours = [client.start(flows.quick_steps, 3, id=f"n-{n}") for n in range(10)]
-        eventually(lambda: advance(sql, timedelta(seconds=30)) or handle.describe().status == "failed")
+        eventually(lambda: after_backoff(sql, handle).status == "failed")
         for neighbour in neighbours:
             assert neighbour.result(timeout=30) == 3
     with pytest.raises(WorkflowFailed) as failed:
@@ -77,7 +90,9 @@ def test_a_result_that_the_database_refuses_becomes_the_activitys_failure(
 
 
 @pytest.mark.parametrize("kind", ["workflow", "activity", "exit", "generator exit", "group"])
-def test_an_ugly_failure_fails_its_run_and_nothing_else(kind: str, working: Working, client: Client, sql: Sql) -> None:
+def test_an_ugly_failure_fails_its_run_and_nothing_else(
+    kind: str, working: Working, client: Client, sql: Sql
+) -> None:
     """C7, C18: NUL, lone surrogates, SystemExit, GeneratorExit: the run fails, the worker works on."""
     with working(FLOWS, POISON):
         handle = client.start(poison_flows.ugly, kind, id="u")
@@ -87,7 +102,9 @@ def test_an_ugly_failure_fails_its_run_and_nothing_else(kind: str, working: Work
     assert_sound(sql)
 
 
-def test_code_that_spins_parks_and_the_worker_lives(working: Working, client: Client, sql: Sql) -> None:
+def test_code_that_spins_parks_and_the_worker_lives(
+    working: Working, client: Client, sql: Sql
+) -> None:
     """C8: stopped after a bounded number of steps."""
     with working(FLOWS, POISON):
         handle = client.start(poison_flows.spins, id="s")
@@ -97,11 +114,19 @@ def test_code_that_spins_parks_and_the_worker_lives(working: Working, client: Cl
     assert_sound(sql)
 
 
-def test_arguments_that_the_code_cannot_read_park_the_run(working: Working, client: Client, sql: Sql) -> None:
+def test_arguments_that_the_code_cannot_read_park_the_run(
+    working: Working, client: Client, sql: Sql
+) -> None:
     """C8: the SQL function does not check arguments; nothing is lost, the run shows what is wrong."""
     with working(FLOWS, POISON):
-        eventually(lambda: sql.execute("select 1 from durable.definitions where name = 'wants_a_number'").fetchone())
-        sql.execute("select durable.start('wants_a_number', %s, 'w')", (json.dumps({"number": "many"}),))
+        eventually(
+            lambda: sql.execute(
+                "select 1 from durable.definitions where name = 'wants_a_number'"
+            ).fetchone()
+        )
+        sql.execute(
+            "select durable.start('wants_a_number', %s, 'w')", (json.dumps({"number": "many"}),)
+        )
         assert "number" in parked(client.handle("w"))["failure"]["message"]
     assert client.handle("w").describe().status == "running"
 
@@ -124,7 +149,7 @@ def test_changed_code_parks_its_open_runs_and_the_right_code_resumes_them(
     before = [e.type for e in handle.history()]
     wrong.stop()
     fleet.hire(system_url, FLOWS, "tests.system.code_v1", lease_s=1e7).ready()
-    eventually(lambda: advance(sql, timedelta(seconds=30)) or handle.describe().status == "completed")
+    eventually(partial(completes, sql, handle))
     assert handle.result(timeout=5) == "ship"
     assert [e.type for e in handle.history()][: len(before)] == before
     executed = [key for (key,) in sql.execute("select key from system.executions order by id")]
@@ -146,6 +171,6 @@ def test_a_review_ends_when_the_right_code_replays_although_nothing_new_happens(
     parked(handle)
     wrong.stop()
     fleet.hire(system_url, FLOWS, "tests.system.code_v1", lease_s=1e7).ready()
-    eventually(lambda: advance(sql, timedelta(seconds=30)) or handle.describe().operator_status == "waiting")
+    eventually(lambda: after_backoff(sql, handle).operator_status == "waiting")
     assert handle.describe().review is None
     assert "go" in str(handle.describe().waiting_on)

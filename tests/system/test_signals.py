@@ -30,7 +30,9 @@ def statuses(client: Client, workflow_id: str) -> list[str]:
     return [evidence.status for evidence in client.handle(workflow_id).signals()]
 
 
-def test_signals_sent_before_a_delayed_start_wait_for_it_in_order(working: Working, client: Client, sql: Sql) -> None:
+def test_signals_sent_before_a_delayed_start_wait_for_it_in_order(
+    working: Working, client: Client, sql: Sql
+) -> None:
     """C11: buffered before start; and the start waits for its delay although messages are there (C19)."""
     handle = client.start(flows.listens, 3, id="l", delay=timedelta(hours=1))
     for text in ("a", "b", "c"):
@@ -44,7 +46,9 @@ def test_signals_sent_before_a_delayed_start_wait_for_it_in_order(working: Worki
     assert_sound(sql)
 
 
-def test_signals_sent_before_receive_are_kept(working: Working, system_url: str, client: Client, sql: Sql) -> None:
+def test_signals_sent_before_receive_are_kept(
+    working: Working, system_url: str, client: Client, sql: Sql
+) -> None:
     """C11: they arrive while the code is at something else."""
     with working(), gate(system_url, 1) as held:
         handle = client.start(flows.listens_after_a_step, 2, 1, id="l")
@@ -101,7 +105,9 @@ def test_of_32_senders_with_one_dedupe_key_one_is_heard(
     assert_sound(sql)
 
 
-def test_receive_gives_up_after_its_timeout_by_the_databases_clock(working: Working, client: Client, sql: Sql) -> None:
+def test_receive_gives_up_after_its_timeout_by_the_databases_clock(
+    working: Working, client: Client, sql: Sql
+) -> None:
     """C10, C19: an hour; the signal that comes after the run has closed is dropped, with the reason."""
     with working(**LONG_LEASE):
         handle = client.start(flows.waits_an_hour_for_a_word, id="w")
@@ -118,7 +124,9 @@ def test_receive_gives_up_after_its_timeout_by_the_databases_clock(working: Work
     assert_sound(sql)
 
 
-def test_a_signal_that_arrives_first_cancels_the_deadline(working: Working, client: Client, sql: Sql) -> None:
+def test_a_signal_that_arrives_first_cancels_the_deadline(
+    working: Working, client: Client, sql: Sql
+) -> None:
     with working():
         handle = client.start(flows.waits_an_hour_for_a_word, id="w")
         eventually(lambda: "word" in str(handle.describe().waiting_on))
@@ -129,7 +137,9 @@ def test_a_signal_that_arrives_first_cancels_the_deadline(working: Working, clie
     assert_sound(sql)
 
 
-def test_what_a_caller_rolls_back_was_never_sent(working: Working, system_url: str, client: Client, sql: Sql) -> None:
+def test_what_a_caller_rolls_back_was_never_sent(
+    working: Working, system_url: str, client: Client, sql: Sql
+) -> None:
     """C11: `connection=` joins the caller's transaction; also through the SQL functions."""
     handle = client.start(flows.listens, 2, id="l")
     with psycopg.connect(system_url) as callers:

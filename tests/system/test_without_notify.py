@@ -25,13 +25,18 @@ SILENT: dict[str, Any] = {"notify": False, "poll_s": 0.03}
 @pytest.fixture
 def silent_client(system_url: str) -> Iterator[Client]:
     """And a witness that nobody sends anything."""
-    with psycopg.connect(system_url, autocommit=True) as witness, Client(system_url, notify=False) as client:
+    with (
+        psycopg.connect(system_url, autocommit=True) as witness,
+        Client(system_url, notify=False) as client,
+    ):
         witness.execute("listen durable")
         yield client
         assert list(witness.notifies(timeout=0)) == []
 
 
-def test_runs_signals_sleeps_and_cancels_need_no_notify(working: Working, silent_client: Client, sql: Sql) -> None:
+def test_runs_signals_sleeps_and_cancels_need_no_notify(
+    working: Working, silent_client: Client, sql: Sql
+) -> None:
     """C4: two workers, one for workflows and one for activities, so that everything goes through the database."""
     client = silent_client
     with working(**SILENT, run_activities=False), working(**SILENT, run_workflows=False):
@@ -49,7 +54,12 @@ def test_runs_signals_sleeps_and_cancels_need_no_notify(working: Working, silent
 
 
 def test_the_checkout_needs_no_notify(
-    working: Working, system_url: str, silent_client: Client, sql: Sql, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+    working: Working,
+    system_url: str,
+    silent_client: Client,
+    sql: Sql,
+    tmp_path: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """C4: paid, unpaid and cancelled orders; the ledger adds up."""
     client = silent_client
