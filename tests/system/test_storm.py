@@ -140,7 +140,10 @@ def test_runs_of_every_shape_end_right_while_workers_die(
 
 def taken_over(sql: Sql, epoch: int) -> bool:
     """Have the run's owner taken for dead until somebody has claimed it after `epoch`."""
-    ((now, owner),) = sql.execute("select epoch, owner from durable.runs").fetchall()
+    ((now, owner, review),) = sql.execute(
+        "select epoch, owner, review from durable.runs"
+    ).fetchall()
+    assert review is None
     if now > epoch and owner is not None:
         return True
     sql.execute(DECLARE_OWNER_DEAD, (owner,))
