@@ -159,12 +159,13 @@ def test_a_run_that_waits_is_not_blamed_for_the_workers_that_die(
 ) -> None:
     """C8: five takeovers in a row do not make a quiet run one that needs review; it hears the next signal at once."""
     with working(name="one", lease_s=1.5), working(name="two", lease_s=1.5):
-        handle = client.start(flows.listens, 1, id="quiet")
-        eventually(lambda: "word" in str(handle.describe().waiting_on))
+        handle = client.start(flows.listens, 2, id="quiet")
+        handle.signal(flows.word, "hello")
+        eventually(lambda: len(handle.history()) > 1)
         for takeover in range(5):
             eventually(partial(taken_over, sql, 2 * takeover + 1), what="the other has the run")
             eventually(partial(is_beyond_suspicion, sql))
             assert handle.describe().operator_status == "waiting"
         handle.signal(flows.word, "still here")
-        assert handle.result(timeout=5) == ["still here"]
+        assert handle.result(timeout=5) == ["hello", "still here"]
     assert_sound(sql)
