@@ -354,3 +354,17 @@ async def naps(seconds: float) -> str:
         return await word.receive(timeout=seconds)
     except TimeoutError:
         return "slept"
+
+
+@activity(retry=FAST)
+def gated_by_attempt(gate: int) -> int:
+    """Each attempt waits at a gate of its own, and answers with its number."""
+    attempt = activity_info().attempt
+    wrote("gated_by_attempt")
+    wait_at(gate + attempt)
+    return attempt
+
+
+@workflow
+async def which_attempt_counts(gate: int) -> int:
+    return await gated_by_attempt(gate)

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
+from uuid import uuid4
 
 import psycopg
+import pytest
 
 from durable.client_sync import Client
+from durable.core.events import Event
+from durable.store import engine
+from durable.store.batch import RunCommit
+from durable.store.session import Session
 from tests.system import flows
 from tests.system.conftest import Working
 from tests.system.gates import gate
@@ -69,6 +76,67 @@ def test_a_late_answer_of_a_worker_taken_for_dead_is_refused_and_kept(
     )
     assert completed.body["attempt"] == 2
     assert_sound(sql)
+
+
+def test_a_late_answer_that_comes_first_does_not_count(
+    working: Working, system_url: str, client: Client, sql: Sql
+) -> None:
+    """C5: the zombie answers while the heir's attempt still runs; only the heir's answer enters the history."""
+    with (
+        gate(system_url, 21) as first,
+        gate(system_url, 22) as second,
+        working(name="zombie", lease_s=60.0),
+    ):
+        handle = client.start(flows.which_attempt_counts, 20, id="w")
+        first.wait_for(1)
+        with working(name="heir"):
+            sql.execute(DECLARE_DEAD, ("zombie",))
+            second.wait_for(1)
+            before = types(client, "w")
+            first.open()
+            eventually(lambda: evidence(sql, "OutcomeRefused"))
+            assert types(client, "w") == before
+            second.open()
+            assert handle.result(timeout=30) == 2
+    assert_sound(sql)
+
+
+def test_a_commit_with_an_old_epoch_writes_nothing(
+    system_url: str, client: Client, sql: Sql
+) -> None:
+    """C2: everything else about it is right: the expected last event, the run, its being open."""
+    asyncio.run(commit_with_an_old_epoch(system_url, client, sql))
+
+
+async def commit_with_an_old_epoch(url: str, client: Client, sql: Sql) -> None:
+    handle = client.start(flows.listens, 1, id="l")
+    loser, winner = str(uuid4()), str(uuid4())
+    session = Session(url, "fencing")
+    for worker in (loser, winner):
+        await engine.beat(session, worker, worker, "alive", "{}", "{}", 60.0)
+    (old,) = await engine.claim_runs(session, loser, ["default"], 10)
+    sql.execute(DECLARE_DEAD, (loser,))
+    await engine.bury_dead_workers(session, 10)
+    (new,) = await engine.claim_runs(session, winner, ["default"], 10)
+    assert new.epoch > old.epoch
+    for worker, epoch in ((loser, old.epoch), (winner, old.epoch), (loser, new.epoch)):
+        with pytest.raises(engine.FenceLost) as lost:
+            await engine.commit(session, worker, [one_turn(new, epoch)])
+        assert lost.value.losers == {0}
+        assert types(client, "l") == ["WorkflowStarted"]
+    assert await engine.claim_runs(session, loser, ["default"], 10) == []
+    await engine.commit(session, winner, [one_turn(new, new.epoch)])
+    await session.close()
+    assert types(client, "l") == ["WorkflowStarted", "CancelRequested"]
+    assert handle.describe().last_seq == 2
+
+
+def one_turn(run: engine.ClaimedRun, epoch: int) -> RunCommit:
+    event = Event(run.last_seq + 1, run.turn + 1, "CancelRequested", 1, {"reason": None})
+    last_seq = run.last_seq + 1
+    return RunCommit(
+        run.shard, run.run_id, epoch, run.last_seq, last_seq, run.turn + 1, "running", None, [event]
+    )
 
 
 def test_a_frozen_worker_loses_its_runs_and_goes_on_with_others_when_it_thaws(
