@@ -368,3 +368,16 @@ def gated_by_attempt(gate: int) -> int:
 @workflow
 async def which_attempt_counts(gate: int) -> int:
     return await gated_by_attempt(gate)
+
+
+@activity(retry=FAST)
+async def stumbles(times: int) -> int:
+    attempt = activity_info().attempt
+    if attempt <= times:
+        raise ValueError(f"attempt {attempt}")
+    return attempt
+
+
+@workflow
+async def gets_up_again(times: int) -> int:
+    return await stumbles(times)

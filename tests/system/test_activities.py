@@ -378,3 +378,17 @@ def test_a_standalone_job_retries_fails_and_keeps_its_errors(
     assert isinstance(failed.value.__cause__, flows.Ashamed)
     states = sql.execute("select name, state, owner from durable.jobs order by name").fetchall()
     assert states == [("refuses", "discarded", None), ("step", "completed", None)]
+
+
+def test_retries_come_through_while_other_runs_never_pause(
+    working: Working, client: Client, sql: Sql
+) -> None:
+    """The committer has a batch of turns ready at any time; what is no turn gets written all the same."""
+    with working():
+        busy = [client.start(flows.quick_steps, 1_000_000, id=f"busy-{n}") for n in range(30)]
+        handle = client.start(flows.gets_up_again, 3, id="g")
+        assert handle.result(timeout=20) == 4
+        assert {it.describe().status for it in busy} == {"running"}
+        for it in busy:
+            it.terminate("enough")
+    assert_sound(sql)
