@@ -91,7 +91,8 @@ async def perform(plan: Plan, key: str) -> list[str]:
                 saga.compensate(storm_undo, plan["id"])
                 await storm_quick(key)
                 raise Refused(plan["id"])
-    return [await leaf(plan["kind"], key)]
+        case kind:
+            return [await leaf(kind, key)]
 
 
 async def compensated(parts: list[Plan], key: str) -> list[str]:
@@ -126,6 +127,8 @@ async def leaf(kind: str, key: str) -> str:
         case "refused":
             with contextlib.suppress(durable.ActivityError):
                 await storm_refused(key)
+        case _:
+            raise LookupError(kind)
     return key
 
 
@@ -171,7 +174,8 @@ def _draw(chance: random.Random, depth: int) -> Plan:
 
 def signals_in(plan: Plan) -> int:
     """How many signals a run of this plan waits for."""
-    return (plan["kind"] == "signal") + sum(map(signals_in, plan.get("parts", [])))
+    parts: list[Plan] = plan.get("parts", [])
+    return int(plan["kind"] == "signal") + sum(map(signals_in, parts))
 
 
 def fails(plan: Plan) -> bool:
