@@ -17,7 +17,7 @@ def load_queries(filename: str) -> dict[str, LiteralString]:
 
     The text ships with the package and never contains input, hence the cast that psycopg's typing asks for.
     """
-    text = files(__package__).joinpath(filename).read_text(encoding="utf-8")
+    text = files("durable.store").joinpath(filename).read_text(encoding="utf-8")
     parts = _NAME.split(text)[1:]
     return {
         name: cast("LiteralString", body.strip().rstrip(";"))

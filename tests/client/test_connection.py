@@ -17,7 +17,7 @@ from durable.errors import DatabaseUnavailable, InvalidOption, SchemaOutOfDate
 from durable.store import calls
 from durable.store.calls import Call
 from tests.client.database import Database
-from tests.client.shop import ORDER, Invoice, Payment, bill, purchase, payment_arrived
+from tests.client.shop import ORDER, Invoice, Payment, bill, payment_arrived, purchase
 
 
 def test_without_a_url_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from durable.errors import InvalidOption, WorkflowNotFound
 from durable.failure import encode_failure
 from durable.store.calls import Call
 from tests.client.database import Database
-from tests.client.shop import ORDER, Declined, purchase, nothing
+from tests.client.shop import ORDER, Declined, nothing, purchase
 
 
 def test_times_are_the_databases_in_utc(client: Client, database: Database) -> None:

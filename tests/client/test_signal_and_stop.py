@@ -15,7 +15,7 @@ from durable.errors import (
     WorkflowNotFound,
 )
 from tests.client.database import Database
-from tests.client.shop import ORDER, Order, Payment, purchase, payment_arrived
+from tests.client.shop import ORDER, Order, Payment, payment_arrived, purchase
 
 PAYMENT = Payment(amount=7)
 

@@ -19,7 +19,7 @@ from durable.errors import (
     WorkflowNotFound,
 )
 from tests.client.database import Database
-from tests.client.shop import ORDER, Order, bill, purchase, nothing
+from tests.client.shop import ORDER, Order, bill, nothing, purchase
 
 
 def test_a_start_writes_the_run_and_its_first_event(client: Client) -> None:

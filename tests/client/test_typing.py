@@ -16,9 +16,9 @@ if TYPE_CHECKING:
         Invoice,
         Payment,
         bill,
-        purchase,
         nothing,
         payment_arrived,
+        purchase,
     )
 
     def results_are_typed(client: Client) -> None:

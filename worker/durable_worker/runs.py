@@ -89,6 +89,7 @@ class AttemptHandOver(Protocol):
 
     def take_slot(self, name: str, queue: str) -> bool:
         """Reserve a slot for an attempt that this worker will run itself."""
+        ...
 
     def return_slot(self, queue: str) -> None:
         """Give back a slot whose attempt never came."""
