@@ -34,6 +34,7 @@ from durable.authoring import time as time
 from durable.authoring import uuid4 as uuid4
 from durable.authoring import wait as wait
 from durable.authoring import wait_until as wait_until
+from durable.core.children import ChildFuture as ChildFuture
 from durable.core.futures import ActivityFuture as ActivityFuture
 from durable.core.futures import DurableFuture as DurableFuture
 from durable.core.policy import RetryPolicy as RetryPolicy

@@ -38,7 +38,7 @@ from durable.core import events as e
 from durable.core.commands import Command
 from durable.core.compare import pair
 from durable.core.events import Event, Message
-from durable.core.futures import ActivityFuture
+from durable.core.futures import OperationFuture
 from durable.core.loop import DurableTask
 from durable.core.machine import ARRIVALS, CLOSES, INBOUND, OUTBOUND, TERMINAL
 from durable.core.plans import Definition, RunDefaults
@@ -379,7 +379,7 @@ class Execution(Run):
                     f"{future.id} ({future.line}) {'failed' if failed else 'ended'} and nobody awaited it"
                 )
         for operation in self._pending.values():
-            if isinstance(operation, ActivityFuture):
+            if isinstance(operation, OperationFuture):
                 self.warn(
                     f"{operation.id} ({operation.line}) was still pending when the workflow returned"
                 )

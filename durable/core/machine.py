@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from durable.core import events as e
+from durable.core.children import ChildFuture
 from durable.core.futures import ActivityFuture, Timer
 
 if TYPE_CHECKING:
@@ -48,6 +49,18 @@ OPERATIONS = (
             e.ACTIVITY_CANCELLED: ActivityFuture.be_cancelled,
         },
         e.ACTIVITY_CANCEL_REQUESTED,
+    ),
+    Operation(
+        "child",
+        e.CHILD_STARTED,
+        {
+            e.CHILD_COMPLETED: ChildFuture.complete,
+            e.CHILD_FAILED: ChildFuture.fail,
+            e.CHILD_CANCELLED: ChildFuture.be_cancelled,
+            e.CHILD_TERMINATED: ChildFuture.be_terminated,
+            e.CHILD_REJECTED: ChildFuture.be_rejected,
+        },
+        e.CHILD_CANCEL_REQUESTED,
     ),
     Operation("timer", e.TIMER_STARTED, {e.TIMER_FIRED: Timer.fire}, e.TIMER_CANCELLED),
 )
@@ -81,6 +94,7 @@ def _reason(body: dict[str, Any], _payload: str | None) -> dict[str, Any]:
 
 
 MARKS: Mapping[str, View] = {
+    e.CHILD_SIGNALLED: _with_payload,
     e.WORKFLOW_COMPLETED: _with_payload,
     e.WORKFLOW_FAILED: _kind_of_failure,
     e.WORKFLOW_CANCELLED: _reason,

@@ -17,6 +17,7 @@ from typing import Any, TypeVar, cast
 from uuid import UUID
 
 from durable.core import events as e
+from durable.core.children import ChildFuture
 from durable.core.commands import Command, source_line
 from durable.core.durations import LONGEST_US
 from durable.core.futures import (
@@ -29,11 +30,13 @@ from durable.core.futures import (
     TimerFuture,
 )
 from durable.core.loop import DeterministicLoop, DurableTask
-from durable.core.plans import ActivityPlan, Definition, RunDefaults
+from durable.core.plans import ActivityPlan, ChildPlan, Definition, RunDefaults
 from durable.errors import DurableError, Evicted, InvalidOption, PayloadError
 from durable.payload import ValueCodec, digest
 
 T = TypeVar("T")
+
+LONGEST_WORKFLOW_ID = 1000
 
 SHOWN_WAITS = 16
 """How many waits `waiting_on` lists one by one."""
@@ -163,6 +166,36 @@ class Run:
         command.operation = future
         self._commands.append(command)
         return future
+
+    def start_child(
+        self, plan: ChildPlan, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> ChildFuture[Any]:
+        """Command a child workflow. Raises PayloadError when the arguments cannot be stored, InvalidOption for an id too long."""
+        if self.gate:
+            return self._refuse(ChildFuture)
+        payload = plan.arguments.encode(args, kwargs)
+        workflow_id = plan.workflow_id or self._name_child(plan.name)
+        if len(workflow_id) > LONGEST_WORKFLOW_ID:
+            raise InvalidOption(
+                f"the child's id would have {len(workflow_id)} characters; give it one of at most {LONGEST_WORKFLOW_ID}"
+                f" with {plan.name}.options(id=...)"
+            )
+        line = source_line(3)
+        body = {**plan.body, "workflow_id": workflow_id, "digest": "", "line": line}
+        if not self.replaying:
+            body["digest"] = digest(payload)
+        command = Command(e.CHILD_STARTED, body, payload, line)
+        command.operation = future = ChildFuture[Any](
+            self, plan.name, workflow_id, plan.arguments.result, plan.cancellation, command
+        )
+        self._commands.append(command)
+        return future
+
+    def _name_child(self, name: str) -> str:
+        """Unlike that of any child of this run, and of the runs that this one continues: those may still be open."""
+        times = self.start.get("continued", 0)
+        before = f"{self.workflow_id}/{times}" if times else self.workflow_id
+        return f"{before}/{self._next_id(name)}"
 
     def start_timer(
         self, delay_us: int, reason: str, action: Callable[[], Any], line: str | None = None
