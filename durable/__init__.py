@@ -37,6 +37,7 @@ from durable.authoring import wait_until as wait_until
 from durable.core.children import ChildFuture as ChildFuture
 from durable.core.futures import ActivityFuture as ActivityFuture
 from durable.core.futures import DurableFuture as DurableFuture
+from durable.core.guard import unguarded as unguarded
 from durable.core.policy import RetryPolicy as RetryPolicy
 from durable.definitions import Activity as Activity
 from durable.definitions import Workflow as Workflow
@@ -63,6 +64,7 @@ from durable.errors import UnknownActivity as UnknownActivity
 from durable.errors import UnknownQueue as UnknownQueue
 from durable.errors import UnknownSignal as UnknownSignal
 from durable.errors import UnknownWorkflow as UnknownWorkflow
+from durable.errors import UnsafeWorkflow as UnsafeWorkflow
 from durable.errors import WorkflowAlreadyExists as WorkflowAlreadyExists
 from durable.errors import WorkflowCancelled as WorkflowCancelled
 from durable.errors import WorkflowClosed as WorkflowClosed

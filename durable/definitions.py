@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine, Generator
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
 from functools import update_wrapper
+from types import FunctionType
 from typing import Any, Generic, Literal, NoReturn, ParamSpec, Protocol, TypeVar, overload
 
 from durable.core.children import ChildFuture
@@ -20,8 +21,9 @@ from durable.core.loop import current
 from durable.core.names import checked_name, checked_priority
 from durable.core.plans import ActivityPlan, ChildPlan, RunDefaults
 from durable.core.policy import LIBRARY_DEFAULT, RetryPolicy, Timeouts, merge
+from durable.core.scan import live_scope, scan
 from durable.core.styles import Style, style_of
-from durable.errors import InvalidOption, NotInWorkflow
+from durable.errors import InvalidOption, NotInWorkflow, UnsafeWorkflow
 from durable.payload import ArgumentsCodec
 
 P = ParamSpec("P")
@@ -343,6 +345,7 @@ class Workflow(WorkflowCall[P, R]):
         self.name = checked_name("the workflow's name", fn.__name__ if name is None else name)
         self.version = version
         self.style: Style = style_of(fn)
+        _refuse_unsafe(self.name, fn)
         self.queue = None if queue is None else checked_name("queue", queue)
         self.priority = None if priority is None else checked_priority("priority", priority)
         self.retry = retry
@@ -370,6 +373,16 @@ class Workflow(WorkflowCall[P, R]):
 
     def __repr__(self) -> str:
         return f"<workflow {self.name!r} version {self.version}>"
+
+
+def _refuse_unsafe(name: str, fn: Any) -> None:
+    """Raises UnsafeWorkflow with everything in the function that replay could not repeat (C13)."""
+    plain = inspect.unwrap(fn)
+    if not isinstance(plain, FunctionType):
+        return
+    findings = scan(plain.__code__, live_scope(plain))
+    if errors := [each._asdict() for each in findings if each.level == "error"]:
+        raise UnsafeWorkflow(name, errors)
 
 
 class _WorkflowDecorator(Protocol):
@@ -411,7 +424,8 @@ def workflow(
 
     The function may be `async def`, a generator, or plain `def`. `name` defaults to its `__name__`. `queue` and `priority` are what
     its runs are started with, `retry` the policy of its activities where they do not say (C6). Raises InvalidOption on an
-    impossible option, or if another function has the name and version.
+    impossible option, or if another function has the name and version, and UnsafeWorkflow with all that the function does and replay
+    could not repeat: clock, entropy, I/O, threads, blocking calls (C13).
     """
 
     def decorate(fn: Any) -> Any:
@@ -424,8 +438,10 @@ def workflow(
 
 # -- the register -----------------------------------------------------------------------------------------------------
 
-_workflows: dict[tuple[str, int], Workflow[..., Any]] = {}
-_activities: dict[tuple[str, int], Activity[..., Any]] = {}
+_Key = tuple[str, int, str]
+
+_workflows: dict[_Key, Workflow[..., Any]] = {}
+_activities: dict[_Key, Activity[..., Any]] = {}
 
 
 def registered_workflows(module: str | None = None) -> list[Workflow[..., Any]]:
@@ -438,22 +454,28 @@ def registered_activities(module: str | None = None) -> list[Activity[..., Any]]
     return [it for it in _activities.values() if module in (None, it.fn.__module__)]
 
 
-def _register(register: dict[tuple[str, int], Any], it: Any, kind: str) -> Any:
-    key = (it.name, getattr(it, "version", 1))
+def _register(register: dict[_Key, Any], it: Any, kind: str) -> Any:
+    """Keep a definition by its name and the file it is in. Which of two applications' `charge` is meant, a worker's modules say."""
+    key = (it.name, getattr(it, "version", 1), _file(it.fn))
     other = register.get(key)
     if other is not None and not _same_place(other.fn, it.fn):
-        raise InvalidOption(
-            f"{kind} {it.name!r} is defined twice: in {_place(other.fn)} and in {_place(it.fn)}."
-            f" Give one of them another name=" + (" or version=" if kind == "workflow" else "")
-        )
+        raise defined_twice(kind, other, it)
     register[key] = it
     return it
+
+
+def defined_twice(kind: str, one: Any, other: Any) -> InvalidOption:
+    """The error about two definitions of one name where one is needed."""
+    return InvalidOption(
+        f"{kind} {one.name!r} is defined twice: in {_place(one.fn)} and in {_place(other.fn)}."
+        f" Give one of them another name=" + (" or version=" if kind == "workflow" else "")
+    )
 
 
 def _same_place(one: Any, other: Any) -> bool:
     """The same function imported again (a reload, or as __main__), or a local one, which only its caller can mean."""
     local = "<locals>" in one.__qualname__ or "<locals>" in other.__qualname__
-    return local or (_file(one), one.__qualname__) == (_file(other), other.__qualname__)
+    return local or one.__qualname__ == other.__qualname__
 
 
 def _file(fn: Any) -> Any:

@@ -15,7 +15,7 @@ compose them twice.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -132,11 +132,34 @@ class NotInWorkflow(DurableError):
 
 
 class BlockingCall(DurableError):
-    """Workflow code touched the clock, entropy, I/O, a thread or another blocking call (C13).
+    """Workflow code spins without waiting for anything durable, or loses an order that replay needs
+    (C13).
 
-    The author's fault: it would give another answer on replay. The message names the durable
-    replacement.
+    The author's fault. The message names the line or the durable replacement.
     """
+
+
+class UnsafeWorkflow(DurableError):
+    """Workflow code does what replay cannot repeat: clock, entropy, I/O, threads, blocking (C13).
+
+    The author's fault. `findings` has all of them, each with `file`, `line`, `function`, `what`,
+    `instead` and `level`. Raised at decoration, and at run time by the call itself, which has then
+    not been made; there it also parks the run, even if the code catches it (C8): deploy corrected
+    code to resume it.
+    """
+
+    def __init__(self, workflow: str, findings: Sequence[Mapping[str, Any]]) -> None:
+        self.workflow = workflow
+        self.findings = [dict(finding) for finding in findings]
+        lines = [f"workflow {workflow!r} does what replay cannot repeat"]
+        lines += [
+            f"  {it['file']}:{it['line']}: {it['what']} (in {it['function']}). Use {it['instead']}"
+            for it in self.findings
+        ]
+        lines.append(
+            "  If its outcome cannot change what the workflow does: `with durable.unguarded():`"
+        )
+        super().__init__("\n".join(lines))
 
 
 class InvalidOption(DurableError, ValueError):

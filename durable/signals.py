@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any, Generic, Self, TypeVar, overload
@@ -15,14 +16,14 @@ from durable.payload import value_codec
 
 T = TypeVar("T")
 
-_signals: dict[str, Signal[Any]] = {}
+_signals: dict[tuple[str, str], Signal[Any]] = {}
 
 
 class Signal(Generic[T]):
     """A message of one name and payload type, declared at module level: `paid = Signal("paid", Payment)`.
 
     Signals are never lost: those that arrive before the run starts, or before anybody receives, wait in order. Without a
-    type the payload is any JSON value. Declaring a name twice with different types raises InvalidOption.
+    type the payload is any JSON value. Declaring a name twice in a module with different types raises InvalidOption.
     """
 
     @overload
@@ -35,6 +36,7 @@ class Signal(Generic[T]):
         self.name = checked_name("the signal's name", name)
         self.type = type
         self.codec = value_codec(type)
+        self.module: str = sys._getframe(1).f_globals.get("__name__", "")
         _register(self)
 
     def receive(self, timeout: timedelta | float | None = None) -> DurableFuture[T]:
@@ -81,10 +83,10 @@ def registered_signals() -> list[Signal[Any]]:
 
 
 def _register(signal: Signal[Any]) -> None:
-    other = _signals.get(signal.name)
+    other = _signals.get((signal.module, signal.name))
     if other is not None and str(other.type) != str(signal.type):
         raise InvalidOption(
             f"signal {signal.name!r} is declared twice, with the types {other.type!r} and {signal.type!r};"
             " declare it once and import it, or give one another name"
         )
-    _signals[signal.name] = signal
+    _signals[signal.module, signal.name] = signal

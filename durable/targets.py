@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from durable.core.policy import merge
-from durable.definitions import Activity, Workflow, registered_workflows
-from durable.errors import PayloadError, UnknownSignal, UnknownWorkflow
+from durable.definitions import Activity, Workflow, defined_twice, registered_workflows
+from durable.errors import InvalidOption, PayloadError, UnknownSignal, UnknownWorkflow
 from durable.payload import ValueCodec
 from durable.requests import Target
 from durable.signals import Signal, registered_signals
@@ -53,6 +53,9 @@ def local_workflow(name: str) -> Target | None:
     if not versions:
         return None
     found = max(versions, key=lambda each: each.version)
+    for other in versions:
+        if other is not found and other.version == found.version:
+            raise defined_twice("workflow", found, other)
     target, codec = of_workflow(found), found.arguments
 
     def encode(args: tuple[Any, ...], arguments: Mapping[str, Any]) -> str:
@@ -99,7 +102,12 @@ def unknown_workflow(name: str, known: Sequence[str]) -> UnknownWorkflow:
 
 def local_signal(name: str) -> Signal[Any] | None:
     """The signal of that name that this process has imported."""
-    return next((each for each in registered_signals() if each.name == name), None)
+    found = {str(each.type): each for each in registered_signals() if each.name == name}
+    if len(found) > 1:
+        raise InvalidOption(
+            f"signal {name!r} is declared with the types {', '.join(found)}; pass the Signal object instead of its name"
+        )
+    return next(iter(found.values()), None)
 
 
 def signal_payload(signal: Any, value: Any) -> tuple[str, str]:

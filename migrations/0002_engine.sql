@@ -187,9 +187,11 @@ begin
               from unnest(durable.shard_keys()) as k(key) cross join unnest(p_queues) as q(name)
              cross join lateral (
                 select r.shard, r.run_id, r.priority, i.at
-                  from durable.inbox i join durable.runs r on r.shard = i.shard and r.run_id = i.run_id
+                  from durable.inbox i
+                 cross join lateral (  -- `limit` has the planner look up one run for each message, whatever it believes of both tables
+                    select t.* from durable.runs t where t.shard = i.shard and t.run_id = i.run_id limit 1) r
                  where i.shard = k.key and i.queue = q.name
-                   and r.owner is null and r.status is not distinct from 'running' and r.ready_at is null and r.delayed_until is null
+                   and r.owner is null and r.status = 'running' and r.ready_at is null and r.delayed_until is null
                  limit v_each) m
         ) h group by h.shard, h.run_id order by min(h.priority), min(h.ready_at) limit p_limit
     ), locked as materialized (

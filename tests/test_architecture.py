@@ -37,6 +37,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.authoring",
             "durable.definitions",
             "durable.descriptions",
+            "durable.lint",
             "durable.saga",
             "durable.signals",
             "durable.store",

@@ -9,6 +9,7 @@ import typer
 
 from durable.cli import inspect, operate, serve
 from durable.cli.doctor import doctor
+from durable.cli.lint import lint
 
 EPILOG = (
     "Exit codes: 0 done, 1 refused or failed, 2 bad usage or input, 3 not found, 4 no database or schema, "
@@ -64,3 +65,4 @@ app.command("list")(inspect.list_)
 app.command("show")(inspect.show)
 app.command("history")(inspect.history)
 app.command("doctor")(doctor)
+app.command("lint")(lint)

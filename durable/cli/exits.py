@@ -9,7 +9,7 @@
 6  `result` and `start --wait`: the timeout passed and the workflow goes on
 130  interrupted with Ctrl-C
 
-`doctor` alone has its own: 0 healthy, 1 attention, 2 problem.
+`doctor` has its own: 0 healthy, 1 attention, 2 problem; `lint` too: 0 nothing found, 1 something found, 2 could not read.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from durable.errors import (
     UnknownQueue,
     UnknownSignal,
     UnknownWorkflow,
+    UnsafeWorkflow,
     WorkflowNotFound,
     WorkflowOutcome,
 )
@@ -45,7 +46,7 @@ TIMED_OUT = 6
 INTERRUPTED = 130
 
 _CODES: tuple[tuple[tuple[type[BaseException], ...], int], ...] = (
-    ((PayloadError, InvalidOption, NotInWorkflow, BlockingCall), BAD_INPUT),
+    ((PayloadError, InvalidOption, NotInWorkflow, BlockingCall, UnsafeWorkflow), BAD_INPUT),
     ((WorkflowNotFound, UnknownWorkflow, UnknownActivity, UnknownSignal, UnknownQueue), NOT_FOUND),
     ((DatabaseUnavailable, SchemaOutOfDate, EmbeddedPostgresError), NO_DATABASE),
     ((WorkflowOutcome,), RUN_FAILED),

@@ -60,17 +60,17 @@ drain_code: set[CodeType] = set()
 def source_line(depth: int = 1) -> str:
     """Where the author's code called us: `file.py:31`; empty if nothing of the author's is on the stack.
 
-    On the hot path, hence by hand: one dictionary look-up per frame, and mostly two frames.
+    On the hot path, hence by hand: mostly one frame, whose module names its file. `f_code` would do so too, but reading it is an
+    audited event, and the guard's hook makes those dear; so it is left to frames without `__file__`, and to ours.
     """
     frame = sys._getframe(depth)
     while frame is not None:
-        code = frame.f_code
-        name = _short_names.get(code.co_filename)
+        name = _short_names.get(frame.f_globals.get("__file__", ""))
         if name is None:
-            name = short_name(code.co_filename)
+            name = short_name(frame.f_code.co_filename)
         if name:
             return f"{name}:{frame.f_lineno}"
-        if code in drain_code:
+        if frame.f_code in drain_code:
             return ""
         frame = frame.f_back  # type: ignore[assignment]
     return ""

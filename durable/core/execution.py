@@ -236,10 +236,10 @@ class Execution(Run):
         for event in inbound:
             self._apply(event)
         self.loop.run_until_quiet(len(inbound))
-        if self._poison is not None:
-            raise self._poison
         if main.done():
             self._commands.append(self._closing_command(main))
+        if self._poison is not None:
+            raise self._poison
 
     def _begin(self) -> DurableTask[Any]:
         if not self.last_seq:

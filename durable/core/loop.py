@@ -35,6 +35,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
+from durable.core import guard
 from durable.core.commands import drain_code
 from durable.core.durations import duration_us
 from durable.core.stacks import stack_of
@@ -129,6 +130,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
     """The loop of one run. `created` counts its tasks and futures."""
 
     def __init__(self, run: Run) -> None:
+        guard.install(current)
         self.run = run
         self.created = 0
         # The low bits are the creation number, so small sets iterate by creation; the high bits keep asyncio's
@@ -428,10 +430,9 @@ _REPLACEMENTS = {
 
 
 def _forbidden(name: str, replacement: str) -> Callable[..., NoReturn]:
-    def refuse(*_args: Any, **_kwargs: Any) -> NoReturn:
-        raise BlockingCall(
-            f"workflow code called {name} of its event loop; that would do something else on replay. Use {replacement}"
-        )
+    def refuse(self: DeterministicLoop, *_args: Any, **_kwargs: Any) -> NoReturn:
+        what = f"{name} of the event loop leaves the run"
+        raise guard.violation(self.run, what, replacement, sys._getframe(1))
 
     return refuse
 

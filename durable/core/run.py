@@ -249,9 +249,13 @@ class Run:
         try:
             future.deliver(payload)
         except PayloadError as error:
-            self._poison = error
-            self.gate = "stored data could not be read"
+            self.spoil(error)
             raise Evicted(self.gate) from error
+
+    def spoil(self, error: Exception) -> None:
+        """Nothing of this turn will be kept: `error` comes out of it, whatever author code does, and parks the run (C8)."""
+        self._poison = self._poison or error
+        self.gate = "this turn is spoilt, and the run will be parked"
 
     def signals_buffered(self, name: str) -> int:
         """How many signals of this name wait to be received."""

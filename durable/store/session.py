@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any, LiteralString
 
@@ -10,9 +11,10 @@ import psycopg
 
 from durable.errors import DatabaseUnavailable
 
-_REPLAN_AT = frozenset(8**power for power in range(2, 8))
-"""When a session forgets its plans (numbers of statements). A plan made while a table is empty may use any index that begins with the shard, and
-would be kept until the table is analysed; a plan made a little later finds the primary key."""
+_FIRST_PLANS_S = 0.05
+_LONGEST_PLANS_S = 5.0
+"""How long a session keeps its plans: at first shortly, then for twice as long each time, up to this. A plan made while a table is empty may use any
+index that begins with the shard, and PostgreSQL would keep it until the table is analysed; a plan made a little later finds the primary key."""
 
 
 class ConnectionLost(Exception):
@@ -44,7 +46,8 @@ class Session:
         self._name = name
         self._connection: psycopg.AsyncConnection[tuple[Any, ...]] | None = None
         self.lock = asyncio.Lock()
-        self._statements = 0
+        self._plans_s = _FIRST_PLANS_S
+        self._replan_at = time.monotonic()
 
     async def connection(self) -> psycopg.AsyncConnection[tuple[Any, ...]]:
         """Return the open connection, opening one if there is none. Raises DatabaseUnavailable."""
@@ -74,9 +77,10 @@ class Session:
         connection = self._connection
         if connection is None or connection.closed:
             connection = await self.connection()
-        self._statements += 1
         try:
-            if self._statements in _REPLAN_AT:
+            if (now := time.monotonic()) > self._replan_at:
+                self._replan_at = now + self._plans_s
+                self._plans_s = min(_LONGEST_PLANS_S, self._plans_s * 2)
                 await connection.execute("discard plans")
             cursor = await connection.execute(query, params)
             return await cursor.fetchall() if cursor.description else []

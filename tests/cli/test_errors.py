@@ -39,7 +39,7 @@ TABLE = [
         2,
         "there is no module 'tests.nowhere'",
     ),
-    (["start", "elsewhere", '{"n": "x"}'], 2, "n: 'x' is not of type 'integer'"),
+    (["start", "registered_only", '{"n": "x"}'], 2, "n: 'x' is not of type 'integer'"),
     (["start", "purhcase", ORDER], 3, "did you mean purchase"),
     (["start"], 2, "Missing argument"),
     (["frobnicate"], 2, "No such command"),
@@ -73,7 +73,7 @@ def database_url(postgres_url: str, template_database: str) -> Iterator[str]:
     """One database for the whole table: nothing is to be written to it."""
     with postgres.copied_database(postgres_url, template_database) as url:
         prepared = Database(url)
-        prepared.define("workflow", "elsewhere", {"properties": {"n": {"type": "integer"}}})
+        prepared.define("workflow", "registered_only", {"properties": {"n": {"type": "integer"}}})
         prepared.define("workflow", "purchase", {})
         prepared.define("signal", "payment_arrived", {})
         with Client(url) as client:

@@ -31,8 +31,8 @@ def test_a_result_has_the_workflows_type(client: Client, database: Database) -> 
 
 
 def test_a_result_of_an_unknown_workflow_is_plain_json(client: Client, database: Database) -> None:
-    database.define("workflow", "elsewhere", {})
-    client.start("elsewhere", id="e-1")
+    database.define("workflow", "registered_only", {})
+    client.start("registered_only", id="e-1")
     database.end("e-1", "completed", payload={"total": [7]})
     assert client.handle("e-1").result() == {"total": [7]}
 

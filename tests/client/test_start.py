@@ -185,8 +185,8 @@ def test_a_name_finds_what_this_process_has_imported(client: Client) -> None:
 
 
 def test_a_name_finds_what_a_worker_has_registered(client: Client, database: Database) -> None:
-    database.define("workflow", "elsewhere", SCHEMA, queue="far")
-    handle = client.start("elsewhere", {"n": 1})
+    database.define("workflow", "registered_only", SCHEMA, queue="far")
+    handle = client.start("registered_only", {"n": 1})
     assert handle.history()[0].payload == {"n": 1}
     assert handle.describe().queue == "far"
 
@@ -194,9 +194,9 @@ def test_a_name_finds_what_a_worker_has_registered(client: Client, database: Dat
 @pytest.mark.parametrize(
     ("name", "arguments", "named"),
     [
-        ("elsewhere", {"n": "x"}, "n: 'x' is not of type 'integer'"),
-        ("elsewhere", {}, "'n' is a required property"),
-        ("elsewhere", {"n": 1, "m": 2}, "'m' was unexpected"),
+        ("registered_only", {"n": "x"}, "n: 'x' is not of type 'integer'"),
+        ("registered_only", {}, "'n' is a required property"),
+        ("registered_only", {"n": 1, "m": 2}, "'m' was unexpected"),
         ("purchase", {"order": 1}, "order"),
         ("purchase", {}, "order"),
         ("purchase", [1], "one mapping"),
@@ -205,7 +205,7 @@ def test_a_name_finds_what_a_worker_has_registered(client: Client, database: Dat
 def test_c18_arguments_by_name_are_checked(
     client: Client, database: Database, name: str, arguments: Any, named: str
 ) -> None:
-    database.define("workflow", "elsewhere", SCHEMA)
+    database.define("workflow", "registered_only", SCHEMA)
     with pytest.raises(PayloadError, match=named):
         client.start(name, arguments)
     assert set(database.counts().values()) == {0}
@@ -213,10 +213,10 @@ def test_c18_arguments_by_name_are_checked(
 
 def test_an_unknown_name_says_what_is_known(client: Client, database: Database) -> None:
     with pytest.raises(UnknownWorkflow, match="no worker has registered"):
-        client.start("elsewere")
-    database.define("workflow", "elsewhere", SCHEMA)
-    with pytest.raises(UnknownWorkflow, match="did you mean elsewhere"):
-        client.start("elsewere")
+        client.start("registered_olny")
+    database.define("workflow", "registered_only", SCHEMA)
+    with pytest.raises(UnknownWorkflow, match="did you mean registered_only"):
+        client.start("registered_olny")
 
 
 # -- jobs -------------------------------------------------------------------------------------------------------------

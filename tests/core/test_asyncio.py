@@ -14,7 +14,7 @@ import pytest
 import durable
 from durable import Signal, activity, workflow
 from durable.core import events as e
-from durable.errors import ActivityError, BlockingCall
+from durable.errors import ActivityError, BlockingCall, UnsafeWorkflow
 from tests.core.simulation import SECOND, Simulation, simulate
 
 note = Signal("asyncio_note", str)
@@ -512,13 +512,14 @@ def test_results_nobody_awaited_are_reported() -> None:
     ],
 )
 def test_the_outside_world_is_refused(call: Any, names: str) -> None:
+    calls = [call]  # in a list, where the scan at decoration does not see it
+
     @workflow
     async def reaching_out() -> None:
-        await call()
+        await calls[0]()
 
-    failure = simulate(reaching_out).failure
-    assert isinstance(failure, BlockingCall)
-    assert names in str(failure)
+    with pytest.raises(UnsafeWorkflow, match=names):
+        Simulation(reaching_out).run()
 
 
 async def _soon(fn: Any, *args: Any) -> None:

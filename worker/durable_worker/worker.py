@@ -19,7 +19,7 @@ import dataclasses
 import json
 import logging
 import os
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from importlib import import_module
 from types import ModuleType, TracebackType
 from typing import Any, Self, TypeVar
@@ -28,7 +28,7 @@ from durable import definitions
 from durable.definitions import Activity, Workflow
 from durable.errors import DatabaseUnavailable, InvalidOption
 from durable.ids import uuid7
-from durable.signals import registered_signals
+from durable.signals import Signal, registered_signals
 from durable.store import engine
 from durable.store.engine import Registration
 from durable.store.session import ConnectionLost, DatabaseRefused, Session
@@ -43,6 +43,8 @@ from durable_worker.wakeup import Hints, listen
 from durable_worker.watchdog import Watchdog
 
 logger = logging.getLogger("durable.worker")
+
+_K = TypeVar("_K")
 
 _HINTED = {"worker": (INBOX,), "jobs": (JOBS,), "queue": (RUNS, JOBS)}
 """What each kind of hint says there may be. A hint `queue:<name>` comes from clients, `jobs:<name>` from the owners of runs."""
@@ -79,8 +81,8 @@ class Worker:
             raise InvalidOption(
                 "nothing to run: no @workflow and no @activity in the given modules; name the modules that define them"
             )
-        self._workflows = {(w.name, w.version): w for w in found[0]}
-        self._activities = {a.name: a for a in found[1]}
+        self._workflows = _by_name("workflow", found[0], lambda w: (w.name, w.version))
+        self._activities = _by_name("activity", found[1], lambda a: a.name)
         self._tasks: list[asyncio.Task[None]] = []
         self._failure: BaseException | None = None
         self._collapsing: asyncio.Task[None] | None = None
@@ -172,10 +174,16 @@ class Worker:
         ]
         registrations += [
             Registration("signal", s.name, 1, None, json.dumps(s.codec.json_schema()))
-            for s in registered_signals()
+            for s in self._signals()
         ]
         if registrations:
             await engine.register_definitions(self._keeping, registrations)
+
+    def _signals(self) -> Iterable[Signal[Any]]:
+        """The signals of the applications that run here: one of each name, those declared beside the workflows first."""
+        packages = {w.fn.__module__.partition(".")[0] for w in self._workflows.values()}
+        ordered = sorted(registered_signals(), key=lambda s: s.module.partition(".")[0] in packages)
+        return {signal.name: signal for signal in ordered}.values()
 
     # -- what the loops tell each other -----------------------------------------------------------
 
@@ -369,3 +377,15 @@ def _of_modules(
         ):
             found.append(definition)
     return found
+
+
+def _by_name(
+    kind: str, found: Iterable[_Definition], name: Callable[[_Definition], _K]
+) -> dict[_K, _Definition]:
+    """Index definitions. Raises InvalidOption when two different ones have one name."""
+    index: dict[_K, _Definition] = {}
+    for definition in found:
+        other = index.setdefault(name(definition), definition)
+        if other is not definition and other.fn is not definition.fn:
+            raise definitions.defined_twice(kind, other, definition)
+    return index

@@ -1,0 +1,84 @@
+"""The network fails: connections are cut before a request reaches the database, or after it has and before the answer (C3)."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from durable.client_sync import Client
+from tests.system import flows
+from tests.system.invariants import assert_sound
+from tests.system.processes import Fleet
+from tests.system.proxy import Moment, Proxy, proxy
+from tests.waiting import eventually
+
+Sql = psycopg.Connection[tuple[Any, ...]]
+UNKNOWN_HOLDINGS = """
+select 'run', workflow_id from durable.runs where owner is not null and status <> 'running'
+union all select 'job', name from durable.jobs where state = 'executing'
+"""
+
+
+@pytest.fixture
+def cable(system_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    if "host=" not in system_url:
+        pytest.skip("the proxy stands in front of a unix socket")
+    folder = Path(tempfile.mkdtemp(prefix="dur", dir="/tmp"))
+    with proxy(system_url, folder) as made:
+        yield made
+    shutil.rmtree(folder)
+
+
+def run_some(client: Client, prefix: str, many: int) -> list[Any]:
+    handles = [client.start(flows.interleaving, n, id=f"{prefix}-{n}") for n in range(many)]
+    for handle in handles:
+        handle.signal(flows.go, 1)
+    return handles
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("session", ["durable-commit", "durable-intake", "durable-housekeeping"])
+def test_a_connection_cut_at_any_request_loses_and_repeats_nothing(
+    session: str, moment: Moment, cable: Proxy, fleet: Fleet, system_url: str, client: Client, sql: Sql
+) -> None:
+    """C2, C3: commits whose outcome is unknown, claims whose answer is lost, heartbeats; the run is completed by the same worker."""
+    hire(fleet, cable, system_url)
+    for number in range(1, 6 if session == "durable-housekeeping" else 13):
+        cut = cable.cut(session, number, moment)
+        for again in count():
+            for handle in run_some(client, f"{number}-{again}", 4):
+                handle.result(timeout=30)
+            if cut.done.is_set():
+                break
+    eventually(lambda: not sql.execute(UNKNOWN_HOLDINGS.encode()).fetchall(), what="nothing is held that nobody knows of")
+    assert_sound(sql)
+
+
+def test_all_connections_cut_again_and_again_under_load(cable: Proxy, fleet: Fleet, system_url: str, client: Client, sql: Sql) -> None:
+    """C3: 150 runs, 12 cuts of everything at once, two workers behind the proxy."""
+    hire(fleet, cable, system_url)
+    hire(fleet, cable, system_url)
+    handles = run_some(client, "r", 150)
+    for _ in range(12):
+        seen = cable.requests
+        eventually(lambda s=seen: cable.requests > s + 40 or all_ended(sql))
+        cable.cut_all()
+    for handle in handles:
+        handle.result(timeout=60)
+    assert_sound(sql)
+
+
+def hire(fleet: Fleet, cable: Proxy, system_url: str) -> None:
+    """A worker behind the proxy; its activities have a cable of their own."""
+    fleet.hire(cable.url, lease_s=3.0, env={"SYSTEM_DATABASE_URL": system_url}).ready()
+
+
+def all_ended(sql: Sql) -> bool:
+    return sql.execute("select 1 from durable.runs where status = 'running' limit 1").fetchone() is None
