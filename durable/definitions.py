@@ -364,6 +364,13 @@ class Workflow(WorkflowCall[P, R]):
         """The same workflow with options for this child. See `ChildOptions`."""
         return WorkflowCall(self, ChildOptions(id, queue, priority, close_policy, cancellation))
 
+    def continue_as_new(self, *args: P.args, **kwargs: P.kwargs) -> NoReturn:
+        """`durable.continue_as_new`, with checked types: the calling run ends, and this workflow goes on under its id."""
+        run = current()
+        if run is None:
+            raise NotInWorkflow(f"{self.name}.continue_as_new works inside a workflow only")
+        run.continue_as_new(self.name, self.version, self.arguments, args, kwargs)
+
     def _refuse_outside(self) -> NoReturn:
         name = self.name
         raise NotInWorkflow(

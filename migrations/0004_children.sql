@@ -1,4 +1,4 @@
--- Child workflows (C15). A child is a run like any other, with a link to the event of its parent's history that started it. Nothing here
+-- Child workflows (C15) and continue-as-new. A child is a run like any other, with a link to the event of its parent's history that started it. Nothing here
 -- costs a run without children more than two look-ups when it closes.
 
 create index runs_children on durable.runs (parent_shard, parent_run_id, parent_seq) where parent_run_id is not null;
@@ -184,7 +184,91 @@ begin
     return v_pushes;
 end $$;
 
--- As in 0002, with one look at the types of the events.
+-- CONTINUE AS NEW: the successor of a run that ends that way, with what the run has not read: messages still in the inbox, and signals that
+-- were delivered to it and that its code never received. Those come first, in their order. The link to a parent goes along.
+create function durable.continue_runs(
+    r_shard smallint[], r_run uuid[], e_ix integer[], e_type text[], e_body jsonb[], e_payload json[], p_now timestamptz
+) returns void
+language plpgsql
+set lock_timeout = '200ms' set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set plan_cache_mode = force_generic_plan
+as $$
+declare
+    v_run record;
+    v_next uuid;
+    v_unread integer[];
+begin
+    for v_run in
+        select r.*, e.body as asked, e.payload as input, h.body as start
+          from unnest(e_ix, e_type, e_body, e_payload) as e(ix, type, body, payload)
+          join durable.runs r on r.shard = r_shard[e.ix] and r.run_id = r_run[e.ix]
+          join durable.history h on h.shard = r.shard and h.run_id = r.run_id and h.seq = 1
+         where e.type = 'WorkflowContinued'
+    loop
+        begin  -- senders at this very moment first; one that takes its time is for sweep_orphans
+            perform from durable.runs r where r.shard = v_run.shard and r.run_id = v_run.run_id for update;
+        exception when lock_not_available then null;
+        end;
+        v_next := durable.uuid7();
+        v_unread := array(select n::int from jsonb_array_elements_text(coalesce(v_run.asked -> 'unread', '[]')) as n);
+        insert into durable.runs (shard, run_id, workflow_id, generation, workflow, version, semantics, queue, priority, ready_at,
+                                  actor, attributes, memo, parent_shard, parent_run_id, parent_seq, created_at)
+        values (v_run.shard, v_next, v_run.workflow_id, v_run.generation + 1, v_run.asked ->> 'workflow', (v_run.asked ->> 'version')::int,
+                v_run.semantics, v_run.queue, v_run.priority, p_now, v_run.actor, v_run.attributes, v_run.memo,
+                v_run.parent_shard, v_run.parent_run_id, v_run.parent_seq, p_now);
+        insert into durable.history (shard, run_id, seq, turn, type, at, body, payload)
+        values (v_run.shard, v_next, 1, 0, 'WorkflowStarted', p_now,
+                v_run.start || (v_run.asked - 'unread') || jsonb_build_object(
+                    'continued', coalesce((v_run.start ->> 'continued')::int, 0) + 1, 'continued_from', v_run.run_id), v_run.input);
+        update durable.signals s set run_id = v_next, status = 'buffered', seq = null
+         where s.shard = v_run.shard and s.run_id = v_run.run_id and (s.status = 'buffered' or s.seq = any (v_unread));
+        update durable.inbox i set run_id = v_next
+         where i.shard = v_run.shard and i.run_id = v_run.run_id and i.type in ('SignalReceived', 'CancelRequested');
+        insert into durable.inbox (shard, run_id, queue, type, at, body, payload)
+        select h.shard, v_next, v_run.queue, h.type, v_run.created_at - interval '1 second' + h.seq * interval '1 microsecond', h.body, h.payload
+          from durable.history h where h.shard = v_run.shard and h.run_id = v_run.run_id and h.seq = any (v_unread);
+    end loop;
+end $$;
+
+-- As in 0002; a signal or cancel request that reached a run while it continued as new goes on to its successor.
+create or replace function durable.sweep_orphans(p_limit integer) returns integer
+language plpgsql
+set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+as $$
+declare
+    v_count integer;
+begin
+    with late as materialized (
+        select i.shard, i.run_id, i.message_id, n.run_id as next
+          from durable.inbox i join durable.runs r on r.shard = i.shard and r.run_id = i.run_id
+          left join durable.runs n on r.status = 'continued' and i.type in ('SignalReceived', 'CancelRequested')
+               and n.shard = r.shard and n.workflow_id = r.workflow_id and n.generation = (
+                   select min(g.generation) from durable.runs g where g.shard = r.shard and g.workflow_id = r.workflow_id
+                      and g.generation > r.generation and g.status <> 'continued')
+         where i.shard = any (durable.shard_keys()) and r.status <> 'running' limit p_limit for update of i skip locked
+    ), gone as (
+        delete from durable.inbox i using late l
+         where l.next is null and i.shard = l.shard and i.run_id = l.run_id and i.message_id = l.message_id
+        returning i.shard, i.run_id, i.type, i.body
+    ), dropped as (
+        update durable.signals s set status = 'dropped', reason = 'the run closed before it was read'
+          from gone g where g.type = 'SignalReceived' and s.shard = g.shard and s.run_id = g.run_id and s.signal_id = (g.body ->> 'signal_id')::uuid
+        returning 1
+    ), forwarded as (
+        update durable.inbox i set run_id = l.next from late l
+         where l.next is not null and i.shard = l.shard and i.run_id = l.run_id and i.message_id = l.message_id
+        returning i.shard, l.run_id, l.next, i.type, i.body
+    ), moved as (
+        update durable.signals s set run_id = f.next from forwarded f
+         where f.type = 'SignalReceived' and s.shard = f.shard and s.run_id = f.run_id and s.signal_id = (f.body ->> 'signal_id')::uuid
+           and not exists (select from durable.signals d where d.shard = f.shard and d.run_id = f.next and d.name = s.name
+                              and d.dedupe_key = s.dedupe_key and d.status in ('buffered', 'delivered'))
+        returning 1
+    )
+    select (select count(*) from gone) + (select count(*) from forwarded) into v_count;
+    return v_count;
+end $$;
+
+-- As in 0002, with a look at the types of the events.
 create or replace function durable.commit(
     p_owner uuid,
     r_shard smallint[], r_run uuid[], r_epoch integer[], r_expect integer[], r_last integer[], r_turn integer[], r_status text[],
@@ -299,6 +383,9 @@ begin
     if e_type && array['ChildStarted', 'ChildSignalled', 'ChildCancelRequested'] then
         pushes := coalesce(pushes, '[]') || durable.act_on_children(r_shard, r_run, e_ix, e_seq, e_type, e_body, e_payload, v_now);
     end if;
+    if 'WorkflowContinued' = any (e_type) then
+        perform durable.continue_runs(r_shard, r_run, e_ix, e_type, e_body, e_payload, v_now);
+    end if;
     if exists (select from unnest(r_status) as t(status) where t.status <> 'running') then
         pushes := coalesce(pushes, '[]') || durable.sweep_closed(r_shard, r_run, r_status, v_now);
     end if;
@@ -344,4 +431,79 @@ begin
         v_pushes := coalesce(v_pushes, '[]') || durable.close_family(r_shard, r_run, p_now);
     end if;
     return coalesce(v_pushes, '[]');
+end $$;
+
+-- Whether a run that the given one continues has taken a signal of this name and key.
+create function durable.was_signalled_before(p_shard smallint, p_workflow_id text, p_generation integer, p_name text, p_key text) returns boolean
+language sql stable as $$
+    select p_generation > 0 and exists (
+        select from durable.runs r join durable.signals s on s.shard = r.shard and s.run_id = r.run_id
+         where r.shard = p_shard and r.workflow_id = p_workflow_id and r.generation < p_generation
+           and s.name = p_name and s.dedupe_key = p_key and s.status in ('buffered', 'delivered')
+           and not exists (select from durable.runs b where b.shard = p_shard and b.workflow_id = p_workflow_id
+                              and b.generation >= r.generation and b.generation < p_generation and b.status <> 'continued'))
+$$;
+
+-- As in 0003, but that a dedupe key also holds for the runs that continue this one. SIGNAL: never lost (C11). Evidence row always; inbox row when the run is open and the key is new.
+-- status: buffered | duplicate | dropped (closed) | unknown (no run of that id: nothing is written).
+create or replace function durable.send_signal(p_shard smallint, p_workflow_id text, p_signal uuid, p_name text, p_payload json,
+                                    p_dedupe_key text default null, p_actor jsonb default null)
+returns table (run_id uuid, status text, reason text, queue text, owner uuid)
+language plpgsql as $$
+declare
+    v_now timestamptz := durable.now();
+    v_before record;
+    v_new boolean := false;
+    v_run durable.runs;
+begin
+    loop  -- locked against continue-as-new alone: what it does not see it could not carry over. Again, if it was faster.
+        select r.* into v_run from durable.runs r
+         where r.shard = p_shard and r.workflow_id = p_workflow_id order by r.generation desc limit 1 for key share;
+        if not found then
+            status := 'unknown'; return next; return;
+        end if;
+        exit when (select r.status from durable.runs r where r.shard = p_shard and r.run_id = v_run.run_id) <> 'continued';  -- after the lock
+    end loop;
+    run_id := v_run.run_id; queue := v_run.queue; owner := v_run.owner;
+    select s.run_id, s.status into v_before from durable.runs r join durable.signals s on s.shard = r.shard and s.run_id = r.run_id
+     where r.shard = p_shard and r.workflow_id = p_workflow_id and r.generation < v_run.generation and s.signal_id = p_signal;
+    if found then  -- the answer was lost, and another run of that id has started meanwhile: the signal was for the one before
+        run_id := v_before.run_id;
+        status := case v_before.status when 'delivered' then 'buffered' else v_before.status end;
+        return next; return;
+    end if;
+    if v_run.status <> 'running' then
+        status := 'dropped'; reason := 'the run is ' || v_run.status;
+        insert into durable.signals (shard, run_id, signal_id, name, dedupe_key, status, reason, payload, actor, at)
+        values (p_shard, run_id, p_signal, p_name, p_dedupe_key, status, reason, p_payload, p_actor, v_now)
+        on conflict do nothing;
+        if not found then  -- the answer was lost and the same client asks again: the run took it before it closed, or dropped it
+            select case when s.status = 'dropped' and s.seq is null then 'dropped' else 'buffered' end into status
+              from durable.signals s where s.shard = p_shard and s.run_id = v_run.run_id and s.signal_id = p_signal;
+        end if;
+        return next; return;
+    end if;
+    if p_dedupe_key is null or not durable.was_signalled_before(p_shard, p_workflow_id, v_run.generation, p_name, p_dedupe_key) then
+        insert into durable.signals (shard, run_id, signal_id, name, dedupe_key, status, payload, actor, at)
+        values (p_shard, run_id, p_signal, p_name, p_dedupe_key, 'buffered', p_payload, p_actor, v_now)
+        on conflict do nothing;
+        v_new := found;
+    end if;
+    if not v_new then
+        select s.status into status from durable.signals s
+         where s.shard = p_shard and s.run_id = v_run.run_id and s.signal_id = p_signal;
+        if found then  -- the answer was lost and the same client asks again
+            return next; return;
+        end if;
+        status := 'duplicate'; reason := 'the dedupe key was used before';
+        insert into durable.signals (shard, run_id, signal_id, name, dedupe_key, status, reason, payload, actor, at)
+        values (p_shard, run_id, p_signal, p_name, p_dedupe_key, status, reason, p_payload, p_actor, v_now)
+        on conflict do nothing;
+        return next; return;
+    end if;
+    insert into durable.inbox (shard, run_id, message_id, queue, type, at, body, payload)
+    values (p_shard, run_id, p_signal, queue, 'SignalReceived', v_now,
+            jsonb_build_object('name', p_name, 'signal_id', p_signal), p_payload);
+    status := 'buffered';
+    return next;
 end $$;

@@ -37,6 +37,7 @@ WORKFLOW_STARTED: Final = "WorkflowStarted"
 WORKFLOW_COMPLETED: Final = "WorkflowCompleted"
 WORKFLOW_FAILED: Final = "WorkflowFailed"
 WORKFLOW_CANCELLED: Final = "WorkflowCancelled"
+WORKFLOW_CONTINUED: Final = "WorkflowContinued"
 
 ACTIVITY_SCHEDULED: Final = "ActivityScheduled"
 ACTIVITY_COMPLETED: Final = "ActivityCompleted"

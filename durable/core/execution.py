@@ -45,7 +45,7 @@ from durable.core.plans import Definition, RunDefaults
 from durable.core.run import Run
 from durable.core.stacks import stack_of
 from durable.core.styles import as_coroutine
-from durable.errors import InternalError
+from durable.errors import ContinueAsNew, InternalError
 from durable.failure import encode_failure, leaves
 
 
@@ -357,10 +357,14 @@ class Execution(Run):
         return Command(e.WORKFLOW_COMPLETED, {}, payload)
 
     def _unsuccessful(self, error: BaseException) -> Command:
-        """Cancelled if that was asked for and nothing else went wrong, failed otherwise (C7, C9)."""
-        if self.cancel_requested and all(
-            isinstance(leaf, asyncio.CancelledError) for leaf in leaves(error)
-        ):
+        """Continued or cancelled if that was asked for and nothing else went wrong, failed otherwise (C7, C9)."""
+        wrong = [it for it in leaves(error) if not isinstance(it, asyncio.CancelledError)]
+        if len(wrong) == 1 and isinstance(asked := wrong[0], ContinueAsNew):
+            body: dict[str, Any] = {"workflow": asked.workflow, "version": asked.version}
+            if unread := self.unread_signals():
+                body["unread"] = unread
+            return Command(e.WORKFLOW_CONTINUED, body, asked.payload)
+        if self.cancel_requested and not wrong:
             return Command(e.WORKFLOW_CANCELLED, {"reason": self._cancel_reason})
         return Command(e.WORKFLOW_FAILED, {"failure": encode_failure(error)})
 

@@ -325,13 +325,13 @@ class TimerFuture(DurableFuture[None]):
 class SignalFuture(_Deadlined[T]):
     """The next signal of a name. A signal that was delivered but never picked up goes back to the buffer (C11)."""
 
-    __slots__ = ("_codec", "_payload", "_returned", "name")
+    __slots__ = ("_codec", "_received", "_returned", "name")
 
     def __init__(self, run: Run, name: str, codec: ValueCodec, line: str) -> None:
         _Deadlined.__init__(self, run, f"signal {name}", line)
         self.name = name
         self._codec = codec
-        self._payload: str | None = None
+        self._received: Event | None = None
         self._returned = False
 
     def __await__(self) -> Generator[Any, None, T]:
@@ -347,8 +347,9 @@ class SignalFuture(_Deadlined[T]):
 
     __iter__ = __await__
 
-    def deliver(self, payload: str | None) -> None:
-        self._payload = payload
+    def deliver(self, event: Event) -> None:
+        self._received = event
+        payload = event.payload
         self.set_result(self._codec.decode("null" if payload is None else payload))
         self._disarm()
         self._settled()
@@ -358,13 +359,13 @@ class SignalFuture(_Deadlined[T]):
 
     def _put_back(self) -> None:
         if (
-            self.done()
+            self._received is not None
             and not self._returned
             and not self.cancelled()
             and super().exception() is None
         ):
             self._returned = True
-            self._run.return_signal(self.name, self._payload)
+            self._run.return_signal(self._received)
 
     def _leave(self) -> None:
         self._run.stop_receiving(self)

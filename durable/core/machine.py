@@ -67,7 +67,7 @@ OPERATIONS = (
 
 
 def _signal(run: Run, event: e.Event) -> None:
-    run.deliver_signal(event.body["name"], event.payload)
+    run.deliver_signal(event)
 
 
 def _cancel(run: Run, event: e.Event) -> None:
@@ -98,9 +98,12 @@ MARKS: Mapping[str, View] = {
     e.WORKFLOW_COMPLETED: _with_payload,
     e.WORKFLOW_FAILED: _kind_of_failure,
     e.WORKFLOW_CANCELLED: _reason,
+    e.WORKFLOW_CONTINUED: _with_payload,
 }
 
-TERMINAL = frozenset({e.WORKFLOW_COMPLETED, e.WORKFLOW_FAILED, e.WORKFLOW_CANCELLED})
+TERMINAL = frozenset(
+    {e.WORKFLOW_COMPLETED, e.WORKFLOW_FAILED, e.WORKFLOW_CANCELLED, e.WORKFLOW_CONTINUED}
+)
 
 # -- what follows from the table ----------------------------------------------------------------------------------------
 

@@ -222,6 +222,15 @@ async def parent(n: int) -> list[Any]:
     return seen
 
 
+@workflow(name="golden.continued")
+async def continued(n: int) -> str:
+    text = await note.receive()
+    if text != "end":
+        await step(n)
+        durable.continue_as_new(n + 1)
+    return text
+
+
 def _run(it: Workflow[..., Any], *args: Any) -> Callable[[], Simulation]:
     return lambda: Simulation(it, *args).run()
 
@@ -294,6 +303,13 @@ def _children() -> Simulation:
     return sim
 
 
+def _continued() -> Simulation:
+    sim = Simulation(continued, 1)
+    sim.turn()
+    sim.turn(*(sim.signalled(note, it, it) for it in ("first", "unread")))
+    return sim.run()
+
+
 SCENARIOS: dict[str, Callable[[], Simulation]] = {
     "steps": _run(steps, 3),
     "steps_blocking": _run(steps_blocking, 3),
@@ -311,6 +327,7 @@ SCENARIOS: dict[str, Callable[[], Simulation]] = {
     "evidence": _evidence,
     "randomness": _run(randomness),
     "children": _children,
+    "continued": _continued,
 }
 
 

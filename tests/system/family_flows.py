@@ -96,3 +96,40 @@ async def talks_late() -> str:
     except ChildWorkflowError as error:
         return f"{error.outcome} {error.reason}"
     return "completed"
+
+
+@workflow
+async def collecting(generation: int, seen: list[int], until: int, generations: int) -> list[int]:
+    """Reads two signals at most in each run, then continues as new, whatever waits in its buffer."""
+    while len(seen) < until:
+        seen.append(await proceed.receive())
+        if generation < generations and len(seen) % 2 == 0:
+            collecting.continue_as_new(generation + 1, seen, until, generations)
+    return seen
+
+
+@workflow
+async def counting_down(n: int) -> str:
+    if n:
+        await step(f"{n}")
+        durable.continue_as_new(n - 1)
+    return "landed"
+
+
+@workflow
+async def continuing_child() -> str:
+    return await counting_down.options(id="rocket")(3)
+
+
+@workflow
+async def continues_with_child(n: int, gate: int) -> str:
+    child = gated_leaf(n, gate)
+    if n:
+        await proceed.receive()
+        durable.continue_as_new(n - 1, gate)
+    return await child
+
+
+@workflow
+async def gated_leaf(n: int, gate: int) -> str:
+    return await gated(f"child {n}", gate)

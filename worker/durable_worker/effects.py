@@ -103,6 +103,11 @@ def _close(commit: RunCommit, event: Event, _queue: str, _take_slot: TakeSlot) -
     commit.status = CLOSING_STATUS[event.type]
 
 
+def _continue(commit: RunCommit, event: Event, queue: str, _take_slot: TakeSlot) -> None:
+    commit.status = CLOSING_STATUS[event.type]
+    commit.hints.add(f"queue:{queue}")  # the successor
+
+
 _EFFECTS: dict[str, Callable[[RunCommit, Event, str, TakeSlot], None]] = {
     "ActivityScheduled": _schedule_activity,
     "ActivityCancelRequested": _cancel_activity,
@@ -112,4 +117,5 @@ _EFFECTS: dict[str, Callable[[RunCommit, Event, str, TakeSlot], None]] = {
     "CancelRequested": _mark_cancelled,
     "SignalReceived": _deliver_signal,
     **dict.fromkeys(CLOSING_STATUS, _close),
+    "WorkflowContinued": _continue,
 }
