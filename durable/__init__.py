@@ -23,6 +23,7 @@ from durable.activity_context import activity_info as activity_info
 from durable.activity_context import heartbeat as heartbeat
 from durable.authoring import WorkflowInfo as WorkflowInfo
 from durable.authoring import actor as actor
+from durable.authoring import continue_as_new as continue_as_new
 from durable.authoring import gather as gather
 from durable.authoring import in_workflow as in_workflow
 from durable.authoring import info as info
@@ -34,6 +35,7 @@ from durable.authoring import time as time
 from durable.authoring import uuid4 as uuid4
 from durable.authoring import wait as wait
 from durable.authoring import wait_until as wait_until
+from durable.core.children import ChildFuture as ChildFuture
 from durable.core.futures import ActivityFuture as ActivityFuture
 from durable.core.futures import DurableFuture as DurableFuture
 from durable.core.guard import unguarded as unguarded

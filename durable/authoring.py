@@ -7,7 +7,7 @@ import random as _random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 from uuid import UUID
 
 from durable.core import fiber
@@ -19,6 +19,9 @@ from durable.errors import NotInWorkflow
 
 T = TypeVar("T")
 
+LONG_HISTORY = 10_000
+"""From how many events on a run had better continue as new: replaying them takes about a second."""
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -26,7 +29,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class WorkflowInfo:
     """What a run knows about itself; `durable.info()`.
 
-    `history_length` is the number of events at the beginning of this turn. `is_replaying` is for logging only: code that
+    `history_length` is the number of events at the beginning of this turn; from 10,000 on it is `continue_as_new_suggested`.
+    `is_replaying` is for logging only: code that
     decides by it is not deterministic.
     """
 
@@ -41,6 +45,7 @@ class WorkflowInfo:
     started_at: datetime
     history_length: int
     is_replaying: bool
+    continue_as_new_suggested: bool
 
 
 def _run(call: str) -> Run:
@@ -77,6 +82,7 @@ def info() -> WorkflowInfo:
         started_at=_instant(run.started_us),
         history_length=run.last_seq,
         is_replaying=run.replaying,
+        continue_as_new_suggested=run.last_seq >= LONG_HISTORY,
     )
 
 
@@ -109,6 +115,19 @@ def uuid4() -> UUID:
     """A UUID from the run's random generator."""
     _run("uuid4()")
     return UUID(int=random().getrandbits(128), version=4)
+
+
+def continue_as_new(*args: Any, **kwargs: Any) -> NoReturn:
+    """End this run and start the same workflow anew with these arguments, under the same id and with an empty history.
+
+    `this_workflow.continue_as_new(...)` does the same with checked types, and may name another version. Signals that nobody has
+    received and an undelivered cancel go along; so do queue, priority, actor, headers, attributes and memo. Activities and timers that
+    are still pending end with this run; its children go on by themselves, and their results go nowhere (C15). Results and
+    handles follow. Raises PayloadError when the arguments do not fit.
+    """
+    run = _run("continue_as_new()")
+    definition, version = run.definition, run.start.get("version", 1)
+    run.continue_as_new(definition.name, version, definition.arguments, args, kwargs)
 
 
 def sleep(duration: timedelta | float) -> DurableFuture[None]:

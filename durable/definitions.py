@@ -13,16 +13,17 @@ from dataclasses import dataclass, fields, replace
 from datetime import timedelta
 from functools import update_wrapper
 from types import FunctionType
-from typing import Any, Generic, NoReturn, ParamSpec, Protocol, TypeVar, overload
+from typing import Any, Generic, Literal, NoReturn, ParamSpec, Protocol, TypeVar, overload
 
+from durable.core.children import ChildFuture
 from durable.core.futures import ActivityFuture, Cancellation
 from durable.core.loop import current
 from durable.core.names import checked_name, checked_priority
-from durable.core.plans import ActivityPlan, RunDefaults
+from durable.core.plans import ActivityPlan, ChildPlan, RunDefaults
 from durable.core.policy import LIBRARY_DEFAULT, RetryPolicy, Timeouts, merge
 from durable.core.scan import live_scope, scan
 from durable.core.styles import Style, style_of
-from durable.errors import DurableError, InvalidOption, NotInWorkflow, UnsafeWorkflow
+from durable.errors import InvalidOption, NotInWorkflow, UnsafeWorkflow
 from durable.payload import ArgumentsCodec
 
 P = ParamSpec("P")
@@ -253,7 +254,79 @@ def activity(fn: Any = None, /, *, name: str | None = None, **options: Any) -> A
 # -- workflows --------------------------------------------------------------------------------------------------------
 
 
-class Workflow(Generic[P, R]):
+ClosePolicy = Literal["terminate", "cancel", "abandon"]
+"""What becomes of a child that is still open when its parent closes (C15). "terminate": ended by force, its own children by
+their policies. "cancel": asked to stop. "abandon": nothing. Continue-as-new is no closing: the children go on, by themselves."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChildOptions:
+    """The options of a child workflow; None is unset. Raises InvalidOption on nonsense.
+
+    id: its workflow id; by default the parent's, "/", and its place among the parent's calls. queue, priority: by default the
+    workflow's own, else the parent's. close_policy: see `ClosePolicy`; by default "terminate". cancellation: see
+    `Cancellation`; by default "wait", so that a child has compensated before its parent goes on.
+    """
+
+    id: str | None = None
+    queue: str | None = None
+    priority: int | None = None
+    close_policy: ClosePolicy | None = None
+    cancellation: Cancellation | None = None
+
+    def __post_init__(self) -> None:
+        for option in ("id", "queue"):
+            if (value := getattr(self, option)) is not None:
+                checked_name(option, value)
+        if self.priority is not None:
+            checked_priority("priority", self.priority)
+        if self.close_policy not in (None, "terminate", "cancel", "abandon"):
+            raise InvalidOption(
+                f'close_policy is {self.close_policy!r}; give "terminate", "cancel" or "abandon"'
+            )
+        if self.cancellation not in (None, "try", "wait", "abandon"):
+            raise InvalidOption(
+                f'cancellation is {self.cancellation!r}; give "try", "wait" or "abandon"'
+            )
+
+
+class WorkflowCall(Generic[P, R]):
+    """A workflow with options; calling it inside a workflow starts a child."""
+
+    def __init__(self, workflow: Workflow[P, R], options: ChildOptions) -> None:
+        self.workflow = workflow
+        self.options_given = options
+        self._plans: dict[RunDefaults, ChildPlan] = {}
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> ChildFuture[R]:
+        """Start the workflow as a child of the calling one; await the future for its result.
+
+        Raises NotInWorkflow outside a workflow, PayloadError if an argument does not fit its annotation.
+        """
+        run = current()
+        if run is None:
+            self.workflow._refuse_outside()
+        plan = self._plans.get(run.defaults) or self._plan(run.defaults)
+        return run.start_child(plan, args, kwargs)
+
+    def _plan(self, defaults: RunDefaults) -> ChildPlan:
+        options, workflow = self.options_given, self.workflow
+        priority = workflow.priority if options.priority is None else options.priority
+        body = {
+            "workflow": workflow.name,
+            "version": workflow.version,
+            "queue": options.queue or workflow.queue or defaults.queue,
+            "priority": defaults.priority if priority is None else priority,
+            "close_policy": options.close_policy or "terminate",
+            **({} if workflow.retry is None else {"retry": workflow.retry.to_body()}),
+        }
+        plan = ChildPlan(
+            workflow.name, body, workflow.arguments, options.cancellation or "wait", options.id
+        )
+        return self._plans.setdefault(defaults, plan)
+
+
+class Workflow(WorkflowCall[P, R]):
     """A workflow function. `.fn` is the plain function, `.style` how it is written, `(name, version)` its identity."""
 
     def __init__(
@@ -267,6 +340,7 @@ class Workflow(Generic[P, R]):
     ) -> None:
         if isinstance(version, bool) or not isinstance(version, int) or version < 1:
             raise InvalidOption(f"version is {version!r}; give a whole number from 1")
+        super().__init__(self, ChildOptions())
         self.fn = fn
         self.name = checked_name("the workflow's name", fn.__name__ if name is None else name)
         self.version = version
@@ -278,12 +352,27 @@ class Workflow(Generic[P, R]):
         self.arguments = ArgumentsCodec(fn, name=self.name)
         update_wrapper(self, fn)
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> ActivityFuture[R]:  # noqa: ARG002 the types are the point
+    def options(
+        self,
+        *,
+        id: str | None = None,
+        queue: str | None = None,
+        priority: int | None = None,
+        close_policy: ClosePolicy | None = None,
+        cancellation: Cancellation | None = None,
+    ) -> WorkflowCall[P, R]:
+        """The same workflow with options for this child. See `ChildOptions`."""
+        return WorkflowCall(self, ChildOptions(id, queue, priority, close_policy, cancellation))
+
+    def continue_as_new(self, *args: P.args, **kwargs: P.kwargs) -> NoReturn:
+        """`durable.continue_as_new`, with checked types: the calling run ends, and this workflow goes on under its id."""
+        run = current()
+        if run is None:
+            raise NotInWorkflow(f"{self.name}.continue_as_new works inside a workflow only")
+        run.continue_as_new(self.name, self.version, self.arguments, args, kwargs)
+
+    def _refuse_outside(self) -> NoReturn:
         name = self.name
-        if current() is not None:
-            raise DurableError(
-                f"workflow {name!r} was called inside a workflow; this release has no child workflows yet"
-            )
         raise NotInWorkflow(
             f"workflow {name!r} was called outside a workflow, where nothing can record it. To start a run:"
             f" client.start({name}, ...). To run the plain function, in a test: {name}.fn(...)"

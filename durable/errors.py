@@ -419,19 +419,11 @@ class ContinueAsNew(_Portable):
     """Raised by `durable.continue_as_new(...)` to end this run and start its successor. Never catch
     it.
 
-    `workflow` (None: the same), `args`, `kwargs` and `options` describe the successor.
+    `workflow`, `version` and `payload` (its arguments as JSON text) describe the successor.
     """
 
-    def __init__(
-        self,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-        *,
-        workflow: str | None = None,
-        options: Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__("continue as new")
-        self.successor_args = args
-        self.successor_kwargs = dict(kwargs or {})
+    def __init__(self, workflow: str, version: int, payload: str) -> None:
+        super().__init__(f"continue as new: {workflow!r} version {version}")
         self.workflow = workflow
-        self.options = dict(options or {})
+        self.version = version
+        self.payload = payload

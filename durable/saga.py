@@ -31,12 +31,12 @@ from typing import Any, ParamSpec, Self
 from durable.core import fiber
 from durable.core.loop import apart, current, current_task
 from durable.core.styles import step
-from durable.errors import DurableError, Evicted, NotInWorkflow, SagaFailed
+from durable.errors import ContinueAsNew, DurableError, Evicted, NotInWorkflow, SagaFailed
 
 P = ParamSpec("P")
 
-_DYING = (Evicted, GeneratorExit)
-"""The run is dropped from memory and will be replayed: not a reason to undo anything (C12)."""
+_DYING = (Evicted, GeneratorExit, ContinueAsNew)
+"""The run is dropped from memory and will be replayed, or leaves for its successor: not a reason to undo anything (C12)."""
 
 
 class Saga:

@@ -38,14 +38,14 @@ from durable.core import events as e
 from durable.core.commands import Command
 from durable.core.compare import pair
 from durable.core.events import Event, Message
-from durable.core.futures import ActivityFuture
+from durable.core.futures import OperationFuture
 from durable.core.loop import DurableTask
 from durable.core.machine import ARRIVALS, CLOSES, INBOUND, OUTBOUND, TERMINAL
 from durable.core.plans import Definition, RunDefaults
 from durable.core.run import Run
 from durable.core.stacks import stack_of
 from durable.core.styles import as_coroutine
-from durable.errors import InternalError
+from durable.errors import ContinueAsNew, InternalError
 from durable.failure import encode_failure, leaves
 
 
@@ -357,10 +357,14 @@ class Execution(Run):
         return Command(e.WORKFLOW_COMPLETED, {}, payload)
 
     def _unsuccessful(self, error: BaseException) -> Command:
-        """Cancelled if that was asked for and nothing else went wrong, failed otherwise (C7, C9)."""
-        if self.cancel_requested and all(
-            isinstance(leaf, asyncio.CancelledError) for leaf in leaves(error)
-        ):
+        """Continued or cancelled if that was asked for and nothing else went wrong, failed otherwise (C7, C9)."""
+        wrong = [it for it in leaves(error) if not isinstance(it, asyncio.CancelledError)]
+        if len(wrong) == 1 and isinstance(asked := wrong[0], ContinueAsNew):
+            body: dict[str, Any] = {"workflow": asked.workflow, "version": asked.version}
+            if unread := self.unread_signals():
+                body["unread"] = unread
+            return Command(e.WORKFLOW_CONTINUED, body, asked.payload)
+        if self.cancel_requested and not wrong:
             return Command(e.WORKFLOW_CANCELLED, {"reason": self._cancel_reason})
         return Command(e.WORKFLOW_FAILED, {"failure": encode_failure(error)})
 
@@ -379,7 +383,7 @@ class Execution(Run):
                     f"{future.id} ({future.line}) {'failed' if failed else 'ended'} and nobody awaited it"
                 )
         for operation in self._pending.values():
-            if isinstance(operation, ActivityFuture):
+            if isinstance(operation, OperationFuture):
                 self.warn(
                     f"{operation.id} ({operation.line}) was still pending when the workflow returned"
                 )

@@ -10,13 +10,13 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from durable.core import fiber
 from durable.core.commands import Command
 from durable.core.events import ACTIVITY_CANCEL_REQUESTED, TIMER_CANCELLED, Event
 from durable.core.loop import OrderedFuture, _init_future
-from durable.errors import ActivityError, ActivityTimeout
+from durable.errors import ActivityError, ActivityTimeout, DurableError
 from durable.failure import decode_failure
 
 if TYPE_CHECKING:
@@ -108,10 +108,13 @@ class NeverFuture(DurableFuture[Any]):
         return True
 
 
-class ActivityFuture(DurableFuture[T]):
-    """An activity that was started: its result, or ActivityError, ActivityTimeout, or CancelledError once cancelled."""
+class OperationFuture(DurableFuture[T]):
+    """The outcome of something that was started and runs elsewhere: an activity, a child."""
 
     __slots__ = ("_asked", "_cancellation", "_codec", "_command", "name", "seq")
+
+    kind: ClassVar[str]
+    asks_to_end: ClassVar[str]
 
     def __init__(
         self,
@@ -132,7 +135,7 @@ class ActivityFuture(DurableFuture[T]):
 
     def waiting(self) -> dict[str, Any]:
         return {
-            "kind": "activity",
+            "kind": self.kind,
             "name": self.name,
             "id": self.id,
             "seq": self.seq,
@@ -149,7 +152,7 @@ class ActivityFuture(DurableFuture[T]):
         if self._cancellation != "wait":
             run.forget(self.seq)
         if self._cancellation != "abandon" and self._asked is None:
-            run.emit(Command(ACTIVITY_CANCEL_REQUESTED, {"ref": self.seq}))
+            run.emit(Command(self.asks_to_end, {"ref": self.seq}))
         self._asked = [msg]
         return self._cancellation != "wait"
 
@@ -161,6 +164,24 @@ class ActivityFuture(DurableFuture[T]):
             self._settled()
         else:
             OrderedFuture.cancel(self, *self._asked)
+
+    def _close_with(self, error: DurableError, event: Event) -> None:
+        if self._asked is not None:
+            OrderedFuture.cancel(self, *self._asked)
+            return
+        if failure := event.body.get("failure"):
+            error.__cause__ = decode_failure(failure)
+        self.set_exception(error)
+        self._settled()
+
+
+class ActivityFuture(OperationFuture[T]):
+    """An activity that was started: its result, or ActivityError, ActivityTimeout, or CancelledError once cancelled."""
+
+    __slots__ = ()
+
+    kind = "activity"
+    asks_to_end = ACTIVITY_CANCEL_REQUESTED
 
     def fail(self, event: Event) -> None:
         body = event.body
@@ -182,15 +203,6 @@ class ActivityFuture(DurableFuture[T]):
             self.name, self.id, event.body.get("attempt"), "cancelled", message=message
         )
         self._close_with(error, event)
-
-    def _close_with(self, error: ActivityError, event: Event) -> None:
-        if self._asked is not None:
-            OrderedFuture.cancel(self, *self._asked)
-            return
-        if failure := event.body.get("failure"):
-            error.__cause__ = decode_failure(failure)
-        self.set_exception(error)
-        self._settled()
 
 
 class Timer:
@@ -313,13 +325,13 @@ class TimerFuture(DurableFuture[None]):
 class SignalFuture(_Deadlined[T]):
     """The next signal of a name. A signal that was delivered but never picked up goes back to the buffer (C11)."""
 
-    __slots__ = ("_codec", "_payload", "_returned", "name")
+    __slots__ = ("_codec", "_received", "_returned", "name")
 
     def __init__(self, run: Run, name: str, codec: ValueCodec, line: str) -> None:
         _Deadlined.__init__(self, run, f"signal {name}", line)
         self.name = name
         self._codec = codec
-        self._payload: str | None = None
+        self._received: Event | None = None
         self._returned = False
 
     def __await__(self) -> Generator[Any, None, T]:
@@ -335,8 +347,9 @@ class SignalFuture(_Deadlined[T]):
 
     __iter__ = __await__
 
-    def deliver(self, payload: str | None) -> None:
-        self._payload = payload
+    def deliver(self, event: Event) -> None:
+        self._received = event
+        payload = event.payload
         self.set_result(self._codec.decode("null" if payload is None else payload))
         self._disarm()
         self._settled()
@@ -346,13 +359,13 @@ class SignalFuture(_Deadlined[T]):
 
     def _put_back(self) -> None:
         if (
-            self.done()
+            self._received is not None
             and not self._returned
             and not self.cancelled()
             and super().exception() is None
         ):
             self._returned = True
-            self._run.return_signal(self.name, self._payload)
+            self._run.return_signal(self._received)
 
     def _leave(self) -> None:
         self._run.stop_receiving(self)

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from durable.core import events as e
+from durable.core.children import ChildFuture
 from durable.core.futures import ActivityFuture, Timer
 
 if TYPE_CHECKING:
@@ -49,12 +50,24 @@ OPERATIONS = (
         },
         e.ACTIVITY_CANCEL_REQUESTED,
     ),
+    Operation(
+        "child",
+        e.CHILD_STARTED,
+        {
+            e.CHILD_COMPLETED: ChildFuture.complete,
+            e.CHILD_FAILED: ChildFuture.fail,
+            e.CHILD_CANCELLED: ChildFuture.be_cancelled,
+            e.CHILD_TERMINATED: ChildFuture.be_terminated,
+            e.CHILD_REJECTED: ChildFuture.be_rejected,
+        },
+        e.CHILD_CANCEL_REQUESTED,
+    ),
     Operation("timer", e.TIMER_STARTED, {e.TIMER_FIRED: Timer.fire}, e.TIMER_CANCELLED),
 )
 
 
 def _signal(run: Run, event: e.Event) -> None:
-    run.deliver_signal(event.body["name"], event.payload)
+    run.deliver_signal(event)
 
 
 def _cancel(run: Run, event: e.Event) -> None:
@@ -81,12 +94,16 @@ def _reason(body: dict[str, Any], _payload: str | None) -> dict[str, Any]:
 
 
 MARKS: Mapping[str, View] = {
+    e.CHILD_SIGNALLED: _with_payload,
     e.WORKFLOW_COMPLETED: _with_payload,
     e.WORKFLOW_FAILED: _kind_of_failure,
     e.WORKFLOW_CANCELLED: _reason,
+    e.WORKFLOW_CONTINUED: _with_payload,
 }
 
-TERMINAL = frozenset({e.WORKFLOW_COMPLETED, e.WORKFLOW_FAILED, e.WORKFLOW_CANCELLED})
+TERMINAL = frozenset(
+    {e.WORKFLOW_COMPLETED, e.WORKFLOW_FAILED, e.WORKFLOW_CANCELLED, e.WORKFLOW_CONTINUED}
+)
 
 # -- what follows from the table ----------------------------------------------------------------------------------------
 

@@ -36,6 +36,19 @@ class ActivityPlan(NamedTuple):
     id: str | None = None
 
 
+class ChildPlan(NamedTuple):
+    """All of a child's start that does not depend on its arguments; `body` is copied and completed per call.
+
+    `workflow_id` and `close_policy` are the caller's choice; without an id the child is named after its parent.
+    """
+
+    name: str
+    body: dict[str, Any]
+    arguments: ArgumentsCodec
+    cancellation: Cancellation
+    workflow_id: str | None
+
+
 class RunDefaults(NamedTuple):
     """What the run gives to activities that do not say otherwise."""
 

@@ -13,10 +13,11 @@ import inspect
 from collections import deque
 from collections.abc import Callable, Mapping
 from itertools import islice
-from typing import Any, TypeVar, cast
+from typing import Any, NoReturn, TypeVar, cast
 from uuid import UUID
 
 from durable.core import events as e
+from durable.core.children import ChildFuture
 from durable.core.commands import Command, source_line
 from durable.core.durations import LONGEST_US
 from durable.core.futures import (
@@ -29,11 +30,13 @@ from durable.core.futures import (
     TimerFuture,
 )
 from durable.core.loop import DeterministicLoop, DurableTask
-from durable.core.plans import ActivityPlan, Definition, RunDefaults
-from durable.errors import DurableError, Evicted, InvalidOption, PayloadError
-from durable.payload import ValueCodec, digest
+from durable.core.plans import ActivityPlan, ChildPlan, Definition, RunDefaults
+from durable.errors import ContinueAsNew, DurableError, Evicted, InvalidOption, PayloadError
+from durable.payload import ArgumentsCodec, ValueCodec, digest
 
 T = TypeVar("T")
+
+LONGEST_WORKFLOW_ID = 1000
 
 SHOWN_WAITS = 16
 """How many waits `waiting_on` lists one by one."""
@@ -75,7 +78,7 @@ class Run:
         self._commands: list[Command] = []
         self._pending: dict[int, Any] = {}
         self.conditions: list[ConditionFuture] = []
-        self._buffered: dict[str, deque[str | None]] = {}
+        self._buffered: dict[str, deque[e.Event]] = {}
         self._receivers: dict[str, deque[SignalFuture[Any]]] = {}
         self._counts: dict[str, int] = {}
         self._chosen_ids: set[str] = set()
@@ -119,24 +122,25 @@ class Run:
         else:
             main.cancel(msg=reason)
 
-    def deliver_signal(self, name: str, payload: str | None) -> None:
+    def deliver_signal(self, event: e.Event) -> None:
         """To whoever waits longest, else into the buffer (C11)."""
-        if not self._hand_over(name, payload):
-            self._buffered.setdefault(name, deque()).append(payload)
+        if not self._hand_over(event):
+            self._buffered.setdefault(event.body["name"], deque()).append(event)
 
-    def return_signal(self, name: str, payload: str | None) -> None:
+    def return_signal(self, event: e.Event) -> None:
         """Undo a delivery: it is the next one again."""
-        if not self.gate and not self._hand_over(name, payload):
-            self._buffered.setdefault(name, deque()).appendleft(payload)
+        if not self.gate and not self._hand_over(event):
+            self._buffered.setdefault(event.body["name"], deque()).appendleft(event)
 
-    def _hand_over(self, name: str, payload: str | None) -> bool:
+    def _hand_over(self, event: e.Event) -> bool:
+        name = event.body["name"]
         receivers = self._receivers.get(name)
         if not receivers:
             return False
         receiver = receivers.popleft()
         if not receivers:
             del self._receivers[name]
-        receiver.deliver(payload)
+        receiver.deliver(event)
         return True
 
     # -- the author's side: what the author API calls ---------------------------------------------------------------------
@@ -163,6 +167,53 @@ class Run:
         command.operation = future
         self._commands.append(command)
         return future
+
+    def start_child(
+        self, plan: ChildPlan, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> ChildFuture[Any]:
+        """Command a child workflow. Raises PayloadError when the arguments cannot be stored, InvalidOption for an id too long."""
+        if self.gate:
+            return self._refuse(ChildFuture)
+        payload = plan.arguments.encode(args, kwargs)
+        workflow_id = plan.workflow_id or self._name_child(plan.name)
+        if len(workflow_id) > LONGEST_WORKFLOW_ID:
+            raise InvalidOption(
+                f"the child's id would have {len(workflow_id)} characters; give it one of at most {LONGEST_WORKFLOW_ID}"
+                f" with {plan.name}.options(id=...)"
+            )
+        line = source_line(3)
+        body = {**plan.body, "workflow_id": workflow_id, "digest": "", "line": line}
+        if not self.replaying:
+            body["digest"] = digest(payload)
+        command = Command(e.CHILD_STARTED, body, payload, line)
+        command.operation = future = ChildFuture[Any](
+            self, plan.name, workflow_id, plan.arguments.result, plan.cancellation, command
+        )
+        self._commands.append(command)
+        return future
+
+    def continue_as_new(
+        self,
+        name: str,
+        version: int,
+        arguments: ArgumentsCodec,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> NoReturn:
+        """End the run here, for a successor. Raises PayloadError when the arguments cannot be stored."""
+        if self.gate:
+            self._refuse(ContinueAsNew)
+        raise ContinueAsNew(name, version, arguments.encode(args, kwargs))
+
+    def unread_signals(self) -> list[int]:
+        """The numbers of the signals that arrived and that nobody has received."""
+        return sorted(it.seq for buffered in self._buffered.values() for it in buffered)
+
+    def _name_child(self, name: str) -> str:
+        """Unlike that of any child of this run, and of the runs that this one continues: those may still be open."""
+        times = self.start.get("continued", 0)
+        before = f"{self.workflow_id}/{times}" if times else self.workflow_id
+        return f"{before}/{self._next_id(name)}"
 
     def start_timer(
         self, delay_us: int, reason: str, action: Callable[[], Any], line: str | None = None
@@ -211,10 +262,10 @@ class Run:
             future.set_deadline(timeout_us)
         return future
 
-    def _read(self, future: SignalFuture[Any], payload: str | None) -> None:
+    def _read(self, future: SignalFuture[Any], event: e.Event) -> None:
         """Deliver from within author code; what cannot be read parks the run, whatever that code catches (C8)."""
         try:
-            future.deliver(payload)
+            future.deliver(event)
         except PayloadError as error:
             self.spoil(error)
             raise Evicted(self.gate) from error

@@ -53,6 +53,7 @@ class RunCommit:
     activities_cancelled: list[int] = field(default_factory=list)
     consumed: list[str] = field(default_factory=list)  # message ids
     signals: list[tuple[str, int]] = field(default_factory=list)  # (signal id, seq)
+    hints: set[str] = field(default_factory=set)  # to give once it is written
 
 
 class Outcome(NamedTuple):

@@ -178,9 +178,8 @@ def terminate_run(workflow_id: str, reason: str | None, actor: str | None) -> Ca
     def decode(rows: list[Row]) -> Sent[str]:
         row = rows[0]
         _refuse_unless_open(workflow_id, row["status"])
-        return Sent(
-            row["run_id"], tuple(f"worker:{worker}" for worker in _json(row["pushes"]) or ())
-        )
+        told = _json(row["pushes"]) or ()
+        return Sent(row["run_id"], tuple(it if ":" in it else f"worker:{it}" for it in told))
 
     return Call(_SQL["terminate_run"], _command(workflow_id, reason, actor), decode)
 

@@ -113,7 +113,7 @@ async def check_schema(session: Session) -> None:
 async def commit(
     session: Session, owner: str, commits: Sequence[RunCommit]
 ) -> tuple[int, list[str]]:
-    """Write a batch of turns. Returns the database's time (us) and the workers to tell of cancelled attempts.
+    """Write a batch of turns. Returns the database's time (us) and the hints to give.
 
     Raises FenceLost when a run or job is no longer ours, ConnectionLost when the outcome is unknown.
     """
@@ -122,7 +122,12 @@ async def commit(
     except DatabaseRefused as error:
         raise _fence_lost(error) or error from error
     now_us, pushes = rows[0]
-    return now_us, json.loads(pushes) if pushes else []
+    return now_us, hints(pushes)
+
+
+def hints(pushes: str | None) -> list[str]:
+    """What the database says who is to be told: hints, or the bare ids of workers."""
+    return [it if ":" in it else f"worker:{it}" for it in json.loads(pushes)] if pushes else []
 
 
 def _fence_lost(error: DatabaseRefused) -> FenceLost | None:

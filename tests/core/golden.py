@@ -21,9 +21,11 @@ from typing import Any
 
 import durable
 from durable import RetryPolicy, Signal, activity, workflow
+from durable.core import events as e
 from durable.core.events import Event
 from durable.definitions import Workflow
-from durable.errors import ActivityError
+from durable.errors import ActivityError, ChildWorkflowError
+from durable.failure import encode_failure
 from tests.core.simulation import SECOND, Simulation, as_stored
 
 FOLDER = Path(__file__).parent / "histories"
@@ -197,6 +199,38 @@ async def randomness() -> list[Any]:
     ]
 
 
+@workflow(name="golden.child", version=2, queue="children", retry=RetryPolicy(max_attempts=2))
+async def child(n: int) -> int:
+    return n
+
+
+@workflow(name="golden.parent")
+async def parent(n: int) -> list[Any]:
+    started = [child(i) for i in range(n)]
+    started[0].signal(note, "hello")
+    seen: list[Any] = []
+    for future in started:
+        try:
+            seen.append(await future)
+        except ChildWorkflowError as error:
+            seen.append([error.outcome, str(error.cause)])
+    try:
+        async with asyncio.timeout(5):
+            await child.options(id="mine", close_policy="abandon", priority=1)(0)
+    except TimeoutError:
+        seen.append("timed out")
+    return seen
+
+
+@workflow(name="golden.continued")
+async def continued(n: int) -> str:
+    text = await note.receive()
+    if text != "end":
+        await step(n)
+        durable.continue_as_new(n + 1)
+    return text
+
+
 def _run(it: Workflow[..., Any], *args: Any) -> Callable[[], Simulation]:
     return lambda: Simulation(it, *args).run()
 
@@ -253,6 +287,29 @@ def _evidence() -> Simulation:
     return sim.run()
 
 
+def _children() -> Simulation:
+    sim = Simulation(parent, 5)
+    sim.turn()
+    failure = encode_failure(ValueError("too small"))
+    sim.turn(sim.child_ended(0, e.CHILD_COMPLETED, "41"))
+    sim.turn(
+        sim.child_ended(2, e.CHILD_CANCELLED, reason="enough"),
+        sim.child_ended(1, e.CHILD_FAILED, failure=failure),
+    )
+    sim.turn(sim.child_ended(3, e.CHILD_TERMINATED, reason="by force"))
+    sim.turn(sim.child_ended(4, e.CHILD_REJECTED, reason="a running workflow has this id"))
+    sim.fire()
+    sim.turn(sim.child_ended(5, e.CHILD_CANCELLED, reason="the parent gave it up"))
+    return sim
+
+
+def _continued() -> Simulation:
+    sim = Simulation(continued, 1)
+    sim.turn()
+    sim.turn(*(sim.signalled(note, it, it) for it in ("first", "unread")))
+    return sim.run()
+
+
 SCENARIOS: dict[str, Callable[[], Simulation]] = {
     "steps": _run(steps, 3),
     "steps_blocking": _run(steps_blocking, 3),
@@ -269,6 +326,8 @@ SCENARIOS: dict[str, Callable[[], Simulation]] = {
     "cancelled_at_once": _cancelled_at_once,
     "evidence": _evidence,
     "randomness": _run(randomness),
+    "children": _children,
+    "continued": _continued,
 }
 
 

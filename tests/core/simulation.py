@@ -90,6 +90,13 @@ class Simulation:
             e.ACTIVITY_FAILED, ref=ref, attempt=1, failure=failure, retry_state=retry_state
         )
 
+    def child_ended(
+        self, index: int, type: str, payload: str | None = None, **body: Any
+    ) -> Message:
+        """What the database tells of the child that was started as number `index`."""
+        started = [it for it in self.history if it.type == e.CHILD_STARTED]
+        return self.message(type, payload, ref=started[index].seq, run_id="child", **body)
+
     def fired(self, event: Event) -> Message:
         return Message(
             e.TIMER_FIRED, max(self.now_us, event.body["fire_at_us"]), {"ref": event.seq}

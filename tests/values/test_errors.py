@@ -29,7 +29,7 @@ EXAMPLES: list[BaseException] = [
     errors.NonRetryable("never"),
     errors.LeaseLost("gone"),
     errors.Evicted("evicted"),
-    errors.ContinueAsNew((1,), {"a": 2}, workflow="checkout", options={"queue": "q"}),
+    errors.ContinueAsNew("checkout", 2, "{}"),
 ]
 CARRIED = [example for example in EXAMPLES if isinstance(example, Exception)]
 

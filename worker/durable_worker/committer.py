@@ -156,8 +156,8 @@ class Committer:
         self.turns += len(batch)
         for ticket in batch:
             self._answer(ticket)
-        for worker in pushes:
-            self._hint(f"worker:{worker}")
+        for push in pushes:
+            self._hint(push)
 
     def _answer(self, ticket: Ticket) -> None:
         try:

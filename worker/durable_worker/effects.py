@@ -85,6 +85,12 @@ def _cancel_activity(commit: RunCommit, event: Event, _queue: str, _take_slot: T
     commit.activities_cancelled.append(event.body["ref"])
 
 
+def _start_child(commit: RunCommit, event: Event, _queue: str, _take_slot: TakeSlot) -> None:
+    commit.hints.add(
+        f"queue:{event.body['queue']}"
+    )  # the row itself the database makes of the event
+
+
 def _mark_cancelled(commit: RunCommit, _event: Event, _queue: str, _take_slot: TakeSlot) -> None:
     commit.cancel_requested = True
 
@@ -97,12 +103,19 @@ def _close(commit: RunCommit, event: Event, _queue: str, _take_slot: TakeSlot) -
     commit.status = CLOSING_STATUS[event.type]
 
 
+def _continue(commit: RunCommit, event: Event, queue: str, _take_slot: TakeSlot) -> None:
+    commit.status = CLOSING_STATUS[event.type]
+    commit.hints.add(f"queue:{queue}")  # the successor
+
+
 _EFFECTS: dict[str, Callable[[RunCommit, Event, str, TakeSlot], None]] = {
     "ActivityScheduled": _schedule_activity,
     "ActivityCancelRequested": _cancel_activity,
+    "ChildStarted": _start_child,
     "TimerStarted": _start_timer,
     "TimerCancelled": _cancel_timer,
     "CancelRequested": _mark_cancelled,
     "SignalReceived": _deliver_signal,
     **dict.fromkeys(CLOSING_STATUS, _close),
+    "WorkflowContinued": _continue,
 }

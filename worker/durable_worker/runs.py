@@ -271,6 +271,8 @@ class Runs:
         if commit.consumed:
             run.known.difference_update(commit.consumed)
             self._consumed.update(dict.fromkeys(commit.consumed, self._reads))
+        for hint in commit.hints:
+            self._hint(hint)
         if commit.status != "running":
             self._close(run, commit.status)
             return

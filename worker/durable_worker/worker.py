@@ -126,12 +126,12 @@ class Worker:
             self._committing,
             owner,
             self.clock,
-            hint=self._hints.give,
+            hint=self._tell,
             broken=self._connection_broke,
         )
         self.runs = Runs(
             self.committer, self.clock, max_cached=settings.max_cached_runs, watch=self._watchdog.watch, due=self._due,
-            hint=self._hints.give,
+            hint=self._tell,
         )  # fmt: skip
         self.runs.eager = settings.eager
         self.attempts = Attempts(
@@ -192,6 +192,13 @@ class Worker:
         if kind == "worker":
             self.housekeeping.ask_cancels()
         self.intake.wake(*_HINTED.get(kind, ()))
+
+    def _tell(self, hint: str) -> None:
+        """Give a hint, to ourselves without a detour: a child here closes, and its parent lives here too."""
+        if hint == f"worker:{self.worker_id}":
+            self._woken(hint)
+        else:
+            self._hints.give(hint)
 
     def _due(self, at_us: int) -> None:
         self.intake.due(at_us)
