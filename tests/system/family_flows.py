@@ -99,12 +99,12 @@ async def talks_late() -> str:
 
 
 @workflow
-async def collecting(generation: int, seen: list[int], until: int, generations: int) -> list[int]:
+async def collecting_on(generation: int, seen: list[int], until: int, generations: int) -> list[int]:
     """Reads two signals at most in each run, then continues as new, whatever waits in its buffer."""
     while len(seen) < until:
         seen.append(await proceed.receive())
         if generation < generations and len(seen) % 2 == 0:
-            collecting.continue_as_new(generation + 1, seen, until, generations)
+            collecting_on.continue_as_new(generation + 1, seen, until, generations)
     return seen
 
 

@@ -32,7 +32,7 @@ def test_twenty_generations_lose_no_signal_in_flight(
 ) -> None:
     """Signals sent one by one, while runs end and begin, are received once each and in order (C11)."""
     with working(*MODULES):
-        handle = client.start(family.collecting, 0, [], 60, 20, id="c")
+        handle = client.start(family.collecting_on, 0, [], 60, 20, id="c")
         for number in range(60):
             handle.signal(family.proceed, number, dedupe_key=f"{number}")
         assert handle.result(timeout=60) == list(range(60))
@@ -48,7 +48,7 @@ def test_twenty_generations_lose_no_signal_in_flight(
 def test_signals_of_one_turn_that_were_not_received_keep_their_order(
     working: Working, client: Client, sql: Sql
 ) -> None:
-    handle = client.start(family.collecting, 0, [], 12, 20, id="c")
+    handle = client.start(family.collecting_on, 0, [], 12, 20, id="c")
     for number in range(12):
         handle.signal(family.proceed, number)
     with working(*MODULES):
@@ -60,7 +60,7 @@ def test_a_dedupe_key_holds_for_the_runs_that_follow(
     working: Working, client: Client, sql: Sql
 ) -> None:
     with working(*MODULES):
-        handle = client.start(family.collecting, 0, [], 3, 20, id="c")
+        handle = client.start(family.collecting_on, 0, [], 3, 20, id="c")
         for number in range(2):
             handle.signal(family.proceed, number, dedupe_key=f"{number}")
         eventually(lambda: generations(sql, "c") == ["continued", "running"])
@@ -87,7 +87,7 @@ def test_a_message_that_came_too_late_for_a_run_reaches_its_successor(
 ) -> None:
     """A sender may have read the run as running and commit after it continued: housekeeping sends the message on."""
     with working(*MODULES):
-        handle = client.start(family.collecting, 0, [], 3, 20, id="c")
+        handle = client.start(family.collecting_on, 0, [], 3, 20, id="c")
         for number in range(2):
             handle.signal(family.proceed, number)
         eventually(lambda: generations(sql, "c") == ["continued", "running"])
@@ -110,7 +110,7 @@ def test_a_message_that_came_too_late_for_a_run_reaches_its_successor(
 
 def test_a_cancel_reaches_the_newest_run(working: Working, client: Client, sql: Sql) -> None:
     with working(*MODULES):
-        handle = client.start(family.collecting, 0, [], 9, 20, id="c")
+        handle = client.start(family.collecting_on, 0, [], 9, 20, id="c")
         for number in range(2):
             handle.signal(family.proceed, number)
         eventually(lambda: generations(sql, "c") == ["continued", "running"])
@@ -150,7 +150,7 @@ def test_a_killed_worker_neither_ends_nor_doubles_the_chain(
     fleet: Fleet, system_url: str, client: Client, sql: Sql
 ) -> None:
     first = fleet.hire(system_url, *MODULES).ready()
-    handle = client.start(family.collecting, 0, [], 60, 20, id="c")
+    handle = client.start(family.collecting_on, 0, [], 60, 20, id="c")
     for number in range(30):
         handle.signal(family.proceed, number)
     eventually(lambda: len(generations(sql, "c")) > 3)

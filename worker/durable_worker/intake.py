@@ -153,17 +153,22 @@ class Intake:
 
     async def _take_runs(self) -> int:
         claimed = await self._claim_runs()
-        new = 0
-        if claimed or len(self._runs):
-            self._runs.begin_read()
-            rows = await engine.read_inbox(self._session, self._owner, self._queues, _INBOX_LIMIT)
-            new = self._runs.deliver(rows)
-        for run in claimed:
-            live = self._runs.get(run.run_id)
-            if live is not None and (live.fresh or live.pending):
-                self._runs.wake(live)
+        try:
+            new = await self._read_inbox(bool(claimed))
+        finally:  # also when the connection breaks here: what was adopted is ours, and nobody else will wake it
+            for run in claimed:
+                live = self._runs.get(run.run_id)
+                if live is not None and (live.fresh or live.pending):
+                    self._runs.wake(live)
         self._runs.trim()
         return len(claimed) + new
+
+    async def _read_inbox(self, claimed: bool) -> int:
+        if not claimed and not len(self._runs):
+            return 0
+        self._runs.begin_read()
+        rows = await engine.read_inbox(self._session, self._owner, self._queues, _INBOX_LIMIT)
+        return self._runs.deliver(rows)
 
     async def _claim_runs(self) -> list[engine.ClaimedRun]:
         """Claim runs; while there are none, ask for them less often than for messages, unless a hint says there are."""
