@@ -4,8 +4,7 @@
 -- Beside an equality on the primary key a condition is written `is not distinct from`, which no partial index matches: with
 -- stale statistics the planner would take such an index, believe it to be tiny, and go through every open run for each row.
 
--- COMMIT: the one place where a run moves on (C1-C3). Everything or nothing: a lost fence raises DU001 with the losers in DETAIL
--- (runs by index as 'r<ix>', jobs done by index as 'd<position>'), and the worker commits again without them.
+-- As in 0002, with a look at the types of the events.
 create function durable.commit(
     p_owner uuid,
     r_shard smallint[], r_run uuid[], r_epoch integer[], r_expect integer[], r_last integer[], r_turn integer[], r_status text[],
@@ -117,6 +116,12 @@ begin
          where s.shard = r_shard[g.ix] and s.run_id = r_run[g.ix] and s.signal_id = g.id;
     end if;
 
+    if e_type && array['ChildStarted', 'ChildSignalled', 'ChildCancelRequested'] then
+        pushes := coalesce(pushes, '[]') || durable.act_on_children(r_shard, r_run, e_ix, e_seq, e_type, e_body, e_payload, v_now);
+    end if;
+    if 'WorkflowContinued' = any (e_type) then
+        perform durable.continue_runs(r_shard, r_run, e_ix, e_type, e_body, e_payload, v_now);
+    end if;
     if exists (select from unnest(r_status) as t(status) where t.status <> 'running') then
         pushes := coalesce(pushes, '[]') || durable.sweep_closed(r_shard, r_run, r_status, v_now);
     end if;
@@ -124,6 +129,7 @@ begin
     return next;
 end $$;
 
+-- As in 0002, but for the two last statements of `commit` and the last one of `sweep_closed`.
 -- A closed run leaves nothing behind: waiting jobs and timers go, executing ones are told to stop, unread signals become evidence.
 create function durable.sweep_closed(r_shard smallint[], r_run uuid[], r_status text[], p_now timestamptz) returns jsonb
 language plpgsql
@@ -152,6 +158,14 @@ begin
     update durable.signals s set status = 'dropped', reason = 'the run closed before it was read'
       from unread u
      where u.type = 'SignalReceived' and s.shard = u.shard and s.run_id = u.run_id and s.signal_id = (u.body ->> 'signal_id')::uuid;
+    if exists (
+        select from unnest(r_shard, r_run, r_status) as b(shard, run_id, status)
+          join durable.runs r on r.shard = b.shard and r.run_id = b.run_id
+         where b.status <> 'running' and (r.parent_run_id is not null or exists (
+                   select from durable.runs c where c.parent_shard = b.shard and c.parent_run_id = b.run_id))
+    ) then
+        v_pushes := coalesce(v_pushes, '[]') || durable.close_family(r_shard, r_run, p_now);
+    end if;
     return coalesce(v_pushes, '[]');
 end $$;
 
@@ -633,7 +647,7 @@ begin
     return next;
 end $$;
 
--- MESSAGES that reached a run while it closed: its last commit could not see them. Signals among them become evidence (C11).
+-- As in 0002; a signal or cancel request that reached a run while it continued as new goes on to its successor.
 create function durable.sweep_orphans(p_limit integer) returns integer
 language plpgsql
 set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
@@ -641,18 +655,34 @@ as $$
 declare
     v_count integer;
 begin
-    with late as (
-        select i.shard, i.run_id, i.message_id from durable.inbox i join durable.runs r on r.shard = i.shard and r.run_id = i.run_id
+    with late as materialized (
+        select i.shard, i.run_id, i.message_id, n.run_id as next
+          from durable.inbox i join durable.runs r on r.shard = i.shard and r.run_id = i.run_id
+          left join durable.runs n on r.status = 'continued' and i.type in ('SignalReceived', 'CancelRequested')
+               and n.shard = r.shard and n.workflow_id = r.workflow_id and n.generation = (
+                   select min(g.generation) from durable.runs g where g.shard = r.shard and g.workflow_id = r.workflow_id
+                      and g.generation > r.generation and g.status <> 'continued')
          where i.shard = any (durable.shard_keys()) and r.status <> 'running' limit p_limit for update of i skip locked
     ), gone as (
-        delete from durable.inbox i using late l where i.shard = l.shard and i.run_id = l.run_id and i.message_id = l.message_id
+        delete from durable.inbox i using late l
+         where l.next is null and i.shard = l.shard and i.run_id = l.run_id and i.message_id = l.message_id
         returning i.shard, i.run_id, i.type, i.body
     ), dropped as (
         update durable.signals s set status = 'dropped', reason = 'the run closed before it was read'
           from gone g where g.type = 'SignalReceived' and s.shard = g.shard and s.run_id = g.run_id and s.signal_id = (g.body ->> 'signal_id')::uuid
         returning 1
+    ), forwarded as (
+        update durable.inbox i set run_id = l.next from late l
+         where l.next is not null and i.shard = l.shard and i.run_id = l.run_id and i.message_id = l.message_id
+        returning i.shard, l.run_id, l.next, i.type, i.body
+    ), moved as (
+        update durable.signals s set run_id = f.next from forwarded f
+         where f.type = 'SignalReceived' and s.shard = f.shard and s.run_id = f.run_id and s.signal_id = (f.body ->> 'signal_id')::uuid
+           and not exists (select from durable.signals d where d.shard = f.shard and d.run_id = f.next and d.name = s.name
+                              and d.dedupe_key = s.dedupe_key and d.status in ('buffered', 'delivered'))
+        returning 1
     )
-    select count(*) into v_count from gone;
+    select (select count(*) from gone) + (select count(*) from forwarded) into v_count;
     return v_count;
 end $$;
 

@@ -47,7 +47,7 @@ begin
     raise exception 'the workflow id % is being started too often at once', p_workflow_id using errcode = 'DU010';
 end $$;
 
--- SIGNAL: never lost (C11). Evidence row always; inbox row when the run is open and the key is new.
+-- As in 0003, but that a dedupe key also holds for the runs that continue this one. SIGNAL: never lost (C11). Evidence row always; inbox row when the run is open and the key is new.
 -- status: buffered | duplicate | dropped (closed) | unknown (no run of that id: nothing is written).
 create function durable.send_signal(p_shard smallint, p_workflow_id text, p_signal uuid, p_name text, p_payload json,
                                     p_dedupe_key text default null, p_actor jsonb default null)
@@ -56,13 +56,17 @@ language plpgsql as $$
 declare
     v_now timestamptz := durable.now();
     v_before record;
+    v_new boolean := false;
     v_run durable.runs;
 begin
-    select r.* into v_run from durable.runs r
-     where r.shard = p_shard and r.workflow_id = p_workflow_id order by r.generation desc limit 1;
-    if not found then
-        status := 'unknown'; return next; return;
-    end if;
+    loop  -- locked against continue-as-new alone: what it does not see it could not carry over. Again, if it was faster.
+        select r.* into v_run from durable.runs r
+         where r.shard = p_shard and r.workflow_id = p_workflow_id order by r.generation desc limit 1 for key share;
+        if not found then
+            status := 'unknown'; return next; return;
+        end if;
+        exit when (select r.status from durable.runs r where r.shard = p_shard and r.run_id = v_run.run_id) <> 'continued';  -- after the lock
+    end loop;
     run_id := v_run.run_id; queue := v_run.queue; owner := v_run.owner;
     select s.run_id, s.status into v_before from durable.runs r join durable.signals s on s.shard = r.shard and s.run_id = r.run_id
      where r.shard = p_shard and r.workflow_id = p_workflow_id and r.generation < v_run.generation and s.signal_id = p_signal;
@@ -82,10 +86,13 @@ begin
         end if;
         return next; return;
     end if;
-    insert into durable.signals (shard, run_id, signal_id, name, dedupe_key, status, payload, actor, at)
-    values (p_shard, run_id, p_signal, p_name, p_dedupe_key, 'buffered', p_payload, p_actor, v_now)
-    on conflict do nothing;
-    if not found then
+    if p_dedupe_key is null or not durable.was_signalled_before(p_shard, p_workflow_id, v_run.generation, p_name, p_dedupe_key) then
+        insert into durable.signals (shard, run_id, signal_id, name, dedupe_key, status, payload, actor, at)
+        values (p_shard, run_id, p_signal, p_name, p_dedupe_key, 'buffered', p_payload, p_actor, v_now)
+        on conflict do nothing;
+        v_new := found;
+    end if;
+    if not v_new then
         select s.status into status from durable.signals s
          where s.shard = p_shard and s.run_id = v_run.run_id and s.signal_id = p_signal;
         if found then  -- the answer was lost and the same client asks again
