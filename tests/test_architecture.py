@@ -35,6 +35,7 @@ LAYERS: tuple[frozenset[str], ...] = (
         {
             "durable.activity_context",
             "durable.authoring",
+            "durable.context",
             "durable.definitions",
             "durable.descriptions",
             "durable.lint",
@@ -56,7 +57,14 @@ LAYERS: tuple[frozenset[str], ...] = (
         }
     ),
     frozenset(
-        {"durable.__main__", "durable.cli", "durable.demo", "durable.dev", "durable.embedded", "durable.testing"}
+        {
+            "durable.__main__",
+            "durable.cli",
+            "durable.demo",
+            "durable.dev",
+            "durable.embedded",
+            "durable.testing",
+        }
     ),
     frozenset({"durable_worker"}),
 )
