@@ -59,5 +59,8 @@ CHILD_REJECTED: Final = "ChildRejected"
 CHILD_CANCEL_REQUESTED: Final = "ChildCancelRequested"
 CHILD_SIGNALLED: Final = "ChildSignalled"
 
+ATTRIBUTES_SET: Final = "AttributesSet"
+DETAILS_SET: Final = "DetailsSet"
+
 SIGNAL_RECEIVED: Final = "SignalReceived"
 CANCEL_REQUESTED: Final = "CancelRequested"

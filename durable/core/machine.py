@@ -94,6 +94,8 @@ def _reason(body: dict[str, Any], _payload: str | None) -> dict[str, Any]:
 
 
 MARKS: Mapping[str, View] = {
+    e.ATTRIBUTES_SET: _whole,
+    e.DETAILS_SET: _whole,
     e.CHILD_SIGNALLED: _with_payload,
     e.WORKFLOW_COMPLETED: _with_payload,
     e.WORKFLOW_FAILED: _kind_of_failure,
