@@ -54,6 +54,7 @@ from durable.errors import EmbeddedPostgresError as EmbeddedPostgresError
 from durable.errors import InternalError as InternalError
 from durable.errors import InvalidOption as InvalidOption
 from durable.errors import LeaseLost as LeaseLost
+from durable.errors import NewerSemantics as NewerSemantics
 from durable.errors import NondeterminismError as NondeterminismError
 from durable.errors import NonRetryable as NonRetryable
 from durable.errors import NotInWorkflow as NotInWorkflow
@@ -72,6 +73,8 @@ from durable.errors import WorkflowClosed as WorkflowClosed
 from durable.errors import WorkflowFailed as WorkflowFailed
 from durable.errors import WorkflowNotFound as WorkflowNotFound
 from durable.errors import WorkflowTerminated as WorkflowTerminated
+from durable.patching import deprecate_patch as deprecate_patch
+from durable.patching import patched as patched
 from durable.saga import Saga as Saga
 from durable.saga import saga as saga
 from durable.signals import Signal as Signal

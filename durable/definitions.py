@@ -29,10 +29,6 @@ from durable.payload import ArgumentsCodec
 P = ParamSpec("P")
 R = TypeVar("R")
 
-SEMANTICS = 1
-"""The semantics version that new runs are started with (C16)."""
-
-
 # -- activities -------------------------------------------------------------------------------------------------------
 
 

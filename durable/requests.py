@@ -14,8 +14,8 @@ from datetime import timedelta
 from typing import Any, Literal, get_args
 from uuid import UUID
 
+from durable.core import semantics
 from durable.core.names import checked_name, checked_priority
-from durable.definitions import SEMANTICS
 from durable.descriptions import SignalReceipt
 from durable.errors import DatabaseUnavailable, InvalidOption
 from durable.ids import uuid7
@@ -104,7 +104,7 @@ def start(
     body = {
         "workflow": target.name,
         "version": target.version,
-        "semantics": SEMANTICS,
+        "semantics": semantics.CURRENT,
         "workflow_id": workflow_id,
         "queue": queue,
         "priority": priority,

@@ -38,6 +38,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.definitions",
             "durable.descriptions",
             "durable.lint",
+            "durable.patching",
             "durable.saga",
             "durable.signals",
             "durable.store",
@@ -56,7 +57,14 @@ LAYERS: tuple[frozenset[str], ...] = (
         }
     ),
     frozenset(
-        {"durable.__main__", "durable.cli", "durable.demo", "durable.dev", "durable.embedded", "durable.testing"}
+        {
+            "durable.__main__",
+            "durable.cli",
+            "durable.demo",
+            "durable.dev",
+            "durable.embedded",
+            "durable.testing",
+        }
     ),
     frozenset({"durable_worker"}),
 )
