@@ -181,6 +181,22 @@ class InvalidOption(DurableError, ValueError):
     """
 
 
+class ActorRequired(DurableError):
+    """Something that must not happen anonymously was asked for without an actor.
+
+    The caller's fault: pass `actor=`, or call within `durable.acting_as(...)`. Nothing was written.
+    `what` is "workflow", "activity" or "signal", `name` its name.
+    """
+
+    def __init__(self, what: str, name: str) -> None:
+        super().__init__(
+            f"{what} {name!r} requires an actor, and nobody acts here; pass actor=..., or call it within"
+            " `with durable.acting_as(...)`"
+        )
+        self.what = what
+        self.name = name
+
+
 class NonRetryable(DurableError):
     """Raise it from an activity to say: trying again cannot help (C6).
 

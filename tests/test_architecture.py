@@ -35,6 +35,7 @@ LAYERS: tuple[frozenset[str], ...] = (
         {
             "durable.activity_context",
             "durable.authoring",
+            "durable.context",
             "durable.definitions",
             "durable.descriptions",
             "durable.lint",
