@@ -16,10 +16,12 @@ from typing import Any, Concatenate, Self, TypeVar, overload
 from uuid import UUID
 
 from durable import requests, targets
+from durable.attributes import Attributes
 from durable.core.names import checked_name
 from durable.definitions import Activity, Workflow
 from durable.descriptions import OperatorStatus, RunDescription, Status
 from durable.errors import UnknownActivity
+from durable.filters import compiled_filter
 from durable.handles_sync import Handle, JobHandle
 from durable.payload import ValueCodec
 from durable.requests import OnClosed, OnRunning
@@ -75,12 +77,15 @@ class Client:
         queue: str | None = None,
         priority: int | None = None,
         delay: timedelta | float | None = None,
-        attributes: Mapping[str, Any] | None = None,
+        attributes: Attributes | None = None,
         actor: Any = None,
         memo: Mapping[str, Any] | None = None,
         headers: Mapping[str, Any] | None = None,
         on_running: OnRunning = "existing",
         on_closed: OnClosed = "existing",
+        run_timeout: timedelta | None = None,
+        execution_timeout: timedelta | None = None,
+        details: str | None = None,
         connection: Connection | None = None,
     ) -> Handle[Any]: ...
 
@@ -94,12 +99,15 @@ class Client:
         queue: str | None = None,
         priority: int | None = None,
         delay: timedelta | float | None = None,
-        attributes: Mapping[str, Any] | None = None,
+        attributes: Attributes | None = None,
         actor: Any = None,
         memo: Mapping[str, Any] | None = None,
         headers: Mapping[str, Any] | None = None,
         on_running: OnRunning = "existing",
         on_closed: OnClosed = "existing",
+        run_timeout: timedelta | None = None,
+        execution_timeout: timedelta | None = None,
+        details: str | None = None,
         connection: Connection | None = None,
         **arguments: Any,
     ) -> Handle[R]: ...
@@ -115,12 +123,15 @@ class Client:
         queue: str | None = None,
         priority: int | None = None,
         delay: timedelta | float | None = None,
-        attributes: Mapping[str, Any] | None = None,
+        attributes: Attributes | None = None,
         actor: Any = None,
         memo: Mapping[str, Any] | None = None,
         headers: Mapping[str, Any] | None = None,
         on_running: OnRunning = "existing",
         on_closed: OnClosed = "existing",
+        run_timeout: timedelta | None = None,
+        execution_timeout: timedelta | None = None,
+        details: str | None = None,
         connection: Connection | None = None,
         **arguments: Any,
     ) -> Handle[R]: ...
@@ -137,12 +148,15 @@ class Client:
         queue: str | None = None,
         priority: int | None = None,
         delay: timedelta | float | None = None,
-        attributes: Mapping[str, Any] | None = None,
+        attributes: Attributes | None = None,
         actor: Any = None,
         memo: Mapping[str, Any] | None = None,
         headers: Mapping[str, Any] | None = None,
         on_running: OnRunning = "existing",
         on_closed: OnClosed = "existing",
+        run_timeout: timedelta | None = None,
+        execution_timeout: timedelta | None = None,
+        details: str | None = None,
         connection: Connection | None = None,
         **arguments: Any,
     ) -> Handle[R]: ...
@@ -160,12 +174,15 @@ class Client:
         queue: str | None = None,
         priority: int | None = None,
         delay: timedelta | float | None = None,
-        attributes: Mapping[str, Any] | None = None,
+        attributes: Attributes | None = None,
         actor: Any = None,
         memo: Mapping[str, Any] | None = None,
         headers: Mapping[str, Any] | None = None,
         on_running: OnRunning = "existing",
         on_closed: OnClosed = "existing",
+        run_timeout: timedelta | None = None,
+        execution_timeout: timedelta | None = None,
+        details: str | None = None,
         connection: Connection | None = None,
         **arguments: Any,
     ) -> Handle[R]: ...
@@ -179,12 +196,15 @@ class Client:
         queue: str | None = None,
         priority: int | None = None,
         delay: timedelta | float | None = None,
-        attributes: Mapping[str, Any] | None = None,
+        attributes: Attributes | None = None,
         actor: Any = None,
         memo: Mapping[str, Any] | None = None,
         headers: Mapping[str, Any] | None = None,
         on_running: OnRunning = "existing",
         on_closed: OnClosed = "existing",
+        run_timeout: timedelta | None = None,
+        execution_timeout: timedelta | None = None,
+        details: str | None = None,
         connection: Connection | None = None,
         **arguments: Any,
     ) -> Handle[Any]:
@@ -192,15 +212,28 @@ class Client:
 
         `workflow` is a workflow, or the name of one with its arguments as a mapping (checked against what this process has imported or what a
         worker has registered). `id`: at most 1000 characters, a new UUID by default. `queue` and `priority` (0-9, 0 first) override the
-        workflow's own. `delay`: seconds or timedelta before it may run. `attributes`, `memo`: JSON objects kept beside the run. `actor`: who starts
+        workflow's own. `delay`: seconds or timedelta before it may run. `attributes`: what `list(where=)` finds it by; `memo`: a JSON object kept
+        beside the run; `details`: a line for people. `run_timeout`, `execution_timeout`: see `durable.core.policy.LifeLimits`. `actor`: who starts
         it, text, a mapping or a `context_type`; `headers`: JSON values by name, which travel with the run (see `acting_as`). What happens if the id is in use: `on_running` "existing"
-        (its handle) or "fail"; `on_closed` "existing", "new" (another run), "new_if_failed" (unless it completed) or "fail".
+        (its handle), "fail" or "terminate" (it is ended by force and another run starts); `on_closed` "existing", "new" (another run), "new_if_failed" (unless it completed) or "fail".
 
         Raises PayloadError, InvalidOption, ActorRequired, UnknownWorkflow, WorkflowAlreadyExists; nothing is written then.
         """
         target = self._workflow(workflow)
         options = requests.StartOptions(
-            id, queue, priority, delay, attributes, actor, memo, headers, on_running, on_closed
+            id,
+            queue,
+            priority,
+            delay,
+            attributes,
+            actor,
+            memo,
+            headers,
+            on_running,
+            on_closed,
+            run_timeout,
+            execution_timeout,
+            details,
         )
         workflow_id, call = requests.start(target, args, arguments, options)
         started = self._send(call, connection)
@@ -318,9 +351,13 @@ class Client:
         workflow: str | None = None,
         queue: str | None = None,
         id_prefix: str | None = None,
+        where: str | None = None,
         limit: int = 100,
     ) -> Sequence[RunDescription]:
-        """The newest runs that pass every given filter, newest first. `limit`: 1 to 10,000. Raises InvalidOption."""
+        """The newest runs that pass every given filter, newest first. `limit`: 1 to 10,000. Raises InvalidOption.
+
+        `where` is about attributes: `customer = "x" and amount > 5`; the language is in `durable.filters`.
+        """
         call = calls.list_runs(
             status=None if status is None else requests.one_of("status", status, Status),
             operator_status=None
@@ -331,6 +368,7 @@ class Client:
             id_prefix=None
             if id_prefix is None
             else requests.text("id_prefix", id_prefix, requests.MAX_ID),
+            where=None if where is None else compiled_filter(where),
             limit=requests.whole("limit", limit, 1, 10_000),
         )
         return self._execute(call)

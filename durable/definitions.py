@@ -20,7 +20,7 @@ from durable.core.futures import ActivityFuture, Cancellation
 from durable.core.loop import current
 from durable.core.names import checked_name, checked_priority
 from durable.core.plans import ActivityPlan, ChildPlan, RunDefaults
-from durable.core.policy import LIBRARY_DEFAULT, RetryPolicy, Timeouts, merge
+from durable.core.policy import LIBRARY_DEFAULT, LifeLimits, RetryPolicy, Timeouts, merge
 from durable.core.scan import live_scope, scan
 from durable.core.styles import Style, style_of
 from durable.errors import ActorRequired, InvalidOption, NotInWorkflow, UnsafeWorkflow
@@ -31,10 +31,6 @@ R = TypeVar("R")
 
 DEFAULTS_KEY = "x-durable"
 """Where a registered schema keeps what else somebody without the code has to know about a definition."""
-
-SEMANTICS = 1
-"""The semantics version that new runs are started with (C16)."""
-
 
 # -- activities -------------------------------------------------------------------------------------------------------
 
@@ -285,7 +281,8 @@ class ChildOptions:
 
     id: its workflow id; by default the parent's, "/", and its place among the parent's calls. queue, priority: by default the
     workflow's own, else the parent's. close_policy: see `ClosePolicy`; by default "terminate". cancellation: see
-    `Cancellation`; by default "wait", so that a child has compensated before its parent goes on.
+    `Cancellation`; by default "wait", so that a child has compensated before its parent goes on. run_timeout,
+    execution_timeout: by default the workflow's own; see `LifeLimits`.
     """
 
     id: str | None = None
@@ -293,6 +290,8 @@ class ChildOptions:
     priority: int | None = None
     close_policy: ClosePolicy | None = None
     cancellation: Cancellation | None = None
+    run_timeout: timedelta | None = None
+    execution_timeout: timedelta | None = None
 
     def __post_init__(self) -> None:
         for option in ("id", "queue"):
@@ -308,6 +307,11 @@ class ChildOptions:
             raise InvalidOption(
                 f'cancellation is {self.cancellation!r}; give "try", "wait" or "abandon"'
             )
+        _ = self.limits
+
+    @property
+    def limits(self) -> LifeLimits:
+        return LifeLimits(self.run_timeout, self.execution_timeout)
 
 
 class WorkflowCall(Generic[P, R]):
@@ -341,6 +345,8 @@ class WorkflowCall(Generic[P, R]):
             "priority": defaults.priority if priority is None else priority,
             "close_policy": options.close_policy or "terminate",
             **({} if workflow.retry is None else {"retry": workflow.retry.to_body()}),
+            **workflow.limits.to_body(),
+            **options.limits.to_body(),
         }
         plan = ChildPlan(
             workflow.name, body, workflow.arguments, options.cancellation or "wait", options.id
@@ -361,6 +367,7 @@ class Workflow(WorkflowCall[P, R]):
         retry: RetryPolicy | None,
         *,
         require_actor: bool = False,
+        limits: LifeLimits | None = None,
     ) -> None:
         if isinstance(version, bool) or not isinstance(version, int) or version < 1:
             raise InvalidOption(f"version is {version!r}; give a whole number from 1")
@@ -374,6 +381,7 @@ class Workflow(WorkflowCall[P, R]):
         self.priority = None if priority is None else checked_priority("priority", priority)
         self.retry = retry
         self.require_actor = require_actor
+        self.limits = limits or LifeLimits()
         self.arguments = ArgumentsCodec(fn, name=self.name)
         update_wrapper(self, fn)
 
@@ -385,9 +393,14 @@ class Workflow(WorkflowCall[P, R]):
         priority: int | None = None,
         close_policy: ClosePolicy | None = None,
         cancellation: Cancellation | None = None,
+        run_timeout: timedelta | None = None,
+        execution_timeout: timedelta | None = None,
     ) -> WorkflowCall[P, R]:
         """The same workflow with options for this child. See `ChildOptions`."""
-        return WorkflowCall(self, ChildOptions(id, queue, priority, close_policy, cancellation))
+        given = ChildOptions(
+            id, queue, priority, close_policy, cancellation, run_timeout, execution_timeout
+        )
+        return WorkflowCall(self, given)
 
     def continue_as_new(self, *args: P.args, **kwargs: P.kwargs) -> NoReturn:
         """`durable.continue_as_new`, with checked types: the calling run ends, and this workflow goes on under its id."""
@@ -442,6 +455,8 @@ def workflow(
     priority: int | None = None,
     retry: RetryPolicy | None = None,
     require_actor: bool = False,
+    run_timeout: timedelta | None = None,
+    execution_timeout: timedelta | None = None,
 ) -> _WorkflowDecorator: ...
 def workflow(
     fn: Any = None,
@@ -453,22 +468,26 @@ def workflow(
     priority: int | None = None,
     retry: RetryPolicy | None = None,
     require_actor: bool = False,
+    run_timeout: timedelta | None = None,
+    execution_timeout: timedelta | None = None,
 ) -> Any:
     """Make a function a workflow: `@workflow` or `@workflow(name=..., version=..., ...)`.
 
     The function may be `async def`, a generator, or plain `def`. `name` defaults to its `__name__`. `queue` and `priority` are what
     its runs are started with, `retry` the policy of its activities where they do not say (C6). With `require_actor` a start without an
-    actor is refused (ActorRequired), by clients, parents and the SQL API alike. Raises InvalidOption on an
+    actor is refused (ActorRequired), by clients, parents and the SQL API alike. `run_timeout` and `execution_timeout` end a run that takes
+    longer, as `LifeLimits` says. Raises InvalidOption on an
     impossible option, or if another function has the name and version, and UnsafeWorkflow with all that the function does and replay
     could not repeat: clock, entropy, I/O, threads, blocking calls (C13).
     """
 
     def decorate(fn: Any) -> Any:
         made: Workflow[..., Any] = Workflow(
-            fn, name, version, queue, priority, retry, require_actor=require_actor
+            fn, name, version, queue, priority, retry, require_actor=require_actor, limits=limits
         )
         return _register(_workflows, made, "workflow")
 
+    limits = LifeLimits(run_timeout, execution_timeout)
     return decorate if fn is None else decorate(fn)
 
 
@@ -482,7 +501,9 @@ _activities: dict[_Key, Activity[..., Any]] = {}
 
 def described(it: Workflow[..., Any] | Activity[..., Any]) -> dict[str, Any]:
     """What is registered for those without the code: the schema of the arguments, and under DEFAULTS_KEY the defaults of a start."""
-    defaults = {"require_actor": True} if it.require_actor else {}
+    defaults: dict[str, Any] = {"require_actor": True} if it.require_actor else {}
+    if isinstance(it, Workflow):
+        defaults |= it.limits.to_body()
     return {**it.arguments.json_schema(), **({DEFAULTS_KEY: defaults} if defaults else {})}
 
 

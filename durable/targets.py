@@ -39,7 +39,8 @@ def of_workflow(workflow: Any) -> Target:
         msg = f"start takes a function decorated with @workflow, or its name, not {workflow!r}"
         raise UnknownWorkflow(msg)
     codec, retry = workflow.arguments, workflow.retry
-    options = {} if retry is None else {"retry": retry.to_body()}
+    options: dict[str, Any] = {} if retry is None else {"retry": retry.to_body()}
+    options |= workflow.limits.to_body()
     queue, priority = workflow.queue or DEFAULT_QUEUE, workflow.priority or 0
     return Target(
         workflow.name,
@@ -108,7 +109,7 @@ def of_definition(definition: Definition) -> Target:
         definition.version,
         definition.queue or DEFAULT_QUEUE,
         0,
-        {},
+        {key: value for key, value in _defaults(definition).items() if key != "require_actor"},
         encode,
         None,
         requires_actor(definition),
@@ -116,7 +117,13 @@ def of_definition(definition: Definition) -> Target:
 
 
 def requires_actor(definition: Definition) -> bool:
-    return bool(definition.schema.get(DEFAULTS_KEY, {}).get("require_actor"))
+    return bool(_defaults(definition).get("require_actor"))
+
+
+def _defaults(definition: Definition) -> Mapping[str, Any]:
+    """What its decorator says about starts, as registered."""
+    defaults: Mapping[str, Any] = definition.schema.get(DEFAULTS_KEY, {})
+    return defaults
 
 
 def _by_name(args: tuple[Any, ...], arguments: Mapping[str, Any]) -> dict[str, Any]:

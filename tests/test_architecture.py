@@ -34,11 +34,13 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "durable.activity_context",
+            "durable.attributes",
             "durable.authoring",
             "durable.context",
             "durable.definitions",
             "durable.descriptions",
             "durable.lint",
+            "durable.patching",
             "durable.saga",
             "durable.signals",
             "durable.store",
@@ -48,6 +50,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "durable.client_async",
+            "durable.filters",
             "durable.client_sync",
             "durable.handles_async",
             "durable.handles_sync",

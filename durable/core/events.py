@@ -38,6 +38,8 @@ WORKFLOW_COMPLETED: Final = "WorkflowCompleted"
 WORKFLOW_FAILED: Final = "WorkflowFailed"
 WORKFLOW_CANCELLED: Final = "WorkflowCancelled"
 WORKFLOW_CONTINUED: Final = "WorkflowContinued"
+WORKFLOW_TERMINATED: Final = "WorkflowTerminated"
+WORKFLOW_TIMED_OUT: Final = "WorkflowTimedOut"
 
 ACTIVITY_SCHEDULED: Final = "ActivityScheduled"
 ACTIVITY_COMPLETED: Final = "ActivityCompleted"
@@ -61,6 +63,7 @@ CHILD_SIGNALLED: Final = "ChildSignalled"
 
 ATTRIBUTES_SET: Final = "AttributesSet"
 DETAILS_SET: Final = "DetailsSet"
+PATCH_RECORDED: Final = "PatchRecorded"
 
 SIGNAL_RECEIVED: Final = "SignalReceived"
 CANCEL_REQUESTED: Final = "CancelRequested"

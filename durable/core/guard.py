@@ -134,7 +134,9 @@ def _is_zone_data(event: str, args: tuple[Any, ...]) -> bool:
     zoneinfo = sys.modules.get("zoneinfo")
     path = args[0] if event == "open" and args else None
     return (
-        zoneinfo is not None and isinstance(path, str) and path.startswith(tuple(zoneinfo.TZPATH))
+        zoneinfo is not None
+        and isinstance(path, str)
+        and path.startswith(tuple(getattr(zoneinfo, "TZPATH", ())))
     )
 
 

@@ -26,7 +26,7 @@ from durable.core.events import Event
 from durable.definitions import Workflow
 from durable.errors import ActivityError, ChildWorkflowError
 from durable.failure import encode_failure
-from tests.core.simulation import SECOND, Simulation, as_stored
+from tests.core.simulation import RUN_ID, SECOND, Simulation, as_stored
 
 FOLDER = Path(__file__).parent / "histories"
 
@@ -231,6 +231,19 @@ async def continued(n: int) -> str:
     return text
 
 
+@workflow(name="golden.patched")
+async def patched(n: int) -> int:
+    durable.deprecate_patch("golden change, long done")
+    total = 0
+    for i in range(n):
+        total += await (step(10 * i) if durable.patched("golden change") else step(i))
+    return total
+
+
+async def _not_yet_patched(n: int) -> int:
+    return sum([await step(i) for i in range(n)])
+
+
 def _run(it: Workflow[..., Any], *args: Any) -> Callable[[], Simulation]:
     return lambda: Simulation(it, *args).run()
 
@@ -310,6 +323,56 @@ def _continued() -> Simulation:
     return sim.run()
 
 
+def _ended_by_others(sim: Simulation, *rows: tuple[str, dict[str, Any]]) -> Simulation:
+    """A turn that the database wrote alone."""
+    last = sim.history[-1]
+    sim.history += [
+        Event(last.seq + n, last.turn + 1, kind, last.at_us, body)
+        for n, (kind, body) in enumerate(rows, 1)
+    ]
+    sim.execution = sim.fresh()
+    sim.execution.replay(sim.history)
+    sim.decision = sim.decision._replace(closed=True)
+    return sim
+
+
+def _cancelled_before_start() -> Simulation:
+    reason = {"reason": "never mind"}
+    return _ended_by_others(
+        Simulation(cancelled),
+        (e.CANCEL_REQUESTED, reason),
+        (e.WORKFLOW_CANCELLED, {**reason, "before_start": True}),
+    )
+
+
+def _terminated() -> Simulation:
+    sim = Simulation(cancelled)
+    sim.turn()
+    return _ended_by_others(sim, (e.WORKFLOW_TERMINATED, {"reason": "by force"}))
+
+
+def _timed_out() -> Simulation:
+    sim = Simulation(cancelled)
+    sim.turn()
+    failure = {
+        "type": "durable.errors:WorkflowTimedOut",
+        "message": "workflow 'wf' exceeded its run timeout",
+        "state": {"workflow_id": "wf", "run_id": str(RUN_ID), "reason": None, "kind": "run"},
+    }
+    return _ended_by_others(sim, (e.WORKFLOW_TIMED_OUT, {"timeout": "run", "failure": failure}))
+
+
+@workflow(name="golden.noted")
+async def noted() -> dict[str, Any]:
+    durable.set_attributes({"customer": "acme", "amount": 7})
+    durable.set_details("first")
+    await step(1)
+    durable.set_attributes({"amount": None, "customer": "acme"})
+    durable.set_details("first")
+    durable.set_details(None)
+    return durable.attributes()
+
+
 SCENARIOS: dict[str, Callable[[], Simulation]] = {
     "steps": _run(steps, 3),
     "steps_blocking": _run(steps_blocking, 3),
@@ -328,6 +391,12 @@ SCENARIOS: dict[str, Callable[[], Simulation]] = {
     "randomness": _run(randomness),
     "children": _children,
     "continued": _continued,
+    "patched": _run(patched, 3),
+    "patched_later": _run(Workflow(_not_yet_patched, "golden.patched", 1, None, None, None), 3),
+    "cancelled_before_start": _cancelled_before_start,
+    "terminated": _terminated,
+    "timed_out": _timed_out,
+    "noted": _run(noted),
 }
 
 
