@@ -36,6 +36,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.activity_context",
             "durable.authoring",
             "durable.definitions",
+            "durable.handlers",
             "durable.descriptions",
             "durable.lint",
             "durable.saga",

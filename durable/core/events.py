@@ -59,5 +59,11 @@ CHILD_REJECTED: Final = "ChildRejected"
 CHILD_CANCEL_REQUESTED: Final = "ChildCancelRequested"
 CHILD_SIGNALLED: Final = "ChildSignalled"
 
+UPDATE_REQUESTED: Final = "UpdateRequested"
+"""A message only: a request that is refused leaves no row."""
+UPDATE_ACCEPTED: Final = "UpdateAccepted"
+UPDATE_COMPLETED: Final = "UpdateCompleted"
+UPDATE_FAILED: Final = "UpdateFailed"
+
 SIGNAL_RECEIVED: Final = "SignalReceived"
 CANCEL_REQUESTED: Final = "CancelRequested"

@@ -131,11 +131,9 @@ def _described(event: str, args: tuple[Any, ...]) -> str:
 
 def _is_zone_data(event: str, args: tuple[Any, ...]) -> bool:
     """`ZoneInfo("Europe/Rome")` reads its file from C, without a frame of its own."""
-    zoneinfo = sys.modules.get("zoneinfo")
+    paths = getattr(sys.modules.get("zoneinfo"), "TZPATH", ())  # it may be half imported just now
     path = args[0] if event == "open" and args else None
-    return (
-        zoneinfo is not None and isinstance(path, str) and path.startswith(tuple(zoneinfo.TZPATH))
-    )
+    return isinstance(path, str) and path.startswith(tuple(paths))
 
 
 def _frames(frame: FrameType | None) -> Iterator[FrameType]:

@@ -93,8 +93,15 @@ def _reason(body: dict[str, Any], _payload: str | None) -> dict[str, Any]:
     return {"reason": body.get("reason")}
 
 
+def _failed_update(body: dict[str, Any], payload: str | None) -> dict[str, Any]:
+    return {"update_id": body["update_id"], **_kind_of_failure(body, payload)}
+
+
 MARKS: Mapping[str, View] = {
     e.CHILD_SIGNALLED: _with_payload,
+    e.UPDATE_ACCEPTED: _with_payload,
+    e.UPDATE_COMPLETED: _with_payload,
+    e.UPDATE_FAILED: _failed_update,
     e.WORKFLOW_COMPLETED: _with_payload,
     e.WORKFLOW_FAILED: _kind_of_failure,
     e.WORKFLOW_CANCELLED: _reason,
@@ -117,3 +124,5 @@ VIEWS: Mapping[str, View] = {
     **MARKS,
 }
 OUTBOUND = frozenset(VIEWS)
+OFFERLESS = OUTBOUND - {e.UPDATE_ACCEPTED}
+"""Outbound rows of a turn to which no update was offered: nearly all turns."""
