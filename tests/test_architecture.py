@@ -37,6 +37,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.authoring",
             "durable.definitions",
             "durable.descriptions",
+            "durable.in_process",
             "durable.lint",
             "durable.saga",
             "durable.signals",
@@ -56,7 +57,14 @@ LAYERS: tuple[frozenset[str], ...] = (
         }
     ),
     frozenset(
-        {"durable.__main__", "durable.cli", "durable.demo", "durable.dev", "durable.embedded", "durable.testing"}
+        {
+            "durable.__main__",
+            "durable.cli",
+            "durable.demo",
+            "durable.dev",
+            "durable.embedded",
+            "durable.testing",
+        }
     ),
     frozenset({"durable_worker"}),
 )
