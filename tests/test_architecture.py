@@ -35,10 +35,12 @@ LAYERS: tuple[frozenset[str], ...] = (
         {
             "durable.activity_context",
             "durable.authoring",
+            "durable.context",
             "durable.definitions",
             "durable.descriptions",
             "durable.in_process",
             "durable.lint",
+            "durable.patching",
             "durable.saga",
             "durable.signals",
             "durable.store",

@@ -38,6 +38,7 @@ WORKFLOW_COMPLETED: Final = "WorkflowCompleted"
 WORKFLOW_FAILED: Final = "WorkflowFailed"
 WORKFLOW_CANCELLED: Final = "WorkflowCancelled"
 WORKFLOW_CONTINUED: Final = "WorkflowContinued"
+WORKFLOW_TERMINATED: Final = "WorkflowTerminated"
 
 ACTIVITY_SCHEDULED: Final = "ActivityScheduled"
 ACTIVITY_COMPLETED: Final = "ActivityCompleted"
@@ -63,6 +64,8 @@ CHILD_TERMINATED: Final = "ChildTerminated"
 CHILD_REJECTED: Final = "ChildRejected"
 CHILD_CANCEL_REQUESTED: Final = "ChildCancelRequested"
 CHILD_SIGNALLED: Final = "ChildSignalled"
+
+PATCH_RECORDED: Final = "PatchRecorded"
 
 SIGNAL_RECEIVED: Final = "SignalReceived"
 CANCEL_REQUESTED: Final = "CancelRequested"

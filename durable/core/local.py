@@ -11,7 +11,7 @@ the history, so a worker that takes the run over knows by replay what to run. It
 the function had returned and only its commit was missing.
 
 A turn fixes its time by its rows. A first turn that only calls local activities would have none; it leaves FirstTurnTaken, which need not be written before
-the first end is.
+the first end is, and which replay reads over.
 
 A failed attempt is tried again in process. When the wait before the next one is long, the failure is an event of its own, LocalActivityBackedOff, which has the
 count of attempts so far and starts a durable timer; the call is due again when that fires, wherever the run lives then.

@@ -248,6 +248,19 @@ async def local_steps(n: int) -> list[Any]:
     return [first, *both, await durable.local(step)(3), await step(4)]
 
 
+@workflow(name="golden.patched")
+async def patched(n: int) -> int:
+    durable.deprecate_patch("golden change, long done")
+    total = 0
+    for i in range(n):
+        total += await (step(10 * i) if durable.patched("golden change") else step(i))
+    return total
+
+
+async def _not_yet_patched(n: int) -> int:
+    return sum([await step(i) for i in range(n)])
+
+
 def _run(it: Workflow[..., Any], *args: Any) -> Callable[[], Simulation]:
     return lambda: Simulation(it, *args).run()
 
@@ -343,6 +356,34 @@ def _local() -> Simulation:
     return sim.run()
 
 
+def _ended_by_others(sim: Simulation, *rows: tuple[str, dict[str, Any]]) -> Simulation:
+    """A turn that the database wrote alone."""
+    last = sim.history[-1]
+    sim.history += [
+        Event(last.seq + n, last.turn + 1, kind, last.at_us, body)
+        for n, (kind, body) in enumerate(rows, 1)
+    ]
+    sim.execution = sim.fresh()
+    sim.execution.replay(sim.history)
+    sim.decision = sim.decision._replace(closed=True)
+    return sim
+
+
+def _cancelled_before_start() -> Simulation:
+    reason = {"reason": "never mind"}
+    return _ended_by_others(
+        Simulation(cancelled),
+        (e.CANCEL_REQUESTED, reason),
+        (e.WORKFLOW_CANCELLED, {**reason, "before_start": True}),
+    )
+
+
+def _terminated() -> Simulation:
+    sim = Simulation(cancelled)
+    sim.turn()
+    return _ended_by_others(sim, (e.WORKFLOW_TERMINATED, {"reason": "by force"}))
+
+
 SCENARIOS: dict[str, Callable[[], Simulation]] = {
     "steps": _run(steps, 3),
     "steps_blocking": _run(steps_blocking, 3),
@@ -362,6 +403,10 @@ SCENARIOS: dict[str, Callable[[], Simulation]] = {
     "children": _children,
     "continued": _continued,
     "local": _local,
+    "patched": _run(patched, 3),
+    "patched_later": _run(Workflow(_not_yet_patched, "golden.patched", 1, None, None, None), 3),
+    "cancelled_before_start": _cancelled_before_start,
+    "terminated": _terminated,
 }
 
 

@@ -151,6 +151,20 @@ def test_no_more_run_at_once_than_there_are_slots(
         Worker(system_url, modules=FLOWS, local_slots=0)
 
 
+def test_what_takes_long_is_shown(
+    working: Working, system_url: str, client: Client, sql: Sql
+) -> None:
+    """The first turn, which nothing else would write yet, is then written too; short ones are not worth a row's update."""
+    with working(*FLOWS), gate(system_url, 1) as closed:
+        handle = client.start(local_flows.held_locals, 1, 1, id="long")
+        waits = eventually(lambda: handle.describe().waiting_on)
+        assert [(it["kind"], it["id"]) for it in waits] == [("local activity", "held_up-1")]
+        assert types(client, "long") == ["WorkflowStarted", "FirstTurnTaken"]
+        closed.open()
+        assert handle.result(timeout=30) == ["0"]
+    assert_sound(sql)
+
+
 def test_a_worker_that_stops_lets_it_end(
     working: Working, system_url: str, client: Client, sql: Sql
 ) -> None:

@@ -39,12 +39,26 @@ from durable_worker.runs import LiveRun
 LONGEST_WAIT_S = 5.0
 """A longer back-off is a durable timer's."""
 
+_LOOK_S = 1.0
+"""What runs through a whole interval of this length is shown in `waiting_on`."""
+
 
 class LocalAttempt:
     """A local activity that is due, from its first attempt here to its outcome."""
 
     __slots__ = (
-        "cancelled", "context", "delivered", "future", "lost", "number", "run", "task", "thread", "timed_out", "timer",
+        "cancelled",
+        "context",
+        "delivered",
+        "future",
+        "lost",
+        "number",
+        "run",
+        "seen",
+        "task",
+        "thread",
+        "timed_out",
+        "timer",
     )  # fmt: skip
 
     def __init__(self, run: LiveRun, future: LocalFuture[Any]) -> None:
@@ -59,6 +73,7 @@ class LocalAttempt:
         self.cancelled = False  # the code asked for its end, and waits for it
         self.lost = False  # nobody wants the outcome
         self.delivered = False
+        self.seen = False  # running when somebody looked
 
     def is_told_to_stop(self) -> bool:
         """What `durable.heartbeat()` asks."""
@@ -69,11 +84,18 @@ class LocalActivities:
     """Runs what runs of this worker have called locally."""
 
     def __init__(
-        self, clock: DatabaseClock, slots: int, deliver: Callable[[LiveRun, Message], None]
+        self,
+        clock: DatabaseClock,
+        slots: int,
+        *,
+        deliver: Callable[[LiveRun, Message], None],
+        show: Callable[[LiveRun], None],
     ) -> None:
         self._clock = clock
         self._slots = slots
         self._deliver = deliver
+        self._show = show
+        self._looking: asyncio.TimerHandle | None = None
         self._waiting: deque[LocalAttempt] = deque()
         self._running: set[LocalAttempt] = set()
         self._threads = ThreadPoolExecutor(max_workers=slots, thread_name_prefix="durable-local")
@@ -114,6 +136,8 @@ class LocalActivities:
 
     def close(self) -> None:
         """Take no more thread work."""
+        if self._looking is not None:
+            self._looking.cancel()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _stop(self, attempt: LocalAttempt) -> None:
@@ -165,6 +189,8 @@ class LocalActivities:
         self._running.add(attempt)
         self.idle.clear()
         loop = asyncio.get_running_loop()
+        if self._looking is None:
+            self._looking = loop.call_later(_LOOK_S, self._look)
         limit_s, kind = self._limit(attempt)
         if limit_s is not None:
             attempt.timer = loop.call_later(limit_s, self._time_out, attempt, kind)
@@ -239,6 +265,16 @@ class LocalActivities:
         thread.add_done_callback(
             lambda _: loop.is_closed() or loop.call_soon_threadsafe(self._return_slot)
         )
+
+    def _look(self) -> None:
+        """Show the runs of what takes long, once each."""
+        for attempt in list(self._running):
+            if attempt.seen:
+                self._show(attempt.run)
+            attempt.seen = True
+        more = bool(self._running)
+        loop = asyncio.get_running_loop()
+        self._looking = loop.call_later(_LOOK_S, self._look) if more else None
 
     # -- endings ----------------------------------------------------------------------------------
 

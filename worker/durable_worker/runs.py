@@ -23,6 +23,7 @@ from pydantic_core import to_json
 
 from durable.core.events import FIRST_TURN_TAKEN, Event, Message
 from durable.core.execution import Decision, Execution
+from durable.core.local import LOCAL_ACTIVITY
 from durable.definitions import Workflow
 from durable.failure import encode_failure
 from durable.store.batch import Outcome, PutBack, Release, RunCommit
@@ -65,6 +66,7 @@ class LiveRun:
         "reviewed",
         "run_id",
         "shard",
+        "shown",
         "workflow_id",
     )
 
@@ -85,6 +87,7 @@ class LiveRun:
         self.locals: dict[str, Any] = {}  # local activities that run here, by id
         self.held: list[Event] = []  # a first turn that may wait for the next commit
         self.reviewed = claimed.reviewed
+        self.shown = False  # that it waits for local activities
         self.fresh = (
             claimed.turn == 0 or claimed.reviewed
         )  # a turn, even an empty one, ends a review
@@ -262,22 +265,11 @@ class Runs:
             self._watch(None)
 
     def _submit(self, run: LiveRun, inbound: list[Inbound], decision: Decision) -> None:
-        execution = run.execution
         if _may_wait(run, decision):
             run.held = decision.events
             self.local_activities.sync(run)
             return
-        commit = RunCommit(
-            run.shard,
-            run.run_id,
-            run.epoch,
-            run.last_seq,
-            execution.last_seq,
-            execution.turn,
-            "running",
-            None,
-            run.held + decision.events if run.held else decision.events,
-        )
+        commit = self._begin_commit(run, decision.events)
         for item in inbound:
             if item.message_id is not None:
                 commit.consumed.append(item.message_id)
@@ -287,8 +279,32 @@ class Runs:
         for event in decision.events:
             add_effects(commit, event, run.queue, take_slot)
         commit.waiting_on = _shown(decision.waiting_on, commit)
-        run.committing = True
         self._committer.submit(TurnTicket(self, run, commit, inbound))
+
+    def show(self, run: LiveRun) -> None:
+        """Write what a run waits for that only waits for local activities: what is short is not worth it (see `_shown`)."""
+        if self._runs.get(run.run_id) is not run or run.shown or _in_turn(run):
+            return
+        commit = self._begin_commit(run, [])
+        run.shown = True
+        commit.waiting_on = to_json(run.execution.waiting_on()).decode()
+        self._committer.submit(TurnTicket(self, run, commit, []))
+
+    def _begin_commit(self, run: LiveRun, events: list[Event]) -> RunCommit:
+        """The commit of a turn, with the one that may have waited for it."""
+        execution = run.execution
+        run.committing, run.shown = True, False
+        return RunCommit(
+            run.shard,
+            run.run_id,
+            run.epoch,
+            run.last_seq,
+            execution.last_seq,
+            execution.turn,
+            "running",
+            None,
+            run.held + events if run.held else events,
+        )
 
     # -- answers from the committer ---------------------------------------------------------------
 
@@ -465,12 +481,16 @@ class TurnTicket(Ticket):
 
 
 def _shown(waits: list[dict[str, Any]], commit: RunCommit) -> str | None:
-    """What `waiting_on` stores. A run that only waits for what is just being started here says so with its jobs' rows."""
+    """What `waiting_on` stores. A run that only waits for what is just being started here says so with its jobs' rows, or for local
+    activities when they take long (see `Runs.show`).
+    """
     if not waits or (
         commit.jobs
         and all(w["kind"] == "activity" for w in waits)
         and all(j.eager for j in commit.jobs)
     ):
+        return None
+    if not commit.jobs and all(w["kind"] == LOCAL_ACTIVITY for w in waits):
         return None
     return to_json(waits).decode()
 

@@ -25,7 +25,7 @@ from types import ModuleType, TracebackType
 from typing import Any, Self, TypeVar
 
 from durable import definitions
-from durable.definitions import Activity, Workflow
+from durable.definitions import Activity, Workflow, described
 from durable.errors import DatabaseUnavailable, InvalidOption
 from durable.ids import uuid7
 from durable.signals import Signal, registered_signals
@@ -146,7 +146,10 @@ class Worker:
         )
         self.runs.attempts = self.attempts
         self.local_activities = LocalActivities(
-            self.clock, settings.local_slots, self.runs.deliver_local
+            self.clock,
+            settings.local_slots,
+            deliver=self.runs.deliver_local,
+            show=self.runs.show,
         )
         self.runs.local_activities = self.local_activities
         self.attempts.deliver_outcome = self.runs.deliver_outcome
@@ -168,17 +171,15 @@ class Worker:
 
     async def _register(self) -> None:
         registrations = [
-            Registration(
-                "workflow", w.name, w.version, w.queue, json.dumps(w.arguments.json_schema())
-            )
+            Registration("workflow", w.name, w.version, w.queue, json.dumps(described(w)))
             for w in self._workflows.values()
         ]
         registrations += [
-            Registration("activity", a.name, 1, a.queue, json.dumps(a.arguments.json_schema()))
+            Registration("activity", a.name, 1, a.queue, json.dumps(described(a)))
             for a in self._activities.values()
         ]
         registrations += [
-            Registration("signal", s.name, 1, None, json.dumps(s.codec.json_schema()))
+            Registration("signal", s.name, 1, None, json.dumps(s.described()))
             for s in self._signals()
         ]
         if registrations:
