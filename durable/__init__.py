@@ -5,7 +5,7 @@ Layout, from the bottom up; imports only ever point downwards:
     errors, payload, failure            errors; values and exceptions <-> JSON
     core/                               pure: history in, decision out
     definitions, signals, authoring,    what authors import: decorators, Signal, sleep, now, saga, ...
-    activity_context, saga
+    activity_context, in_process, saga
     store/                              all SQL
     client_sync, client_async           start, signal, cancel, result
     cli/, embedded/, testing            entry points; the worker process is the package durable_worker
@@ -92,6 +92,7 @@ from durable.handlers import current_update as current_update
 from durable.handlers import handlers_finished as handlers_finished
 from durable.handlers import query as query
 from durable.handlers import update as update
+from durable.in_process import local as local
 from durable.patching import deprecate_patch as deprecate_patch
 from durable.patching import patched as patched
 from durable.saga import Saga as Saga

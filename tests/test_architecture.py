@@ -39,6 +39,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.definitions",
             "durable.handlers",
             "durable.descriptions",
+            "durable.in_process",
             "durable.lint",
             "durable.patching",
             "durable.saga",

@@ -47,6 +47,11 @@ ACTIVITY_TIMED_OUT: Final = "ActivityTimedOut"
 ACTIVITY_CANCELLED: Final = "ActivityCancelled"
 ACTIVITY_CANCEL_REQUESTED: Final = "ActivityCancelRequested"
 
+LOCAL_ACTIVITY_COMPLETED: Final = "LocalActivityCompleted"
+LOCAL_ACTIVITY_FAILED: Final = "LocalActivityFailed"
+LOCAL_ACTIVITY_BACKED_OFF: Final = "LocalActivityBackedOff"
+FIRST_TURN_TAKEN: Final = "FirstTurnTaken"
+
 TIMER_STARTED: Final = "TimerStarted"
 TIMER_FIRED: Final = "TimerFired"
 TIMER_CANCELLED: Final = "TimerCancelled"

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from durable.core import events as e
 from durable.core.children import ChildFuture
 from durable.core.futures import ActivityFuture, Timer
+from durable.core.local import LocalFuture
 
 if TYPE_CHECKING:
     from durable.core.run import Run
@@ -74,7 +75,24 @@ def _cancel(run: Run, event: e.Event) -> None:
     run.request_cancel(event.body.get("reason"))
 
 
-ARRIVALS: Mapping[str, Arrive] = {e.SIGNAL_RECEIVED: _signal, e.CANCEL_REQUESTED: _cancel}
+def _local(effect: Close) -> Arrive:
+    """The call is found by its id, for nothing of the history opened it."""
+
+    def arrive(run: Run, event: e.Event) -> None:
+        if (future := run.called_locally(event)) is not None:
+            future.compare(event)
+            effect(future, event)
+
+    return arrive
+
+
+ARRIVALS: Mapping[str, Arrive] = {
+    e.SIGNAL_RECEIVED: _signal,
+    e.CANCEL_REQUESTED: _cancel,
+    e.LOCAL_ACTIVITY_COMPLETED: _local(LocalFuture.complete),
+    e.LOCAL_ACTIVITY_FAILED: _local(LocalFuture.fail),
+    e.LOCAL_ACTIVITY_BACKED_OFF: _local(LocalFuture.back_off),
+}
 
 
 CHILDS_OWN = ("version", "pinned")
@@ -118,6 +136,7 @@ MARKS: Mapping[str, View] = {
     e.UPDATE_ACCEPTED: _with_payload,
     e.UPDATE_COMPLETED: _with_payload,
     e.UPDATE_FAILED: _failed_update,
+    e.FIRST_TURN_TAKEN: _whole,
     e.PATCH_RECORDED: _id,
     e.WORKFLOW_COMPLETED: _with_payload,
     e.WORKFLOW_FAILED: _kind_of_failure,

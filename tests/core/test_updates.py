@@ -119,6 +119,28 @@ def test_a_rejected_update_leaves_no_trace() -> None:
     sim.check()
 
 
+@workflow(name="updates.local_work")
+async def local_work() -> str:
+    @durable.update
+    async def never() -> None: ...
+
+    @never.validator
+    def no() -> None:
+        raise ValueError("no")
+
+    await reserve("x")
+    return await durable.local(reserve)("y")
+
+
+def test_a_rejected_update_leaves_no_trace_while_a_local_activity_runs() -> None:
+    sim = started(local_work)
+    sim.turn(sim.completed("updates.reserve-1", "ok"))
+    assert sim.turn(sim.updating("never")) == []
+    sim.turn(sim.local_ended("updates.reserve-2", "done"))
+    assert sim.result == "done"
+    sim.check()
+
+
 def test_a_rejected_update_among_others_leaves_no_trace() -> None:
     sim = started(cart, 1)
     sim.turn(
