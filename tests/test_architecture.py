@@ -56,7 +56,14 @@ LAYERS: tuple[frozenset[str], ...] = (
         }
     ),
     frozenset(
-        {"durable.__main__", "durable.cli", "durable.demo", "durable.dev", "durable.embedded", "durable.testing"}
+        {
+            "durable.__main__",
+            "durable.cli",
+            "durable.demo",
+            "durable.dev",
+            "durable.embedded",
+            "durable.testing",
+        }
     ),
     frozenset({"durable_worker"}),
 )

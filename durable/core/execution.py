@@ -40,7 +40,7 @@ from durable.core.compare import pair
 from durable.core.events import Event, Message
 from durable.core.futures import OperationFuture
 from durable.core.loop import DurableTask
-from durable.core.machine import ARRIVALS, CLOSES, INBOUND, OUTBOUND, TERMINAL
+from durable.core.machine import ARRIVALS, CLOSES, FORCED, INBOUND, OUTBOUND, TERMINAL
 from durable.core.plans import Definition, RunDefaults
 from durable.core.run import Run
 from durable.core.stacks import stack_of
@@ -170,6 +170,7 @@ class Execution(Run):
             json.dumps(retry, sort_keys=True) if (retry := start.get("retry")) else "null",
         )
         self._input = event.payload
+        self._begin_origins(start.get("origins") or ())
         return 1
 
     def _live_turn(self, inbound: Sequence[Message], now_us: int) -> list[Event]:
@@ -206,6 +207,8 @@ class Execution(Run):
             self._damaged(
                 history[at], f"turn {self.turn} with event {self.last_seq} was the last one{ended}"
             )
+        if history[at].type in FORCED:
+            return self._end_by_force(history, at)
         middle = self._rows_of(turn, history, at, INBOUND)
         end = self._rows_of(turn, history, middle, OUTBOUND)
         if end < len(history) and history[end].turn == turn:
@@ -216,6 +219,11 @@ class Execution(Run):
         self._compare(history[middle:end], last.seq + 1)
         self._finish_turn(last)
         return end
+
+    def _end_by_force(self, history: Sequence[Event], at: int) -> int:
+        """An operator's command closed the run where it stood."""
+        self._finish_turn(history[at])
+        return at + 1
 
     def _rows_of(self, turn: int, history: Sequence[Event], at: int, types: frozenset[str]) -> int:
         """The index after this turn's rows of these types, numbered without gaps, from `at` on."""
@@ -312,7 +320,9 @@ class Execution(Run):
     def _finish_turn(self, last: Event) -> None:
         self.turn = last.turn
         self.last_seq = last.seq
-        if last.type in TERMINAL:
+        if self._origins:
+            self._leave_origin()
+        if last.type in TERMINAL or last.type in FORCED:
             self.closed = True
             if not self.replaying:
                 self._report_loose_ends()

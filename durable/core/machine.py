@@ -74,7 +74,16 @@ def _cancel(run: Run, event: e.Event) -> None:
     run.request_cancel(event.body.get("reason"))
 
 
-ARRIVALS: Mapping[str, Arrive] = {e.SIGNAL_RECEIVED: _signal, e.CANCEL_REQUESTED: _cancel}
+def _nothing(_run: Run, _event: e.Event) -> None:
+    """A record for people: the code cannot tell that an operator helped an activity along."""
+
+
+ARRIVALS: Mapping[str, Arrive] = {
+    e.SIGNAL_RECEIVED: _signal,
+    e.CANCEL_REQUESTED: _cancel,
+    e.ACTIVITY_EDITED: _nothing,
+    e.ACTIVITY_RETRIED: _nothing,
+}
 
 
 def _whole(body: dict[str, Any], _payload: str | None) -> dict[str, Any]:
@@ -104,6 +113,9 @@ MARKS: Mapping[str, View] = {
 TERMINAL = frozenset(
     {e.WORKFLOW_COMPLETED, e.WORKFLOW_FAILED, e.WORKFLOW_CANCELLED, e.WORKFLOW_CONTINUED}
 )
+
+FORCED = frozenset({e.WORKFLOW_TERMINATED, e.WORKFLOW_RESET})
+"""Written by an operator's command as a run's last event; the code had no part in it."""
 
 # -- what follows from the table ----------------------------------------------------------------------------------------
 

@@ -199,6 +199,15 @@ async def randomness() -> list[Any]:
     ]
 
 
+@workflow(name="golden.identity")
+async def identity() -> list[Any]:
+    seen = []
+    for n in range(4):
+        seen.append([durable.info().workflow_id, str(durable.info().run_id), str(durable.uuid4())])
+        await step(n)
+    return seen
+
+
 @workflow(name="golden.child", version=2, queue="children", retry=RetryPolicy(max_attempts=2))
 async def child(n: int) -> int:
     return n
@@ -310,6 +319,26 @@ def _continued() -> Simulation:
     return sim.run()
 
 
+def _mended() -> Simulation:
+    """An operator edits an activity's input, has it tried again, and sets the result of another by hand."""
+    sim = Simulation(steps, 2)
+    sim.turn()
+    by = {"actor": "ann", "reason": "a typing error"}
+    was = {"state": "paused", "attempt": 5}
+    sim.turn(sim.message(e.ACTIVITY_EDITED, '{"n":7}', ref=2, operator=by, before=was))
+    sim.turn(sim.message(e.ACTIVITY_RETRIED, ref=2, operator=by, before=was))
+    sim.turn(sim.completed("golden.step-1", 7))
+    ref = sim.find("golden.step-2").seq
+    sim.turn(sim.message(e.ACTIVITY_COMPLETED, "8", ref=ref, attempt=5, operator=by, before=was))
+    return sim
+
+
+def _reset() -> Simulation:
+    """A run whose first two turns were taken by another one: ids and random numbers are that one's, then its own."""
+    former = "0190a0b0-0000-7000-8000-000000000009"
+    return Simulation(identity, start={"origins": [[2, former, "former"]]}).run()
+
+
 SCENARIOS: dict[str, Callable[[], Simulation]] = {
     "steps": _run(steps, 3),
     "steps_blocking": _run(steps_blocking, 3),
@@ -328,6 +357,8 @@ SCENARIOS: dict[str, Callable[[], Simulation]] = {
     "randomness": _run(randomness),
     "children": _children,
     "continued": _continued,
+    "mended": _mended,
+    "reset": _reset,
 }
 
 
@@ -346,7 +377,9 @@ def main() -> None:
     for name, scenario in SCENARIOS.items():
         path = FOLDER / f"{name}.json"
         if not path.exists():
-            root = str(Path(__file__).parents[2])  # tracebacks must not name the machine they were made on
+            root = str(
+                Path(__file__).parents[2]
+            )  # tracebacks must not name the machine they were made on
             path.write_text(dumped(scenario().check()).replace(f"{root}/", ""))
             print(f"wrote {path.name}")
 
