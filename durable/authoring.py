@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn, TypeVar
 from uuid import UUID
 
+from durable.context import rebuilt, rebuilt_headers
 from durable.core import fiber
 from durable.core.durations import duration_us
 from durable.core.futures import DurableFuture
@@ -40,7 +41,7 @@ class WorkflowInfo:
     version: int
     queue: str
     priority: int
-    actor: str | None
+    actor: Any
     headers: dict[str, Any]
     started_at: datetime
     history_length: int
@@ -77,8 +78,8 @@ def info() -> WorkflowInfo:
         version=start.get("version", 1),
         queue=run.defaults.queue,
         priority=run.defaults.priority,
-        actor=start.get("actor"),
-        headers=start.get("headers") or {},
+        actor=rebuilt(start.get("actor")),
+        headers=rebuilt_headers(start.get("headers")),
         started_at=_instant(run.started_us),
         history_length=run.last_seq,
         is_replaying=run.replaying,
@@ -86,10 +87,9 @@ def info() -> WorkflowInfo:
     )
 
 
-def actor() -> str | None:
-    """Who started the run, as the client said."""
-    actor: str | None = _run("actor()").start.get("actor")
-    return actor
+def actor() -> Any:
+    """Who started the run, as the client said; `current_actor()` says it anywhere."""
+    return rebuilt(_run("actor()").start.get("actor"))
 
 
 def now() -> datetime:

@@ -35,9 +35,11 @@ LAYERS: tuple[frozenset[str], ...] = (
         {
             "durable.activity_context",
             "durable.authoring",
+            "durable.context",
             "durable.definitions",
             "durable.descriptions",
             "durable.lint",
+            "durable.patching",
             "durable.saga",
             "durable.signals",
             "durable.store",

@@ -63,5 +63,7 @@ CHILD_REJECTED: Final = "ChildRejected"
 CHILD_CANCEL_REQUESTED: Final = "ChildCancelRequested"
 CHILD_SIGNALLED: Final = "ChildSignalled"
 
+PATCH_RECORDED: Final = "PatchRecorded"
+
 SIGNAL_RECEIVED: Final = "SignalReceived"
 CANCEL_REQUESTED: Final = "CancelRequested"

@@ -35,12 +35,20 @@ from typing import Any, NamedTuple, NoReturn
 from uuid import UUID
 
 from durable.core import events as e
+from durable.core import semantics
 from durable.core.commands import Command
 from durable.core.compare import pair
 from durable.core.events import Event, Message
 from durable.core.futures import OperationFuture
 from durable.core.loop import DurableTask
-from durable.core.machine import ARRIVALS, CLOSES, FORCED, INBOUND, OUTBOUND, TERMINAL
+from durable.core.machine import (
+    ARRIVALS,
+    CLOSES,
+    INBOUND,
+    OUTBOUND,
+    TERMINAL,
+    ended_from_outside,
+)
 from durable.core.plans import Definition, RunDefaults
 from durable.core.run import Run
 from durable.core.stacks import stack_of
@@ -62,6 +70,9 @@ _event: Callable[..., Event] = tuple.__new__
 """Event(...) costs three times as much."""
 
 _decision: Callable[..., Decision] = tuple.__new__
+
+_RECORDED = OUTBOUND | {e.WORKFLOW_TERMINATED, e.WORKFLOW_RESET}
+"""What may follow the inbound rows of a recorded turn."""
 
 
 class Execution(Run):
@@ -161,6 +172,7 @@ class Execution(Run):
             self._damaged(
                 event, "a history begins with WorkflowStarted as event 1, alone in turn 0"
             )
+        semantics.check_known(event.body.get("semantics", 1))
         self.last_seq = 1
         self.now_us = self.started_us = event.at_us
         self.start = start = event.body
@@ -207,23 +219,18 @@ class Execution(Run):
             self._damaged(
                 history[at], f"turn {self.turn} with event {self.last_seq} was the last one{ended}"
             )
-        if history[at].type in FORCED:
-            return self._end_by_force(history, at)
         middle = self._rows_of(turn, history, at, INBOUND)
-        end = self._rows_of(turn, history, middle, OUTBOUND)
+        end = self._rows_of(turn, history, middle, _RECORDED)
         if end < len(history) and history[end].turn == turn:
             self._damaged(history[end], "its number or type is not what can follow here")
         last = history[end - 1]
         self.now_us = max(self.now_us, last.at_us)
-        self._turn(history[at:middle])
-        self._compare(history[middle:end], last.seq + 1)
+        if not ended_from_outside(last):
+            self._replayed = (history, middle, end)
+            self._turn(history[at:middle])
+            self._compare(history[middle:end], last.seq + 1)
         self._finish_turn(last)
         return end
-
-    def _end_by_force(self, history: Sequence[Event], at: int) -> int:
-        """An operator's command closed the run where it stood."""
-        self._finish_turn(history[at])
-        return at + 1
 
     def _rows_of(self, turn: int, history: Sequence[Event], at: int, types: frozenset[str]) -> int:
         """The index after this turn's rows of these types, numbered without gaps, from `at` on."""
@@ -322,7 +329,8 @@ class Execution(Run):
         self.last_seq = last.seq
         if self._origins:
             self._leave_origin()
-        if last.type in TERMINAL or last.type in FORCED:
+        self._replayed = ((), 0, 0)
+        if last.type in TERMINAL:
             self.closed = True
             if not self.replaying:
                 self._report_loose_ends()

@@ -86,6 +86,18 @@ ARRIVALS: Mapping[str, Arrive] = {
 }
 
 
+CHILDS_OWN = ("version", "pinned")
+"""What a child's definition says of itself, as it was when the child was started: a later one breaks no open parent."""
+
+
+def _child(body: dict[str, Any], _payload: str | None) -> dict[str, Any]:
+    return {key: value for key, value in body.items() if key not in ("line", *CHILDS_OWN)}
+
+
+def _successor(body: dict[str, Any], payload: str | None) -> dict[str, Any]:
+    return {**_child(body, payload), "payload": payload}
+
+
 def _whole(body: dict[str, Any], _payload: str | None) -> dict[str, Any]:
     return {key: value for key, value in body.items() if key != "line"}
 
@@ -102,20 +114,29 @@ def _reason(body: dict[str, Any], _payload: str | None) -> dict[str, Any]:
     return {"reason": body.get("reason")}
 
 
+def _id(body: dict[str, Any], _payload: str | None) -> dict[str, Any]:
+    return {"id": body["id"]}
+
+
 MARKS: Mapping[str, View] = {
     e.CHILD_SIGNALLED: _with_payload,
+    e.PATCH_RECORDED: _id,
     e.WORKFLOW_COMPLETED: _with_payload,
     e.WORKFLOW_FAILED: _kind_of_failure,
     e.WORKFLOW_CANCELLED: _reason,
-    e.WORKFLOW_CONTINUED: _with_payload,
+    e.WORKFLOW_CONTINUED: _successor,
 }
 
 TERMINAL = frozenset(
-    {e.WORKFLOW_COMPLETED, e.WORKFLOW_FAILED, e.WORKFLOW_CANCELLED, e.WORKFLOW_CONTINUED}
+    {
+        e.WORKFLOW_COMPLETED,
+        e.WORKFLOW_FAILED,
+        e.WORKFLOW_CANCELLED,
+        e.WORKFLOW_CONTINUED,
+        e.WORKFLOW_TERMINATED,
+        e.WORKFLOW_RESET,
+    }
 )
-
-FORCED = frozenset({e.WORKFLOW_TERMINATED, e.WORKFLOW_RESET})
-"""Written by an operator's command as a run's last event; the code had no part in it."""
 
 # -- what follows from the table ----------------------------------------------------------------------------------------
 
@@ -126,6 +147,14 @@ INBOUND = frozenset({*CLOSES, *ARRIVALS})
 VIEWS: Mapping[str, View] = {
     **{operation.opens: _whole for operation in OPERATIONS},
     **{operation.asks_to_end: _whole for operation in OPERATIONS},
+    e.CHILD_STARTED: _child,
     **MARKS,
 }
 OUTBOUND = frozenset(VIEWS)
+
+
+def ended_from_outside(last: e.Event) -> bool:
+    """Whether this event closed the run without its code: by force, or cancelled before the code had begun. There is nothing to run."""
+    return last.type in (e.WORKFLOW_TERMINATED, e.WORKFLOW_RESET) or (
+        last.type == e.WORKFLOW_CANCELLED and "before_start" in last.body
+    )

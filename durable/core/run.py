@@ -17,6 +17,7 @@ from typing import Any, NoReturn, TypeVar, cast
 from uuid import UUID
 
 from durable.core import events as e
+from durable.core import semantics
 from durable.core.children import ChildFuture
 from durable.core.commands import Command, source_line
 from durable.core.durations import LONGEST_US
@@ -62,6 +63,7 @@ class Run:
         self.defaults = RunDefaults("default", 5, "null")
         self._itself = (run_id, workflow_id)
         self._origins: list[Sequence[Any]] = []
+        self._replayed: tuple[Sequence[e.Event], int, int] = ((), 0, 0)
         self._reset()
 
     def _reset(self) -> None:
@@ -84,6 +86,7 @@ class Run:
         self._receivers: dict[str, deque[SignalFuture[Any]]] = {}
         self._counts: dict[str, int] = {}
         self._chosen_ids: set[str] = set()
+        self._patches: dict[str, bool] = {}
         self._warnings: list[str] = []
         self.loop = DeterministicLoop(self)  # type: ignore[abstract]
 
@@ -231,6 +234,32 @@ class Run:
         if self.gate:
             self._refuse(ContinueAsNew)
         raise ContinueAsNew(name, version, arguments.encode(args, kwargs))
+
+    def patched(self, patch_id: str, *, deprecated: bool = False) -> bool:
+        """Whether the run has the change: answered once, live by yes, in replay by whether this turn holds the mark."""
+        answer = self._patches.get(patch_id)
+        if answer is None:
+            if self.gate:
+                self._refuse(bool)
+                return False
+            answer = self._patches[patch_id] = not self.replaying or self._is_marked(patch_id)
+            if answer:
+                body: dict[str, Any] = {"id": patch_id, "line": (line := source_line(2))}
+                if deprecated:
+                    body["deprecated"] = True
+                self._commands.append(Command(e.PATCH_RECORDED, body, None, line))
+        return answer
+
+    def _is_marked(self, patch_id: str) -> bool:
+        history, begin, end = self._replayed
+        return any(
+            row.type == e.PATCH_RECORDED and row.body["id"] == patch_id
+            for row in islice(history, begin, end)
+        )
+
+    def follows(self, rule: str) -> bool:
+        """Whether this run was started under a semantics version that has the rule (C16)."""
+        return semantics.holds(rule, self.start.get("semantics", 1))
 
     def unread_signals(self) -> list[int]:
         """The numbers of the signals that arrived and that nobody has received."""

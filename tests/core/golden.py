@@ -240,6 +240,19 @@ async def continued(n: int) -> str:
     return text
 
 
+@workflow(name="golden.patched")
+async def patched(n: int) -> int:
+    durable.deprecate_patch("golden change, long done")
+    total = 0
+    for i in range(n):
+        total += await (step(10 * i) if durable.patched("golden change") else step(i))
+    return total
+
+
+async def _not_yet_patched(n: int) -> int:
+    return sum([await step(i) for i in range(n)])
+
+
 def _run(it: Workflow[..., Any], *args: Any) -> Callable[[], Simulation]:
     return lambda: Simulation(it, *args).run()
 
@@ -339,6 +352,40 @@ def _reset() -> Simulation:
     return Simulation(identity, start={"origins": [[2, former, "former"]]}).run()
 
 
+def _ended_by_others(sim: Simulation, *rows: tuple[str, dict[str, Any]]) -> Simulation:
+    """A turn that the database wrote alone."""
+    last = sim.history[-1]
+    sim.history += [
+        Event(last.seq + n, last.turn + 1, kind, last.at_us, body)
+        for n, (kind, body) in enumerate(rows, 1)
+    ]
+    sim.execution = sim.fresh()
+    sim.execution.replay(sim.history)
+    sim.decision = sim.decision._replace(closed=True)
+    return sim
+
+
+def _cancelled_before_start() -> Simulation:
+    reason = {"reason": "never mind"}
+    return _ended_by_others(
+        Simulation(cancelled),
+        (e.CANCEL_REQUESTED, reason),
+        (e.WORKFLOW_CANCELLED, {**reason, "before_start": True}),
+    )
+
+
+def _terminated() -> Simulation:
+    sim = Simulation(cancelled)
+    sim.turn()
+    return _ended_by_others(sim, (e.WORKFLOW_TERMINATED, {"reason": "by force"}))
+
+
+def _reset_away() -> Simulation:
+    sim = Simulation(cancelled)
+    sim.turn()
+    return _ended_by_others(sim, (e.WORKFLOW_RESET, {"run_id": "another", "event": 1}))
+
+
 SCENARIOS: dict[str, Callable[[], Simulation]] = {
     "steps": _run(steps, 3),
     "steps_blocking": _run(steps_blocking, 3),
@@ -359,6 +406,11 @@ SCENARIOS: dict[str, Callable[[], Simulation]] = {
     "continued": _continued,
     "mended": _mended,
     "reset": _reset,
+    "patched": _run(patched, 3),
+    "patched_later": _run(Workflow(_not_yet_patched, "golden.patched", 1, None, None, None), 3),
+    "cancelled_before_start": _cancelled_before_start,
+    "terminated": _terminated,
+    "reset_away": _reset_away,
 }
 
 

@@ -25,7 +25,7 @@ from types import ModuleType, TracebackType
 from typing import Any, Self, TypeVar
 
 from durable import definitions
-from durable.definitions import Activity, Workflow
+from durable.definitions import Activity, Workflow, described
 from durable.errors import DatabaseUnavailable, InvalidOption
 from durable.ids import uuid7
 from durable.signals import Signal, registered_signals
@@ -163,17 +163,15 @@ class Worker:
 
     async def _register(self) -> None:
         registrations = [
-            Registration(
-                "workflow", w.name, w.version, w.queue, json.dumps(w.arguments.json_schema())
-            )
+            Registration("workflow", w.name, w.version, w.queue, json.dumps(described(w)))
             for w in self._workflows.values()
         ]
         registrations += [
-            Registration("activity", a.name, 1, a.queue, json.dumps(a.arguments.json_schema()))
+            Registration("activity", a.name, 1, a.queue, json.dumps(described(a)))
             for a in self._activities.values()
         ]
         registrations += [
-            Registration("signal", s.name, 1, None, json.dumps(s.codec.json_schema()))
+            Registration("signal", s.name, 1, None, json.dumps(s.described()))
             for s in self._signals()
         ]
         if registrations:
