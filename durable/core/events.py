@@ -50,6 +50,11 @@ ACTIVITY_CANCEL_REQUESTED: Final = "ActivityCancelRequested"
 ACTIVITY_EDITED: Final = "ActivityEdited"
 ACTIVITY_RETRIED: Final = "ActivityRetried"
 
+LOCAL_ACTIVITY_COMPLETED: Final = "LocalActivityCompleted"
+LOCAL_ACTIVITY_FAILED: Final = "LocalActivityFailed"
+LOCAL_ACTIVITY_BACKED_OFF: Final = "LocalActivityBackedOff"
+FIRST_TURN_TAKEN: Final = "FirstTurnTaken"
+
 TIMER_STARTED: Final = "TimerStarted"
 TIMER_FIRED: Final = "TimerFired"
 TIMER_CANCELLED: Final = "TimerCancelled"

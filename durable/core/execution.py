@@ -253,6 +253,13 @@ class Execution(Run):
         self.loop.run_until_quiet(len(inbound))
         if main.done():
             self._commands.append(self._closing_command(main))
+        elif (
+            self.locals
+            and not self.replaying
+            and not inbound
+            and all(it.struck for it in self._commands)
+        ):
+            self._commands.append(Command(e.FIRST_TURN_TAKEN, {}))
         if self._poison is not None:
             raise self._poison
 
@@ -341,6 +348,7 @@ class Execution(Run):
     def _forget_everything(self) -> None:
         """Free what only a live run needs."""
         self._pending = {}
+        self.locals = {}
         self.conditions = []
         self._receivers = {}
         self._buffered = {}
@@ -400,7 +408,7 @@ class Execution(Run):
                 self.warn(
                     f"{future.id} ({future.line}) {'failed' if failed else 'ended'} and nobody awaited it"
                 )
-        for operation in self._pending.values():
+        for operation in (*self._pending.values(), *self.locals.values()):
             if isinstance(operation, OperationFuture):
                 self.warn(
                     f"{operation.id} ({operation.line}) was still pending when the workflow returned"

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from durable.core import events as e
 from durable.core.children import ChildFuture
 from durable.core.futures import ActivityFuture, Timer
+from durable.core.local import LocalFuture
 
 if TYPE_CHECKING:
     from durable.core.run import Run
@@ -78,11 +79,25 @@ def _nothing(_run: Run, _event: e.Event) -> None:
     """A record for people: the code cannot tell that an operator helped an activity along."""
 
 
+def _local(effect: Close) -> Arrive:
+    """The call is found by its id, for nothing of the history opened it."""
+
+    def arrive(run: Run, event: e.Event) -> None:
+        if (future := run.called_locally(event)) is not None:
+            future.compare(event)
+            effect(future, event)
+
+    return arrive
+
+
 ARRIVALS: Mapping[str, Arrive] = {
     e.SIGNAL_RECEIVED: _signal,
     e.CANCEL_REQUESTED: _cancel,
     e.ACTIVITY_EDITED: _nothing,
     e.ACTIVITY_RETRIED: _nothing,
+    e.LOCAL_ACTIVITY_COMPLETED: _local(LocalFuture.complete),
+    e.LOCAL_ACTIVITY_FAILED: _local(LocalFuture.fail),
+    e.LOCAL_ACTIVITY_BACKED_OFF: _local(LocalFuture.back_off),
 }
 
 
@@ -120,6 +135,7 @@ def _id(body: dict[str, Any], _payload: str | None) -> dict[str, Any]:
 
 MARKS: Mapping[str, View] = {
     e.CHILD_SIGNALLED: _with_payload,
+    e.FIRST_TURN_TAKEN: _whole,
     e.PATCH_RECORDED: _id,
     e.WORKFLOW_COMPLETED: _with_payload,
     e.WORKFLOW_FAILED: _kind_of_failure,

@@ -240,6 +240,23 @@ async def continued(n: int) -> str:
     return text
 
 
+@workflow(name="golden.local")
+async def local_steps(n: int) -> list[Any]:
+    first = await durable.local(step)(n)
+    both: list[Any] = list(await asyncio.gather(durable.local(step)(1), durable.local(rich)(["a"])))
+    try:
+        await durable.local(fail)("here")
+    except ActivityError as error:
+        both.append({"failed": error.attempt or 0})
+    for late in (durable.local(step.options(id="given-up"))(5), durable.local(waits)(6)):
+        try:
+            async with asyncio.timeout(5):
+                await late
+        except TimeoutError:
+            both.append({"timed out": 5})
+    return [first, *both, await durable.local(step)(3), await step(4)]
+
+
 @workflow(name="golden.patched")
 async def patched(n: int) -> int:
     durable.deprecate_patch("golden change, long done")
@@ -352,6 +369,22 @@ def _reset() -> Simulation:
     return Simulation(identity, start={"origins": [[2, former, "former"]]}).run()
 
 
+def _local() -> Simulation:
+    sim = Simulation(local_steps, 7)
+    sim.turn()
+    sim.turn(sim.local_ended("golden.step-1", 7))
+    sim.turn(sim.local_ended("golden.step-2", 1), sim.local_ended("golden.rich-1", {"a": 1}))
+    later = sim.local_ended("golden.fail-1", error=ValueError("once"), delay_us=9 * SECOND)
+    sim.turn(later)
+    sim.fire()
+    sim.turn(sim.local_ended("golden.fail-1", error=ValueError("twice")))
+    too_late = sim.local_ended("given-up", 5)
+    sim.fire()
+    sim.fire()
+    sim.turn(too_late, sim.local_ended("golden.wait-1", 6))
+    return sim.run()
+
+
 def _ended_by_others(sim: Simulation, *rows: tuple[str, dict[str, Any]]) -> Simulation:
     """A turn that the database wrote alone."""
     last = sim.history[-1]
@@ -406,6 +439,7 @@ SCENARIOS: dict[str, Callable[[], Simulation]] = {
     "continued": _continued,
     "mended": _mended,
     "reset": _reset,
+    "local": _local,
     "patched": _run(patched, 3),
     "patched_later": _run(Workflow(_not_yet_patched, "golden.patched", 1, None, None, None), 3),
     "cancelled_before_start": _cancelled_before_start,
