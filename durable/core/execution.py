@@ -72,7 +72,7 @@ _event: Callable[..., Event] = tuple.__new__
 
 _decision: Callable[..., Decision] = tuple.__new__
 
-_RECORDED = OUTBOUND | {e.WORKFLOW_TERMINATED}
+_RECORDED = OUTBOUND | {e.WORKFLOW_TERMINATED, e.WORKFLOW_RESET}
 """What may follow the inbound rows of a recorded turn."""
 _OFFERLESS = _RECORDED - {e.UPDATE_ACCEPTED}
 """The same for a turn to which no update was offered: nearly all turns."""
@@ -210,6 +210,7 @@ class Execution(Run):
             json.dumps(retry, sort_keys=True) if (retry := start.get("retry")) else "null",
         )
         self._input = event.payload
+        self._begin_origins(start.get("origins") or ())
         return 1
 
     def _live_turn(self, inbound: Sequence[Message], now_us: int) -> list[Event]:
@@ -377,6 +378,8 @@ class Execution(Run):
     def _finish_turn(self, last: Event) -> None:
         self.turn = last.turn
         self.last_seq = last.seq
+        if self._origins:
+            self._leave_origin()
         self._replayed = ((), 0, 0)
         if last.type in TERMINAL:
             self.closed = True

@@ -131,9 +131,12 @@ def _described(event: str, args: tuple[Any, ...]) -> str:
 
 def _is_zone_data(event: str, args: tuple[Any, ...]) -> bool:
     """`ZoneInfo("Europe/Rome")` reads its file from C, without a frame of its own."""
-    paths = getattr(sys.modules.get("zoneinfo"), "TZPATH", ())  # it may be half imported just now
+    zoneinfo = sys.modules.get("zoneinfo")
     path = args[0] if event == "open" and args else None
-    return isinstance(path, str) and path.startswith(tuple(paths))
+    if zoneinfo is None or not isinstance(path, str):
+        return False
+    folders = getattr(zoneinfo, "TZPATH", ())  # it may just be being imported, by pydantic, say
+    return path.startswith(tuple(folders))
 
 
 def _frames(frame: FrameType | None) -> Iterator[FrameType]:

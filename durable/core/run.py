@@ -81,6 +81,8 @@ class Run:
         self.started_us = 0
         self.start: dict[str, Any] = {}
         self.defaults = RunDefaults("default", 5, "null")
+        self._itself = (run_id, workflow_id)
+        self._origins: list[Sequence[Any]] = []
         self._replayed: tuple[Sequence[e.Event], int, int] = ((), 0, 0)
         self._reset()
 
@@ -112,6 +114,31 @@ class Run:
         self._patches: dict[str, bool] = {}
         self._warnings: list[str] = []
         self.loop = DeterministicLoop(self)  # type: ignore[abstract]
+
+    # -- who it is --------------------------------------------------------------------------------------------------------
+
+    def _begin_origins(self, origins: Sequence[Sequence[Any]]) -> None:
+        """Take the turns that were copied from other runs (a reset, a fork) as the runs that took them: [last turn, run id, workflow id] each.
+
+        Their code had used those ids: in arguments, for random numbers, to name children.
+        """
+        self._origins = [it for it in origins if it[0] > 0]
+        if self._origins:
+            self._be(UUID(self._origins[0][1]), self._origins[0][2])
+            self.loop.hash_like(self.run_id)
+
+    def _leave_origin(self) -> None:
+        """Become who takes the next turn, with random numbers of its own."""
+        while self._origins and self._origins[0][0] <= self.turn:
+            self._origins.pop(0)
+            run_id, workflow_id = self._itself
+            if self._origins:
+                run_id, workflow_id = UUID(self._origins[0][1]), self._origins[0][2]
+            self._be(run_id, workflow_id)
+            self.author_state.pop("random", None)
+
+    def _be(self, run_id: UUID, workflow_id: str) -> None:
+        self.run_id, self.workflow_id = run_id, workflow_id
 
     def waiting_on(self) -> list[dict[str, Any]]:
         """What the run waits for, for `explain`: kind, name, line and, where there is one, seq and until_us."""
