@@ -222,7 +222,7 @@ begin
                 v_run.parent_shard, v_run.parent_run_id, v_run.parent_seq, p_now);
         insert into durable.history (shard, run_id, seq, turn, type, at, body, payload)
         values (v_run.shard, v_next, 1, 0, 'WorkflowStarted', p_now,
-                (v_run.start - 'attributes') || (v_run.asked - 'unread')
+                (v_run.start - '{origins,reset,attributes}'::text[]) || (v_run.asked - 'unread')
                 || case when v_run.attributes is null then '{}' else jsonb_build_object('attributes', v_run.attributes) end || jsonb_build_object(
                     'continued', coalesce((v_run.start ->> 'continued')::int, 0) + 1, 'continued_from', v_run.run_id), v_run.input);
         update durable.signals s set run_id = v_next, status = 'buffered', seq = null

@@ -45,7 +45,7 @@ begin
     loop
         v_kind := case when v_run.execution_deadline_at = v_run.deadline_at then 'execution' else 'run' end;
         update durable.runs r set status = 'failed', closed_at = v_now, owner = null, epoch = r.epoch + 1, ready_at = null, delayed_until = null,
-               review = null, last_seq = r.last_seq + 1, turn = r.turn + 1
+               review = null, paused = null, last_seq = r.last_seq + 1, turn = r.turn + 1
          where r.shard = v_run.shard and r.run_id = v_run.run_id;
         insert into durable.history (shard, run_id, seq, turn, type, at, body)
         values (v_run.shard, v_run.run_id, v_run.last_seq + 1, v_run.turn + 1, 'WorkflowTimedOut', v_now, jsonb_build_object(

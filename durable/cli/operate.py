@@ -25,6 +25,9 @@ Actor = Annotated[
 ]
 
 
+Delay = Annotated[
+    float | None, typer.Option(metavar="SECONDS", help="Start no sooner than in this time.")
+]
 RunTimeout = Annotated[
     float | None, typer.Option(metavar="SECONDS", help="End the run by force after this time.")
 ]
@@ -55,9 +58,7 @@ def start(
         str | None, typer.Option(help="Another queue than the workflow's own.")
     ] = None,
     priority: Annotated[int | None, typer.Option(help="0 (first) to 9.")] = None,
-    delay: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="Start no sooner than in this time.")
-    ] = None,
+    delay: Delay = None,
     attributes: Annotated[
         str | None, typer.Option(metavar="JSON", help="An object kept beside the run.")
     ] = None,
