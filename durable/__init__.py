@@ -40,6 +40,7 @@ from durable.core.futures import ActivityFuture as ActivityFuture
 from durable.core.futures import DurableFuture as DurableFuture
 from durable.core.guard import unguarded as unguarded
 from durable.core.policy import RetryPolicy as RetryPolicy
+from durable.core.schedule_times import Calendar as Calendar
 from durable.definitions import Activity as Activity
 from durable.definitions import Workflow as Workflow
 from durable.definitions import activity as activity
@@ -60,6 +61,9 @@ from durable.errors import NotInWorkflow as NotInWorkflow
 from durable.errors import PayloadError as PayloadError
 from durable.errors import RemoteError as RemoteError
 from durable.errors import SagaFailed as SagaFailed
+from durable.errors import ScheduleAlreadyExists as ScheduleAlreadyExists
+from durable.errors import ScheduleChanged as ScheduleChanged
+from durable.errors import ScheduleNotFound as ScheduleNotFound
 from durable.errors import SchemaOutOfDate as SchemaOutOfDate
 from durable.errors import UnknownActivity as UnknownActivity
 from durable.errors import UnknownQueue as UnknownQueue
@@ -74,6 +78,10 @@ from durable.errors import WorkflowNotFound as WorkflowNotFound
 from durable.errors import WorkflowTerminated as WorkflowTerminated
 from durable.saga import Saga as Saga
 from durable.saga import saga as saga
+from durable.schedules import Schedule as Schedule
+from durable.schedules import calendar as calendar
+from durable.schedules import cron as cron
+from durable.schedules import every as every
 from durable.signals import Signal as Signal
 
 if TYPE_CHECKING:

@@ -46,6 +46,8 @@ class WorkflowInfo:
     history_length: int
     is_replaying: bool
     continue_as_new_suggested: bool
+    schedule_id: str | None = None
+    scheduled_for: datetime | None = None
 
 
 def _run(call: str) -> Run:

@@ -25,6 +25,7 @@ from durable.core.scan import live_scope, scan
 from durable.core.styles import Style, style_of
 from durable.errors import InvalidOption, NotInWorkflow, UnsafeWorkflow
 from durable.payload import ArgumentsCodec
+from durable.schedules import Schedule, checked_declaration
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -150,6 +151,7 @@ class Activity(ActivityCall[P, R]):
         self.name = checked_name("the activity's name", fn.__name__ if name is None else name)
         self.arguments = ArgumentsCodec(fn, name=self.name)
         self.is_async = inspect.iscoroutinefunction(fn)
+        self.schedule: Schedule | None = None
         update_wrapper(self, fn)
 
     @property
@@ -235,17 +237,26 @@ def activity(
     schedule_to_start: timedelta | None = None,
     heartbeat_timeout: timedelta | None = None,
     cancellation: Cancellation | None = None,
+    schedule: Schedule | None = None,
 ) -> _ActivityDecorator: ...
-def activity(fn: Any = None, /, *, name: str | None = None, **options: Any) -> Any:
+def activity(
+    fn: Any = None,
+    /,
+    *,
+    name: str | None = None,
+    schedule: Schedule | None = None,
+    **options: Any,
+) -> Any:
     """Make a function an activity: `@activity` or `@activity(queue=..., retry=..., timeout=..., ...)`.
 
     The function may be sync (it runs in a thread) or async. `name` defaults to its `__name__` and must stay the same while runs
-    that use it are alive. The other options are those of `ActivityOptions`. Raises InvalidOption on an impossible
+    that use it are alive. `schedule` has workers enqueue it as a job of its own at times: `schedule=durable.cron("0 9 * * *")`. The other
+    options are those of `ActivityOptions`. Raises InvalidOption on an impossible
     option, or if another function has the name.
     """
 
     def decorate(fn: Any) -> Any:
-        return _register(_activities, Activity(fn, name, given), "activity")
+        return _register(_activities, _scheduled(Activity(fn, name, given), schedule), "activity")
 
     given = ActivityOptions(**options)
     return decorate if fn is None else decorate(fn)
@@ -350,6 +361,7 @@ class Workflow(WorkflowCall[P, R]):
         self.priority = None if priority is None else checked_priority("priority", priority)
         self.retry = retry
         self.arguments = ArgumentsCodec(fn, name=self.name)
+        self.schedule: Schedule | None = None
         update_wrapper(self, fn)
 
     def options(
@@ -416,6 +428,7 @@ def workflow(
     queue: str | None = None,
     priority: int | None = None,
     retry: RetryPolicy | None = None,
+    schedule: Schedule | None = None,
 ) -> _WorkflowDecorator: ...
 def workflow(
     fn: Any = None,
@@ -426,19 +439,20 @@ def workflow(
     queue: str | None = None,
     priority: int | None = None,
     retry: RetryPolicy | None = None,
+    schedule: Schedule | None = None,
 ) -> Any:
     """Make a function a workflow: `@workflow` or `@workflow(name=..., version=..., ...)`.
 
     The function may be `async def`, a generator, or plain `def`. `name` defaults to its `__name__`. `queue` and `priority` are what
-    its runs are started with, `retry` the policy of its activities where they do not say (C6). Raises InvalidOption on an
+    its runs are started with, `retry` the policy of its activities where they do not say (C6). `schedule` has workers start it at times:
+    `schedule=durable.cron("0 9 * * *", timezone="Europe/Berlin")`. Raises InvalidOption on an
     impossible option, or if another function has the name and version, and UnsafeWorkflow with all that the function does and replay
     could not repeat: clock, entropy, I/O, threads, blocking calls (C13).
     """
 
     def decorate(fn: Any) -> Any:
-        return _register(
-            _workflows, Workflow(fn, name, version, queue, priority, retry), "workflow"
-        )
+        made: Workflow[..., Any] = Workflow(fn, name, version, queue, priority, retry)
+        return _register(_workflows, _scheduled(made, schedule), "workflow")
 
     return decorate if fn is None else decorate(fn)
 
@@ -459,6 +473,12 @@ def registered_workflows(module: str | None = None) -> list[Workflow[..., Any]]:
 def registered_activities(module: str | None = None) -> list[Activity[..., Any]]:
     """All decorated activities, or those that a module defines."""
     return [it for it in _activities.values() if module in (None, it.fn.__module__)]
+
+
+def _scheduled(it: Any, schedule: Schedule | None) -> Any:
+    it.schedule = schedule
+    checked_declaration(it)
+    return it
 
 
 def _register(register: dict[_Key, Any], it: Any, kind: str) -> Any:

@@ -39,6 +39,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.descriptions",
             "durable.lint",
             "durable.saga",
+            "durable.schedules",
             "durable.signals",
             "durable.store",
             "durable.telemetry",
@@ -52,6 +53,9 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.handles_sync",
             "durable.outcomes",
             "durable.requests",
+            "durable.schedule_requests",
+            "durable.scheduling_async",
+            "durable.scheduling_sync",
             "durable.targets",
         }
     ),
