@@ -5,7 +5,7 @@ Layout, from the bottom up; imports only ever point downwards:
     errors, payload, failure            errors; values and exceptions <-> JSON
     core/                               pure: history in, decision out
     definitions, signals, authoring,    what authors import: decorators, Signal, sleep, now, saga, ...
-    activity_context, saga
+    activity_context, in_process, saga
     store/                              all SQL
     client_sync, client_async           start, signal, cancel, result
     cli/, embedded/, testing            entry points; the worker process is the package durable_worker
@@ -35,6 +35,11 @@ from durable.authoring import time as time
 from durable.authoring import uuid4 as uuid4
 from durable.authoring import wait as wait
 from durable.authoring import wait_until as wait_until
+from durable.context import acting_as as acting_as
+from durable.context import context_type as context_type
+from durable.context import current_actor as current_actor
+from durable.context import headers as headers
+from durable.context import sender as sender
 from durable.core.children import ChildFuture as ChildFuture
 from durable.core.futures import ActivityFuture as ActivityFuture
 from durable.core.futures import DurableFuture as DurableFuture
@@ -47,6 +52,7 @@ from durable.definitions import activity as activity
 from durable.definitions import workflow as workflow
 from durable.errors import ActivityError as ActivityError
 from durable.errors import ActivityTimeout as ActivityTimeout
+from durable.errors import ActorRequired as ActorRequired
 from durable.errors import BlockingCall as BlockingCall
 from durable.errors import ChildWorkflowError as ChildWorkflowError
 from durable.errors import DatabaseUnavailable as DatabaseUnavailable
@@ -55,6 +61,7 @@ from durable.errors import EmbeddedPostgresError as EmbeddedPostgresError
 from durable.errors import InternalError as InternalError
 from durable.errors import InvalidOption as InvalidOption
 from durable.errors import LeaseLost as LeaseLost
+from durable.errors import NewerSemantics as NewerSemantics
 from durable.errors import NondeterminismError as NondeterminismError
 from durable.errors import NonRetryable as NonRetryable
 from durable.errors import NotInWorkflow as NotInWorkflow
@@ -76,6 +83,9 @@ from durable.errors import WorkflowClosed as WorkflowClosed
 from durable.errors import WorkflowFailed as WorkflowFailed
 from durable.errors import WorkflowNotFound as WorkflowNotFound
 from durable.errors import WorkflowTerminated as WorkflowTerminated
+from durable.in_process import local as local
+from durable.patching import deprecate_patch as deprecate_patch
+from durable.patching import patched as patched
 from durable.saga import Saga as Saga
 from durable.saga import saga as saga
 from durable.schedules import Schedule as Schedule

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn, TypeVar
 from uuid import UUID
 
+from durable.context import rebuilt, rebuilt_headers
 from durable.core import fiber
 from durable.core.durations import duration_us
 from durable.core.futures import DurableFuture
@@ -31,7 +32,7 @@ class WorkflowInfo:
 
     `history_length` is the number of events at the beginning of this turn; from 10,000 on it is `continue_as_new_suggested`.
     `is_replaying` is for logging only: code that
-    decides by it is not deterministic.
+    decides by it is not deterministic. `schedule_id` and `scheduled_for` are those of the slot that started the run; None for others.
     """
 
     workflow_id: str
@@ -40,7 +41,7 @@ class WorkflowInfo:
     version: int
     queue: str
     priority: int
-    actor: str | None
+    actor: Any
     headers: dict[str, Any]
     started_at: datetime
     history_length: int
@@ -72,6 +73,7 @@ def info() -> WorkflowInfo:
     """Facts about the calling run. Raises NotInWorkflow outside a workflow, like everything here."""
     run = _run("info()")
     start = run.start
+    slot = start.get("schedule") or {}
     return WorkflowInfo(
         workflow_id=run.workflow_id,
         run_id=run.run_id,
@@ -79,19 +81,20 @@ def info() -> WorkflowInfo:
         version=start.get("version", 1),
         queue=run.defaults.queue,
         priority=run.defaults.priority,
-        actor=start.get("actor"),
-        headers=start.get("headers") or {},
+        actor=rebuilt(start.get("actor")),
+        headers=rebuilt_headers(start.get("headers")),
         started_at=_instant(run.started_us),
         history_length=run.last_seq,
         is_replaying=run.replaying,
         continue_as_new_suggested=run.last_seq >= LONG_HISTORY,
+        schedule_id=slot.get("id"),
+        scheduled_for=_instant(slot["slot_us"]) if slot else None,
     )
 
 
-def actor() -> str | None:
-    """Who started the run, as the client said."""
-    actor: str | None = _run("actor()").start.get("actor")
-    return actor
+def actor() -> Any:
+    """Who started the run, as the client said; `current_actor()` says it anywhere."""
+    return rebuilt(_run("actor()").start.get("actor"))
 
 
 def now() -> datetime:

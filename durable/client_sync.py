@@ -79,7 +79,7 @@ class Client(Scheduling):
         attributes: Mapping[str, Any] | None = None,
         actor: Any = None,
         memo: Mapping[str, Any] | None = None,
-        headers: Mapping[str, str] | None = None,
+        headers: Mapping[str, Any] | None = None,
         on_running: OnRunning = "existing",
         on_closed: OnClosed = "existing",
         connection: Connection | None = None,
@@ -98,7 +98,7 @@ class Client(Scheduling):
         attributes: Mapping[str, Any] | None = None,
         actor: Any = None,
         memo: Mapping[str, Any] | None = None,
-        headers: Mapping[str, str] | None = None,
+        headers: Mapping[str, Any] | None = None,
         on_running: OnRunning = "existing",
         on_closed: OnClosed = "existing",
         connection: Connection | None = None,
@@ -119,7 +119,7 @@ class Client(Scheduling):
         attributes: Mapping[str, Any] | None = None,
         actor: Any = None,
         memo: Mapping[str, Any] | None = None,
-        headers: Mapping[str, str] | None = None,
+        headers: Mapping[str, Any] | None = None,
         on_running: OnRunning = "existing",
         on_closed: OnClosed = "existing",
         connection: Connection | None = None,
@@ -141,7 +141,7 @@ class Client(Scheduling):
         attributes: Mapping[str, Any] | None = None,
         actor: Any = None,
         memo: Mapping[str, Any] | None = None,
-        headers: Mapping[str, str] | None = None,
+        headers: Mapping[str, Any] | None = None,
         on_running: OnRunning = "existing",
         on_closed: OnClosed = "existing",
         connection: Connection | None = None,
@@ -164,7 +164,7 @@ class Client(Scheduling):
         attributes: Mapping[str, Any] | None = None,
         actor: Any = None,
         memo: Mapping[str, Any] | None = None,
-        headers: Mapping[str, str] | None = None,
+        headers: Mapping[str, Any] | None = None,
         on_running: OnRunning = "existing",
         on_closed: OnClosed = "existing",
         connection: Connection | None = None,
@@ -183,7 +183,7 @@ class Client(Scheduling):
         attributes: Mapping[str, Any] | None = None,
         actor: Any = None,
         memo: Mapping[str, Any] | None = None,
-        headers: Mapping[str, str] | None = None,
+        headers: Mapping[str, Any] | None = None,
         on_running: OnRunning = "existing",
         on_closed: OnClosed = "existing",
         connection: Connection | None = None,
@@ -194,10 +194,10 @@ class Client(Scheduling):
         `workflow` is a workflow, or the name of one with its arguments as a mapping (checked against what this process has imported or what a
         worker has registered). `id`: at most 1000 characters, a new UUID by default. `queue` and `priority` (0-9, 0 first) override the
         workflow's own. `delay`: seconds or timedelta before it may run. `attributes`, `memo`: JSON objects kept beside the run. `actor`: who starts
-        it, text or a mapping; `headers`: text by name, handed to the run's code. What happens if the id is in use: `on_running` "existing"
+        it, text, a mapping or a `context_type`; `headers`: JSON values by name, which travel with the run (see `acting_as`). What happens if the id is in use: `on_running` "existing"
         (its handle) or "fail"; `on_closed` "existing", "new" (another run), "new_if_failed" (unless it completed) or "fail".
 
-        Raises PayloadError, InvalidOption, UnknownWorkflow, WorkflowAlreadyExists; nothing is written then.
+        Raises PayloadError, InvalidOption, ActorRequired, UnknownWorkflow, WorkflowAlreadyExists; nothing is written then.
         """
         target = self._workflow(workflow)
         options = requests.StartOptions(
@@ -217,6 +217,8 @@ class Client(Scheduling):
         queue: str | None = None,
         priority: int | None = None,
         delay: timedelta | float | None = None,
+        actor: Any = None,
+        headers: Mapping[str, Any] | None = None,
         connection: Connection | None = None,
         **arguments: Any,
     ) -> JobHandle[R]: ...
@@ -232,6 +234,8 @@ class Client(Scheduling):
         queue: str | None = None,
         priority: int | None = None,
         delay: timedelta | float | None = None,
+        actor: Any = None,
+        headers: Mapping[str, Any] | None = None,
         connection: Connection | None = None,
         **arguments: Any,
     ) -> JobHandle[R]: ...
@@ -248,6 +252,8 @@ class Client(Scheduling):
         queue: str | None = None,
         priority: int | None = None,
         delay: timedelta | float | None = None,
+        actor: Any = None,
+        headers: Mapping[str, Any] | None = None,
         connection: Connection | None = None,
         **arguments: Any,
     ) -> JobHandle[R]: ...
@@ -261,6 +267,8 @@ class Client(Scheduling):
         queue: str | None = None,
         priority: int | None = None,
         delay: timedelta | float | None = None,
+        actor: Any = None,
+        headers: Mapping[str, Any] | None = None,
         connection: Connection | None = None,
         **arguments: Any,
     ) -> JobHandle[Any]:
@@ -268,14 +276,22 @@ class Client(Scheduling):
 
         `id` makes it idempotent (a UUID; a new one by default); the other options are those of `start`.
 
-        Raises PayloadError, InvalidOption, UnknownActivity; nothing is written then.
+        Raises PayloadError, InvalidOption, ActorRequired, UnknownActivity; nothing is written then.
         """
         if not isinstance(activity, Activity):
             msg = f"enqueue takes a function decorated with @activity, not {activity!r}"
             raise UnknownActivity(msg)
         target = targets.of_activity(activity)
         job_id, call = requests.enqueue(
-            target, args, arguments, id=id, queue=queue, priority=priority, delay=delay
+            target,
+            args,
+            arguments,
+            id=id,
+            queue=queue,
+            priority=priority,
+            delay=delay,
+            given_actor=actor,
+            headers=headers,
         )
         self._send(call, connection)
         return JobHandle(self, job_id, target.result)
@@ -345,17 +361,18 @@ class Client(Scheduling):
             raise targets.unknown_workflow(workflow, known)
         return targets.of_definition(definition)
 
-    def _signal_payload(self, signal: Any, value: Any) -> tuple[str, str]:
-        """A signal's name and its value as JSON text, checked against its type."""
+    def _signal_payload(self, signal: Any, value: Any) -> tuple[str, str, bool]:
+        """A signal's name, its value as JSON text, checked against its type, and whether it requires an actor."""
         if not isinstance(signal, str):
-            return targets.signal_payload(signal, value)
+            return *targets.signal_payload(signal, value), signal.require_actor
         if (local := targets.local_signal(signal)) is not None:
-            return targets.signal_payload(local, targets.from_json(local, value))
+            payload = targets.signal_payload(local, targets.from_json(local, value))
+            return *payload, local.require_actor
         definition = self._execute(calls.read_definition("signal", signal))
         if definition is None:
             known = self._execute(calls.list_definitions("signal"))
             raise targets.unknown_signal(signal, known)
-        return signal, targets.checked_json(definition, value)
+        return signal, targets.checked_json(definition, value), targets.requires_actor(definition)
 
     def _result_codec(self, workflow_name: str) -> ValueCodec | None:
         local = targets.local_workflow(workflow_name)

@@ -23,16 +23,15 @@ from durable.core.plans import ActivityPlan, ChildPlan, RunDefaults
 from durable.core.policy import LIBRARY_DEFAULT, RetryPolicy, Timeouts, merge
 from durable.core.scan import live_scope, scan
 from durable.core.styles import Style, style_of
-from durable.errors import InvalidOption, NotInWorkflow, UnsafeWorkflow
+from durable.errors import ActorRequired, InvalidOption, NotInWorkflow, UnsafeWorkflow
 from durable.payload import ArgumentsCodec
 from durable.schedules import Schedule, checked_declaration
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-SEMANTICS = 1
-"""The semantics version that new runs are started with (C16)."""
-
+DEFAULTS_KEY = "x-durable"
+"""Where a registered schema keeps what else somebody without the code has to know about a definition."""
 
 # -- activities -------------------------------------------------------------------------------------------------------
 
@@ -145,8 +144,16 @@ class Activity(ActivityCall[P, R]):
     `.fn` is the plain function, `.arguments` encodes its arguments and `.arguments.result` what it returns.
     """
 
-    def __init__(self, fn: Callable[..., Any], name: str | None, options: ActivityOptions) -> None:
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        name: str | None,
+        options: ActivityOptions,
+        *,
+        require_actor: bool = False,
+    ) -> None:
         super().__init__(self, options)
+        self.require_actor = require_actor
         self.fn = fn
         self.name = checked_name("the activity's name", fn.__name__ if name is None else name)
         self.arguments = ArgumentsCodec(fn, name=self.name)
@@ -237,6 +244,7 @@ def activity(
     schedule_to_start: timedelta | None = None,
     heartbeat_timeout: timedelta | None = None,
     cancellation: Cancellation | None = None,
+    require_actor: bool = False,
     schedule: Schedule | None = None,
 ) -> _ActivityDecorator: ...
 def activity(
@@ -244,19 +252,21 @@ def activity(
     /,
     *,
     name: str | None = None,
+    require_actor: bool = False,
     schedule: Schedule | None = None,
     **options: Any,
 ) -> Any:
     """Make a function an activity: `@activity` or `@activity(queue=..., retry=..., timeout=..., ...)`.
 
     The function may be sync (it runs in a thread) or async. `name` defaults to its `__name__` and must stay the same while runs
-    that use it are alive. `schedule` has workers enqueue it as a job of its own at times: `schedule=durable.cron("0 9 * * *")`. The other
-    options are those of `ActivityOptions`. Raises InvalidOption on an impossible
+    that use it are alive. With `require_actor` it is not enqueued anonymously. `schedule` has workers enqueue it as a job of its own at
+    times: `schedule=durable.cron("0 9 * * *")`. The other options are those of `ActivityOptions`. Raises InvalidOption on an impossible
     option, or if another function has the name.
     """
 
     def decorate(fn: Any) -> Any:
-        return _register(_activities, _scheduled(Activity(fn, name, given), schedule), "activity")
+        made: Activity[..., Any] = Activity(fn, name, given, require_actor=require_actor)
+        return _register(_activities, _scheduled(made, schedule), "activity")
 
     given = ActivityOptions(**options)
     return decorate if fn is None else decorate(fn)
@@ -317,6 +327,8 @@ class WorkflowCall(Generic[P, R]):
         run = current()
         if run is None:
             self.workflow._refuse_outside()
+        if self.workflow.require_actor and run.start.get("actor") is None:
+            raise ActorRequired("workflow", self.workflow.name)
         plan = self._plans.get(run.defaults) or self._plan(run.defaults)
         return run.start_child(plan, args, kwargs)
 
@@ -348,6 +360,8 @@ class Workflow(WorkflowCall[P, R]):
         queue: str | None,
         priority: int | None,
         retry: RetryPolicy | None,
+        *,
+        require_actor: bool = False,
     ) -> None:
         if isinstance(version, bool) or not isinstance(version, int) or version < 1:
             raise InvalidOption(f"version is {version!r}; give a whole number from 1")
@@ -360,6 +374,7 @@ class Workflow(WorkflowCall[P, R]):
         self.queue = None if queue is None else checked_name("queue", queue)
         self.priority = None if priority is None else checked_priority("priority", priority)
         self.retry = retry
+        self.require_actor = require_actor
         self.arguments = ArgumentsCodec(fn, name=self.name)
         self.schedule: Schedule | None = None
         update_wrapper(self, fn)
@@ -428,6 +443,7 @@ def workflow(
     queue: str | None = None,
     priority: int | None = None,
     retry: RetryPolicy | None = None,
+    require_actor: bool = False,
     schedule: Schedule | None = None,
 ) -> _WorkflowDecorator: ...
 def workflow(
@@ -439,19 +455,23 @@ def workflow(
     queue: str | None = None,
     priority: int | None = None,
     retry: RetryPolicy | None = None,
+    require_actor: bool = False,
     schedule: Schedule | None = None,
 ) -> Any:
     """Make a function a workflow: `@workflow` or `@workflow(name=..., version=..., ...)`.
 
     The function may be `async def`, a generator, or plain `def`. `name` defaults to its `__name__`. `queue` and `priority` are what
-    its runs are started with, `retry` the policy of its activities where they do not say (C6). `schedule` has workers start it at times:
-    `schedule=durable.cron("0 9 * * *", timezone="Europe/Berlin")`. Raises InvalidOption on an
+    its runs are started with, `retry` the policy of its activities where they do not say (C6). With `require_actor` a start without an
+    actor is refused (ActorRequired), by clients, parents and the SQL API alike. `schedule` has workers
+    start it at times: `schedule=durable.cron("0 9 * * *", timezone="Europe/Berlin")`. Raises InvalidOption on an
     impossible option, or if another function has the name and version, and UnsafeWorkflow with all that the function does and replay
     could not repeat: clock, entropy, I/O, threads, blocking calls (C13).
     """
 
     def decorate(fn: Any) -> Any:
-        made: Workflow[..., Any] = Workflow(fn, name, version, queue, priority, retry)
+        made: Workflow[..., Any] = Workflow(
+            fn, name, version, queue, priority, retry, require_actor=require_actor
+        )
         return _register(_workflows, _scheduled(made, schedule), "workflow")
 
     return decorate if fn is None else decorate(fn)
@@ -463,6 +483,12 @@ _Key = tuple[str, int, str]
 
 _workflows: dict[_Key, Workflow[..., Any]] = {}
 _activities: dict[_Key, Activity[..., Any]] = {}
+
+
+def described(it: Workflow[..., Any] | Activity[..., Any]) -> dict[str, Any]:
+    """What is registered for those without the code: the schema of the arguments, and under DEFAULTS_KEY the defaults of a start."""
+    defaults = {"require_actor": True} if it.require_actor else {}
+    return {**it.arguments.json_schema(), **({DEFAULTS_KEY: defaults} if defaults else {})}
 
 
 def registered_workflows(module: str | None = None) -> list[Workflow[..., Any]]:

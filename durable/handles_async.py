@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -84,18 +84,22 @@ class AsyncHandle(Generic[R]):
         *,
         dedupe_key: str | None = None,
         actor: Any = None,
+        headers: Mapping[str, Any] | None = None,
         connection: AsyncConnection | None = None,
     ) -> SignalReceipt:
         """Send a signal (C11). The value is checked against the signal's type before anything is written.
 
         A name instead of a Signal is looked up among those imported here, then among those that workers have registered.
-        `dedupe_key`: a second signal of the same name and key is a duplicate and is not delivered.
+        `dedupe_key`: a second signal of the same name and key is a duplicate and is not delivered. `actor` and `headers` travel
+        with it; see `durable.sender`.
 
-        Raises PayloadError, UnknownSignal, WorkflowNotFound (nothing was written), and WorkflowClosed, after the attempt has been
+        Raises PayloadError, ActorRequired, UnknownSignal, WorkflowNotFound (nothing was written), and WorkflowClosed, after the attempt has been
         written down as evidence.
         """
-        name, payload = await self._client._signal_payload(signal, value)
-        call = requests.signal(self.workflow_id, name, payload, dedupe_key, actor)
+        name, payload, strict = await self._client._signal_payload(signal, value)
+        call = requests.signal(
+            self.workflow_id, name, payload, dedupe_key, actor, headers, require_actor=strict
+        )
         return await self._client._send(call, connection)
 
     async def cancel(

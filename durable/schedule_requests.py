@@ -14,7 +14,7 @@ from durable.core.schedule_policy import Overlap, Policy, undecided
 from durable.core.schedule_times import Calendar, Times
 from durable.definitions import Activity, Workflow, registered_activities
 from durable.errors import InvalidOption, UnknownWorkflow
-from durable.payload import ValueCodec
+from durable.payload import ValueCodec, digest
 from durable.requests import Target
 from durable.schedules import (
     Moment,
@@ -23,9 +23,7 @@ from durable.schedules import (
     checked_times,
     in_words,
     instant_us,
-    job_action,
     next_times,
-    workflow_action,
 )
 from durable.store.arrays import plain
 from durable.store.calls import Definition
@@ -195,10 +193,11 @@ def created(
     _refuse_unknown(options, _KNOWN)
     times = _times(options)
     _refuse_past(times, now_us)
+    action, given = _action(kind, target, args, options)
     return {
         **_stored(times, _policy(Policy(), options)),
-        "action": json.dumps(_action(kind, target, options)),
-        "input": target.encode(args, options.get("arguments") or {}),
+        "action": json.dumps(action),
+        "input": given,
         "paused": bool(options.get("paused")),
         "note": note(options.get("note")),
     }
@@ -216,10 +215,10 @@ def changed(
     left = (
         undecided(stored.times, stored.cursor_us, stored.now_us, MOST_BACKFILLED) if retimed else []
     )
-    action, given = stored.action, stored.input
+    action: dict[str, Any] = stored.action
+    given = stored.input
     if target is not None:
-        action = _action(*target, options)
-        given = target[1].encode((), options.get("arguments") or {})
+        action, given = _action(*target, (), options)
     elif any(name in options for name in ("arguments", "actor", "headers", "attributes", "memo")):
         raise InvalidOption(
             "arguments, actor, headers, attributes and memo are changed together with the target they are for; give it too"
@@ -295,26 +294,69 @@ def _stored(times: Times, policy: Policy) -> dict[str, Any]:
     return {"spec": json.dumps(times.to_body()), "policy": json.dumps(policy.to_body())}
 
 
-def _action(kind: str, target: Target, options: Mapping[str, Any]) -> dict[str, Any]:
+def _action(
+    kind: str, target: Target, args: tuple[Any, ...], options: Mapping[str, Any]
+) -> tuple[dict[str, Any], str]:
+    """What a slot starts, and its arguments as JSON text: what the client itself would send for it, kept."""
     queue, priority = options.get("queue"), options.get("priority")
-    where = target.queue if queue is None else checked_name("queue", queue)
-    rank = target.priority if priority is None else checked_priority("priority", priority)
-    kept = {
-        name: json.loads(text)
-        for name in ("actor", "headers", "attributes", "memo")
-        if (text := requests._encoded(name, options.get(name))) is not None
-    }
+    actor, headers = options.get("actor"), options.get("headers")
+    arguments = options.get("arguments") or {}
     if kind == "job":
-        if kept:
-            raise InvalidOption(f"a job has no {next(iter(kept))}; only workflows have")
-        return job_action(target.name, where, rank, target.options)
-    body: dict[str, Any] = {
-        name: kept[name] for name in ("actor", "headers") if name in kept
-    }
-    kept.pop("headers", None)
-    return workflow_action(
-        target.name, target.version, where, rank, {**target.options, **body}, **kept
+        for name in ("attributes", "memo"):
+            if options.get(name) is not None:
+                raise InvalidOption(f"a job has no {name}; only workflows have")
+        _, job = requests.enqueue(
+            target,
+            args,
+            arguments,
+            id=None,
+            delay=None,
+            queue=queue,
+            priority=priority,
+            given_actor=actor,
+            headers=headers,
+        )
+        sent = job.parameters
+        action = {"options": json.loads(sent["options"])}
+        return {**_head(kind, target, sent), **action}, sent["input"]
+    asked = requests.StartOptions(
+        queue=queue,
+        priority=priority,
+        attributes=options.get("attributes"),
+        actor=actor,
+        memo=options.get("memo"),
+        headers=headers,
     )
+    _, start = requests.start(target, args, arguments, asked)
+    sent = start.parameters
+    action = {
+        name: json.loads(sent[name])
+        for name in ("body", "actor", "attributes", "memo")
+        if sent[name] is not None
+    }
+    return {**_head(kind, target, sent), "version": target.version, **action}, sent["payload"]
+
+
+def _head(kind: str, target: Target, sent: Mapping[str, Any]) -> dict[str, Any]:
+    return {"kind": kind, "name": target.name, "queue": sent["queue"], "priority": sent["priority"]}
+
+
+# -- what code declares -----------------------------------------------------------------------------------------------
+
+
+def declaration(it: Workflow[..., Any] | Activity[..., Any]) -> tuple[dict[str, str], str]:
+    """What the database is told of a schedule in code, and a digest of it. Raises PayloadError when its arguments do not fit."""
+    assert it.schedule is not None
+    found = local_target(it)
+    assert found is not None
+    action, given = _action(*found, (), {"arguments": it.schedule.arguments})
+    action.get("body", {}).pop("workflow_id", None)
+    said = {
+        **_stored(it.schedule.times, it.schedule.policy),
+        "action": json.dumps(action),
+        "input": given,
+    }
+    return said, digest(json.dumps(said, sort_keys=True))
 
 
 def _moved(action: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,6 @@ workflow, or a job of its own.
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import UTC, date, datetime, timedelta
@@ -16,11 +15,9 @@ from zoneinfo import ZoneInfo
 
 from durable.core.durations import duration_us
 from durable.core.names import checked_name
-from durable.core.policy import merge
 from durable.core.schedule_policy import OVERLAPS, Overlap, Policy
 from durable.core.schedule_times import Calendar, Times, checked_cron, instant_of, slots, zone
 from durable.errors import InvalidOption
-from durable.payload import digest
 
 MAX_PARTS = 1_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -265,63 +262,9 @@ def checked_declaration(it: Any) -> None:
     except TypeError as error:
         msg = f"the schedule of {it.name!r} cannot call it: {error}; give arguments={{...}}, or parameters with defaults"
         raise InvalidOption(msg) from error
-
-
-def declaration(it: Any) -> tuple[dict[str, str], str]:
-    """What the database is told of a declared schedule, and a digest of it."""
-    schedule: Schedule = it.schedule
-    given = {
-        "spec": json.dumps(schedule.times.to_body()),
-        "policy": json.dumps(schedule.policy.to_body()),
-        "action": json.dumps(_action_of(it)),
-        "input": it.arguments.encode((), schedule.arguments),
-    }
-    return given, digest(json.dumps(given, sort_keys=True))
-
-
-def _action_of(it: Any) -> dict[str, Any]:
-    queue, priority = it.queue or "default", it.priority or 0
-    if hasattr(it, "version"):
-        options = {} if it.retry is None else {"retry": it.retry.to_body()}
-        return workflow_action(it.name, it.version, queue, priority, options)
-    options = {"retry": merge(it.retry).to_body(), "timeouts": it.timeouts.to_body()}
-    return job_action(it.name, queue, priority, options)
-
-
-def workflow_action(
-    name: str, version: int, queue: str, priority: int, options: Mapping[str, Any], **kept: Any
-) -> dict[str, Any]:
-    """The start of a workflow, as a schedule keeps it. `options` go into the first event; `kept`: actor, attributes, memo."""
-    from durable.definitions import SEMANTICS  # which imports this module for its decorators
-
-    body = {
-        "workflow": name,
-        "version": version,
-        "semantics": SEMANTICS,
-        "queue": queue,
-        "priority": priority,
-        **options,
-    }
-    return {
-        "kind": "workflow",
-        "name": name,
-        "version": version,
-        "queue": queue,
-        "priority": priority,
-        "body": body,
-        **kept,
-    }
-
-
-def job_action(name: str, queue: str, priority: int, options: Mapping[str, Any]) -> dict[str, Any]:
-    """A job of its own, as a schedule keeps it."""
-    return {
-        "kind": "job",
-        "name": name,
-        "queue": queue,
-        "priority": priority,
-        "options": {"name": name, **options},
-    }
+    if it.require_actor:
+        msg = f"{it.name!r} requires an actor, and a schedule in code has none; make it with client.schedule(..., actor=...)"
+        raise InvalidOption(msg)
 
 
 def next_times(times: Times, after_us: int, count: int) -> list[datetime]:

@@ -12,7 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from durable.core.policy import merge
-from durable.definitions import Activity, Workflow, defined_twice, registered_workflows
+from durable.definitions import (
+    DEFAULTS_KEY,
+    Activity,
+    Workflow,
+    defined_twice,
+    registered_workflows,
+)
 from durable.errors import InvalidOption, PayloadError, UnknownSignal, UnknownWorkflow
 from durable.payload import ValueCodec
 from durable.requests import Target
@@ -36,7 +42,14 @@ def of_workflow(workflow: Any) -> Target:
     options = {} if retry is None else {"retry": retry.to_body()}
     queue, priority = workflow.queue or DEFAULT_QUEUE, workflow.priority or 0
     return Target(
-        workflow.name, workflow.version, queue, priority, options, codec.encode, codec.result
+        workflow.name,
+        workflow.version,
+        queue,
+        priority,
+        options,
+        codec.encode,
+        codec.result,
+        workflow.require_actor,
     )
 
 
@@ -44,7 +57,16 @@ def of_activity(activity: Activity[..., Any]) -> Target:
     codec = activity.arguments
     options = {"retry": merge(activity.retry).to_body(), "timeouts": activity.timeouts.to_body()}
     queue, priority = activity.queue or DEFAULT_QUEUE, activity.priority or 0
-    return Target(activity.name, 1, queue, priority, options, codec.encode, codec.result)
+    return Target(
+        activity.name,
+        1,
+        queue,
+        priority,
+        options,
+        codec.encode,
+        codec.result,
+        activity.require_actor,
+    )
 
 
 def local_workflow(name: str) -> Target | None:
@@ -82,8 +104,19 @@ def of_definition(definition: Definition) -> Target:
         return _ARGUMENTS.encode(given)
 
     return Target(
-        definition.name, definition.version, definition.queue or DEFAULT_QUEUE, 0, {}, encode, None
+        definition.name,
+        definition.version,
+        definition.queue or DEFAULT_QUEUE,
+        0,
+        {},
+        encode,
+        None,
+        requires_actor(definition),
     )
+
+
+def requires_actor(definition: Definition) -> bool:
+    return bool(definition.schema.get(DEFAULTS_KEY, {}).get("require_actor"))
 
 
 def _by_name(args: tuple[Any, ...], arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -322,7 +322,7 @@ end $$;
 -- CLAIM JOBS: per queue up to its free slots, by priority, then age. Input and options of a run's activity come from its opening event.
 create function durable.claim_jobs(p_worker uuid, p_queues text[], p_limits integer[])
 returns table (shard smallint, run_id uuid, seq integer, kind text, name text, queue text, attempt integer, input text, options text,
-               workflow_id text, actor text, heartbeat text, scheduled_us bigint, created_us bigint)
+               workflow_id text, actor text, heartbeat text, scheduled_us bigint, created_us bigint, headers text)
 language plpgsql
 set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set plan_cache_mode = force_generic_plan
 as $$
@@ -358,7 +358,7 @@ begin
         returning j.shard, j.run_id, j.seq, j.kind, j.name, j.queue, j.attempt, l.input, l.options, j.heartbeat, j.scheduled_at, j.created_at
     )
     select t.shard, t.run_id, t.seq, t.kind, t.name, t.queue, t.attempt, t.input::text, t.options::text,
-           r.workflow_id, r.actor::text, t.heartbeat::text, durable.to_us(t.scheduled_at), durable.to_us(t.created_at)
+           r.workflow_id, r.actor::text, t.heartbeat::text, durable.to_us(t.scheduled_at), durable.to_us(t.created_at), r.headers::text
       from taken t left join durable.runs r on t.kind = 'activity' and r.shard = t.shard and r.run_id = t.run_id;
 end $$;
 

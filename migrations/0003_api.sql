@@ -33,9 +33,10 @@ begin
             v_generation := v_last.generation + 1;
         end if;
         insert into durable.runs (shard, run_id, workflow_id, generation, workflow, version, queue, priority, ready_at, delayed_until,
-                                  actor, attributes, memo, created_at)
+                                  actor, headers, attributes, memo, created_at)
         values (p_shard, p_run, p_workflow_id, v_generation, p_workflow, p_version, p_queue, p_priority,
-                case when coalesce(p_delay_s, 0) <= 0 then v_now end, case when p_delay_s > 0 then v_now + p_delay_s * interval '1 second' end, p_actor, p_attributes, p_memo, v_now)
+                case when coalesce(p_delay_s, 0) <= 0 then v_now end, case when p_delay_s > 0 then v_now + p_delay_s * interval '1 second' end, p_actor,
+                p_body -> 'headers', p_attributes, p_memo, v_now)
         on conflict do nothing;
         if found then
             insert into durable.history (shard, run_id, seq, turn, type, at, body, payload)
@@ -50,7 +51,7 @@ end $$;
 -- As in 0003, but that a dedupe key also holds for the runs that continue this one. SIGNAL: never lost (C11). Evidence row always; inbox row when the run is open and the key is new.
 -- status: buffered | duplicate | dropped (closed) | unknown (no run of that id: nothing is written).
 create function durable.send_signal(p_shard smallint, p_workflow_id text, p_signal uuid, p_name text, p_payload json,
-                                    p_dedupe_key text default null, p_actor jsonb default null)
+                                    p_dedupe_key text default null, p_actor jsonb default null, p_headers jsonb default null)
 returns table (run_id uuid, status text, reason text, queue text, owner uuid)
 language plpgsql as $$
 declare
@@ -106,7 +107,9 @@ begin
     end if;
     insert into durable.inbox (shard, run_id, message_id, queue, type, at, body, payload)
     values (p_shard, run_id, p_signal, queue, 'SignalReceived', v_now,
-            jsonb_build_object('name', p_name, 'signal_id', p_signal), p_payload);
+            jsonb_build_object('name', p_name, 'signal_id', p_signal)
+                || case when p_actor is null then '{}' else jsonb_build_object('actor', p_actor) end
+                || case when p_headers is null then '{}' else jsonb_build_object('headers', p_headers) end, p_payload);
     status := 'buffered';
     return next;
 end $$;
@@ -229,13 +232,17 @@ returns uuid language plpgsql as $$
 declare
     v_queue text;
     v_version integer;
+    v_defaults jsonb;
     v_started record;
 begin
-    select d.queue, d.version into v_queue, v_version from durable.definitions d
+    select d.queue, d.version, coalesce(d.schema -> 'x-durable', '{}') into v_queue, v_version, v_defaults from durable.definitions d
      where d.kind = 'workflow' and d.name = start.workflow order by d.version desc limit 1;
     if not found then
         raise exception 'no worker has registered a workflow named %', workflow
             using errcode = 'DU011', hint = 'start a worker with the module that defines it, then try again';
+    end if;
+    if actor is null and v_defaults ? 'require_actor' then
+        raise exception 'workflow % requires an actor', workflow using errcode = 'DU013', hint = 'pass who acts as actor';
     end if;
     v_queue := coalesce(start.queue, v_queue, 'default');
     select * into v_started from durable.start_run(durable.shard_of(id), durable.uuid7(), id, workflow, v_version, v_queue,
@@ -247,12 +254,17 @@ begin
     return v_started.run_id;
 end $$;
 
-create function durable.signal(workflow_id text, name text, payload json default 'null', dedupe_key text default null)
+create function durable.signal(workflow_id text, name text, payload json default 'null', dedupe_key text default null,
+                               actor jsonb default null)
 returns text language plpgsql as $$
 declare
     v_sent record;
 begin
-    select * into v_sent from durable.send_signal(durable.shard_of(workflow_id), workflow_id, gen_random_uuid(), name, payload, dedupe_key);
+    if actor is null and exists (select from durable.definitions d
+            where d.kind = 'signal' and d.name = signal.name and d.schema -> 'x-durable' ? 'require_actor') then
+        raise exception 'signal % requires an actor', name using errcode = 'DU013', hint = 'pass who acts as actor';
+    end if;
+    select * into v_sent from durable.send_signal(durable.shard_of(workflow_id), workflow_id, gen_random_uuid(), name, payload, dedupe_key, actor);
     if v_sent.status = 'unknown' then
         raise exception 'no run has the workflow id %', workflow_id using errcode = 'DU012';
     end if;

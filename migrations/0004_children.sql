@@ -22,11 +22,11 @@ begin
           from unnest(e_ix, e_seq, e_type, e_body, e_payload) as e(ix, seq, type, body, payload)
          where e.type = 'ChildStarted'
     ), started as (
-        insert into durable.runs (shard, run_id, workflow_id, generation, workflow, version, queue, priority, ready_at, actor,
+        insert into durable.runs (shard, run_id, workflow_id, generation, workflow, version, queue, priority, ready_at, actor, headers,
                                   parent_shard, parent_run_id, parent_seq, created_at)
         select a.shard, a.run_id, a.workflow_id,
                coalesce((select max(g.generation) + 1 from durable.runs g where g.shard = a.shard and g.workflow_id = a.workflow_id), 0),
-               a.body ->> 'workflow', (a.body ->> 'version')::int, a.body ->> 'queue', (a.body ->> 'priority')::smallint, p_now, p.actor,
+               a.body ->> 'workflow', (a.body ->> 'version')::int, a.body ->> 'queue', (a.body ->> 'priority')::smallint, p_now, p.actor, p.headers,
                a.parent_shard, a.parent, a.seq, p_now
           from asked a join durable.runs p on p.shard = a.parent_shard and p.run_id = a.parent
          order by a.shard, a.workflow_id
@@ -56,7 +56,9 @@ begin
               from (select c.shard, c.workflow_id, c.parent_shard, c.parent_run_id from durable.runs c
                      where c.shard = durable.shard_of(v_asked.body ->> 'workflow_id') and c.workflow_id = v_asked.body ->> 'workflow_id'
                      order by c.generation desc limit 1) n
-             cross join lateral durable.send_signal(n.shard, n.workflow_id, gen_random_uuid(), v_asked.body ->> 'name', v_asked.payload) s
+              join durable.runs p on p.shard = v_asked.parent_shard and p.run_id = v_asked.parent
+             cross join lateral durable.send_signal(n.shard, n.workflow_id, gen_random_uuid(), v_asked.body ->> 'name', v_asked.payload,
+                                                    null, p.actor, p.headers) s
              where n.parent_shard = v_asked.parent_shard and n.parent_run_id = v_asked.parent;
             if found then
                 v_pushes := v_pushes || to_jsonb(coalesce('worker:' || v_sent.owner, 'queue:' || v_sent.queue));
@@ -211,9 +213,9 @@ begin
         v_next := durable.uuid7();
         v_unread := array(select n::int from jsonb_array_elements_text(coalesce(v_run.asked -> 'unread', '[]')) as n);
         insert into durable.runs (shard, run_id, workflow_id, generation, workflow, version, semantics, queue, priority, ready_at,
-                                  actor, attributes, memo, parent_shard, parent_run_id, parent_seq, created_at)
+                                  actor, headers, attributes, memo, parent_shard, parent_run_id, parent_seq, created_at)
         values (v_run.shard, v_next, v_run.workflow_id, v_run.generation + 1, v_run.asked ->> 'workflow', (v_run.asked ->> 'version')::int,
-                v_run.semantics, v_run.queue, v_run.priority, p_now, v_run.actor, v_run.attributes, v_run.memo,
+                v_run.semantics, v_run.queue, v_run.priority, p_now, v_run.actor, v_run.headers, v_run.attributes, v_run.memo,
                 v_run.parent_shard, v_run.parent_run_id, v_run.parent_seq, p_now);
         insert into durable.history (shard, run_id, seq, turn, type, at, body, payload)
         values (v_run.shard, v_next, 1, 0, 'WorkflowStarted', p_now,

@@ -35,9 +35,12 @@ LAYERS: tuple[frozenset[str], ...] = (
         {
             "durable.activity_context",
             "durable.authoring",
+            "durable.context",
             "durable.definitions",
             "durable.descriptions",
+            "durable.in_process",
             "durable.lint",
+            "durable.patching",
             "durable.saga",
             "durable.schedules",
             "durable.signals",
@@ -60,7 +63,14 @@ LAYERS: tuple[frozenset[str], ...] = (
         }
     ),
     frozenset(
-        {"durable.__main__", "durable.cli", "durable.demo", "durable.dev", "durable.embedded", "durable.testing"}
+        {
+            "durable.__main__",
+            "durable.cli",
+            "durable.demo",
+            "durable.dev",
+            "durable.embedded",
+            "durable.testing",
+        }
     ),
     frozenset({"durable_worker"}),
 )

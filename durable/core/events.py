@@ -38,6 +38,7 @@ WORKFLOW_COMPLETED: Final = "WorkflowCompleted"
 WORKFLOW_FAILED: Final = "WorkflowFailed"
 WORKFLOW_CANCELLED: Final = "WorkflowCancelled"
 WORKFLOW_CONTINUED: Final = "WorkflowContinued"
+WORKFLOW_TERMINATED: Final = "WorkflowTerminated"
 
 ACTIVITY_SCHEDULED: Final = "ActivityScheduled"
 ACTIVITY_COMPLETED: Final = "ActivityCompleted"
@@ -45,6 +46,11 @@ ACTIVITY_FAILED: Final = "ActivityFailed"
 ACTIVITY_TIMED_OUT: Final = "ActivityTimedOut"
 ACTIVITY_CANCELLED: Final = "ActivityCancelled"
 ACTIVITY_CANCEL_REQUESTED: Final = "ActivityCancelRequested"
+
+LOCAL_ACTIVITY_COMPLETED: Final = "LocalActivityCompleted"
+LOCAL_ACTIVITY_FAILED: Final = "LocalActivityFailed"
+LOCAL_ACTIVITY_BACKED_OFF: Final = "LocalActivityBackedOff"
+FIRST_TURN_TAKEN: Final = "FirstTurnTaken"
 
 TIMER_STARTED: Final = "TimerStarted"
 TIMER_FIRED: Final = "TimerFired"
@@ -58,6 +64,8 @@ CHILD_TERMINATED: Final = "ChildTerminated"
 CHILD_REJECTED: Final = "ChildRejected"
 CHILD_CANCEL_REQUESTED: Final = "ChildCancelRequested"
 CHILD_SIGNALLED: Final = "ChildSignalled"
+
+PATCH_RECORDED: Final = "PatchRecorded"
 
 SIGNAL_RECEIVED: Final = "SignalReceived"
 CANCEL_REQUESTED: Final = "CancelRequested"

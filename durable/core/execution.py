@@ -35,12 +35,20 @@ from typing import Any, NamedTuple, NoReturn
 from uuid import UUID
 
 from durable.core import events as e
+from durable.core import semantics
 from durable.core.commands import Command
 from durable.core.compare import pair
 from durable.core.events import Event, Message
 from durable.core.futures import OperationFuture
 from durable.core.loop import DurableTask
-from durable.core.machine import ARRIVALS, CLOSES, INBOUND, OUTBOUND, TERMINAL
+from durable.core.machine import (
+    ARRIVALS,
+    CLOSES,
+    INBOUND,
+    OUTBOUND,
+    TERMINAL,
+    ended_from_outside,
+)
 from durable.core.plans import Definition, RunDefaults
 from durable.core.run import Run
 from durable.core.stacks import stack_of
@@ -62,6 +70,9 @@ _event: Callable[..., Event] = tuple.__new__
 """Event(...) costs three times as much."""
 
 _decision: Callable[..., Decision] = tuple.__new__
+
+_RECORDED = OUTBOUND | {e.WORKFLOW_TERMINATED}
+"""What may follow the inbound rows of a recorded turn."""
 
 
 class Execution(Run):
@@ -161,6 +172,7 @@ class Execution(Run):
             self._damaged(
                 event, "a history begins with WorkflowStarted as event 1, alone in turn 0"
             )
+        semantics.check_known(event.body.get("semantics", 1))
         self.last_seq = 1
         self.now_us = self.started_us = event.at_us
         self.start = start = event.body
@@ -207,13 +219,15 @@ class Execution(Run):
                 history[at], f"turn {self.turn} with event {self.last_seq} was the last one{ended}"
             )
         middle = self._rows_of(turn, history, at, INBOUND)
-        end = self._rows_of(turn, history, middle, OUTBOUND)
+        end = self._rows_of(turn, history, middle, _RECORDED)
         if end < len(history) and history[end].turn == turn:
             self._damaged(history[end], "its number or type is not what can follow here")
         last = history[end - 1]
         self.now_us = max(self.now_us, last.at_us)
-        self._turn(history[at:middle])
-        self._compare(history[middle:end], last.seq + 1)
+        if not ended_from_outside(last):
+            self._replayed = (history, middle, end)
+            self._turn(history[at:middle])
+            self._compare(history[middle:end], last.seq + 1)
         self._finish_turn(last)
         return end
 
@@ -238,6 +252,13 @@ class Execution(Run):
         self.loop.run_until_quiet(len(inbound))
         if main.done():
             self._commands.append(self._closing_command(main))
+        elif (
+            self.locals
+            and not self.replaying
+            and not inbound
+            and all(it.struck for it in self._commands)
+        ):
+            self._commands.append(Command(e.FIRST_TURN_TAKEN, {}))
         if self._poison is not None:
             raise self._poison
 
@@ -312,6 +333,7 @@ class Execution(Run):
     def _finish_turn(self, last: Event) -> None:
         self.turn = last.turn
         self.last_seq = last.seq
+        self._replayed = ((), 0, 0)
         if last.type in TERMINAL:
             self.closed = True
             if not self.replaying:
@@ -323,6 +345,7 @@ class Execution(Run):
     def _forget_everything(self) -> None:
         """Free what only a live run needs."""
         self._pending = {}
+        self.locals = {}
         self.conditions = []
         self._receivers = {}
         self._buffered = {}
@@ -382,7 +405,7 @@ class Execution(Run):
                 self.warn(
                     f"{future.id} ({future.line}) {'failed' if failed else 'ended'} and nobody awaited it"
                 )
-        for operation in self._pending.values():
+        for operation in (*self._pending.values(), *self.locals.values()):
             if isinstance(operation, OperationFuture):
                 self.warn(
                     f"{operation.id} ({operation.line}) was still pending when the workflow returned"

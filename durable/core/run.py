@@ -11,12 +11,13 @@ from __future__ import annotations
 import contextvars
 import inspect
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Any, NoReturn, TypeVar, cast
 from uuid import UUID
 
 from durable.core import events as e
+from durable.core import semantics
 from durable.core.children import ChildFuture
 from durable.core.commands import Command, source_line
 from durable.core.durations import LONGEST_US
@@ -29,8 +30,9 @@ from durable.core.futures import (
     Timer,
     TimerFuture,
 )
+from durable.core.local import LOCAL_ACTIVITY, LocalFuture, lost_track_of
 from durable.core.loop import DeterministicLoop, DurableTask
-from durable.core.plans import ActivityPlan, ChildPlan, Definition, RunDefaults
+from durable.core.plans import ActivityPlan, ChildPlan, Definition, LocalPlan, RunDefaults
 from durable.errors import ContinueAsNew, DurableError, Evicted, InvalidOption, PayloadError
 from durable.payload import ArgumentsCodec, ValueCodec, digest
 
@@ -60,6 +62,7 @@ class Run:
         self.started_us = 0
         self.start: dict[str, Any] = {}
         self.defaults = RunDefaults("default", 5, "null")
+        self._replayed: tuple[Sequence[e.Event], int, int] = ((), 0, 0)
         self._reset()
 
     def _reset(self) -> None:
@@ -77,20 +80,29 @@ class Run:
         self._provisional = False
         self._commands: list[Command] = []
         self._pending: dict[int, Any] = {}
+        self.locals: dict[str, LocalFuture[Any]] = {}  # local activities that are due, by id
+        self._locals_given_up: set[str] = set()
         self.conditions: list[ConditionFuture] = []
         self._buffered: dict[str, deque[e.Event]] = {}
         self._receivers: dict[str, deque[SignalFuture[Any]]] = {}
         self._counts: dict[str, int] = {}
         self._chosen_ids: set[str] = set()
+        self._patches: dict[str, bool] = {}
         self._warnings: list[str] = []
         self.loop = DeterministicLoop(self)  # type: ignore[abstract]
 
     def waiting_on(self) -> list[dict[str, Any]]:
         """What the run waits for, for `explain`: kind, name, line and, where there is one, seq and until_us."""
         pending = self._pending
-        if not self._receivers and not self.conditions and len(pending) < SHOWN_WAITS:
+        if (
+            not self._receivers
+            and not self.conditions
+            and not self.locals
+            and len(pending) < SHOWN_WAITS
+        ):
             return [operation.waiting() for operation in pending.values()]
         waits: list[Any] = [it for queue in self._receivers.values() for it in queue]
+        waits += islice(self.locals.values(), SHOWN_WAITS)
         waits += self.conditions
         # A deadline is told by what it is the deadline of.
         waits += [
@@ -99,7 +111,7 @@ class Run:
             if not getattr(it, "is_deadline", False)
         ]
         shown = [wait.waiting() for wait in waits[:SHOWN_WAITS]]
-        more = len(pending) + len(self.conditions) - 2 * SHOWN_WAITS
+        more = len(pending) + len(self.conditions) + len(self.locals) - 2 * SHOWN_WAITS
         return [*shown, {"kind": "more", "name": f"over {more} more"}] if more > 0 else shown
 
     def warn(self, text: str) -> None:
@@ -143,6 +155,20 @@ class Run:
         receiver.deliver(event)
         return True
 
+    def called_locally(self, event: e.Event) -> LocalFuture[Any] | None:
+        """The call that a local activity's event is about; None if the code gave it up. Raises NondeterminismError if there is none."""
+        call_id = event.body["id"]
+        if (future := self.locals.pop(call_id, None)) is None and (
+            call_id not in self._locals_given_up
+        ):
+            raise lost_track_of(event)
+        return future
+
+    def give_up_local(self, future: LocalFuture[Any]) -> None:
+        """Its outcome, if there will be one, is only evidence."""
+        self.locals.pop(future.id, None)
+        self._locals_given_up.add(future.id)
+
     # -- the author's side: what the author API calls ---------------------------------------------------------------------
 
     def start_activity(
@@ -166,6 +192,23 @@ class Run:
         )
         command.operation = future
         self._commands.append(command)
+        return future
+
+    def call_locally(
+        self, plan: LocalPlan, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> LocalFuture[Any]:
+        """Have the worker run an activity itself. Raises PayloadError when the arguments cannot be stored."""
+        if self.gate:
+            return self._refuse(LocalFuture)
+        target, template, cancellation, chosen_id = plan
+        payload = target.arguments.encode(args, kwargs)
+        line = source_line(3)
+        call_id = self._next_id(target.name) if chosen_id is None else self._choose_id(chosen_id)
+        body = {**template, "id": call_id, "digest": "", "line": line}
+        future = LocalFuture[Any](
+            self, target, cancellation, Command(LOCAL_ACTIVITY, body, payload, line)
+        )
+        self.locals[call_id] = future
         return future
 
     def start_child(
@@ -204,6 +247,32 @@ class Run:
         if self.gate:
             self._refuse(ContinueAsNew)
         raise ContinueAsNew(name, version, arguments.encode(args, kwargs))
+
+    def patched(self, patch_id: str, *, deprecated: bool = False) -> bool:
+        """Whether the run has the change: answered once, live by yes, in replay by whether this turn holds the mark."""
+        answer = self._patches.get(patch_id)
+        if answer is None:
+            if self.gate:
+                self._refuse(bool)
+                return False
+            answer = self._patches[patch_id] = not self.replaying or self._is_marked(patch_id)
+            if answer:
+                body: dict[str, Any] = {"id": patch_id, "line": (line := source_line(2))}
+                if deprecated:
+                    body["deprecated"] = True
+                self._commands.append(Command(e.PATCH_RECORDED, body, None, line))
+        return answer
+
+    def _is_marked(self, patch_id: str) -> bool:
+        history, begin, end = self._replayed
+        return any(
+            row.type == e.PATCH_RECORDED and row.body["id"] == patch_id
+            for row in islice(history, begin, end)
+        )
+
+    def follows(self, rule: str) -> bool:
+        """Whether this run was started under a semantics version that has the rule (C16)."""
+        return semantics.holds(rule, self.start.get("semantics", 1))
 
     def unread_signals(self) -> list[int]:
         """The numbers of the signals that arrived and that nobody has received."""

@@ -129,7 +129,12 @@ def start_run(
 
 
 def send_signal(
-    workflow_id: str, name: str, payload: str, dedupe_key: str | None, actor: str | None
+    workflow_id: str,
+    name: str,
+    payload: str,
+    dedupe_key: str | None,
+    actor: str | None,
+    headers: str | None = None,
 ) -> Call[Sent[SignalReceipt]]:
     """Signal the newest run of an id. Raises WorkflowNotFound, or WorkflowClosed (the attempt is kept as evidence, C11)."""
     signal_id = str(uuid7())
@@ -155,6 +160,7 @@ def send_signal(
         "payload": payload,
         "dedupe_key": dedupe_key,
         "actor": actor,
+        "headers": headers,
     }
     return Call(_SQL["send_signal"], parameters, decode)
 

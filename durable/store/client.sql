@@ -9,7 +9,8 @@ select run_id::text, outcome, status from durable.start_run(
 
 -- name: send_signal
 select run_id::text, status, reason, queue, owner::text from durable.send_signal(
-    %(shard)s::smallint, %(workflow_id)s, %(signal_id)s::uuid, %(name)s, %(payload)s::json, %(dedupe_key)s, %(actor)s::jsonb)
+    %(shard)s::smallint, %(workflow_id)s, %(signal_id)s::uuid, %(name)s, %(payload)s::json, %(dedupe_key)s, %(actor)s::jsonb,
+    %(headers)s::jsonb)
 
 -- name: request_cancel
 select run_id::text, status, queue, owner::text from durable.request_cancel(

@@ -79,7 +79,9 @@ class AsyncClientSession:
             if connection is not None:
                 await self.execute_within(connection, notify(hint))
             elif self._is_due(hint):
-                with contextlib.suppress(DatabaseUnavailable):  # what it tells of is committed, and polling finds it
+                with contextlib.suppress(
+                    DatabaseUnavailable
+                ):  # what it tells of is committed, and polling finds it
                     await self.execute(notify(hint))
 
     def _is_due(self, hint: str) -> bool:

@@ -82,6 +82,7 @@ class ClaimedJob(NamedTuple):
     heartbeat: str | None
     scheduled_us: int
     created_us: int
+    headers: str | None
 
 
 class Held(NamedTuple):

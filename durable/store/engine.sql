@@ -29,7 +29,7 @@ select durable.release_runs(%s::uuid, %s::smallint[], %s::uuid[], %s::int[], %s:
 select fired, staged, next_due_us from durable.stage_due(%s)
 
 -- name: claim_jobs
-select shard, run_id::text, seq, kind, name, queue, attempt, input, options, workflow_id, actor, heartbeat, scheduled_us, created_us
+select shard, run_id::text, seq, kind, name, queue, attempt, input, options, workflow_id, actor, heartbeat, scheduled_us, created_us, headers
   from durable.claim_jobs(%s::uuid, %s::text[], %s::int[])
 
 -- name: settle_jobs

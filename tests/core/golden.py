@@ -231,6 +231,36 @@ async def continued(n: int) -> str:
     return text
 
 
+@workflow(name="golden.local")
+async def local_steps(n: int) -> list[Any]:
+    first = await durable.local(step)(n)
+    both: list[Any] = list(await asyncio.gather(durable.local(step)(1), durable.local(rich)(["a"])))
+    try:
+        await durable.local(fail)("here")
+    except ActivityError as error:
+        both.append({"failed": error.attempt or 0})
+    for late in (durable.local(step.options(id="given-up"))(5), durable.local(waits)(6)):
+        try:
+            async with asyncio.timeout(5):
+                await late
+        except TimeoutError:
+            both.append({"timed out": 5})
+    return [first, *both, await durable.local(step)(3), await step(4)]
+
+
+@workflow(name="golden.patched")
+async def patched(n: int) -> int:
+    durable.deprecate_patch("golden change, long done")
+    total = 0
+    for i in range(n):
+        total += await (step(10 * i) if durable.patched("golden change") else step(i))
+    return total
+
+
+async def _not_yet_patched(n: int) -> int:
+    return sum([await step(i) for i in range(n)])
+
+
 def _run(it: Workflow[..., Any], *args: Any) -> Callable[[], Simulation]:
     return lambda: Simulation(it, *args).run()
 
@@ -310,6 +340,50 @@ def _continued() -> Simulation:
     return sim.run()
 
 
+def _local() -> Simulation:
+    sim = Simulation(local_steps, 7)
+    sim.turn()
+    sim.turn(sim.local_ended("golden.step-1", 7))
+    sim.turn(sim.local_ended("golden.step-2", 1), sim.local_ended("golden.rich-1", {"a": 1}))
+    later = sim.local_ended("golden.fail-1", error=ValueError("once"), delay_us=9 * SECOND)
+    sim.turn(later)
+    sim.fire()
+    sim.turn(sim.local_ended("golden.fail-1", error=ValueError("twice")))
+    too_late = sim.local_ended("given-up", 5)
+    sim.fire()
+    sim.fire()
+    sim.turn(too_late, sim.local_ended("golden.wait-1", 6))
+    return sim.run()
+
+
+def _ended_by_others(sim: Simulation, *rows: tuple[str, dict[str, Any]]) -> Simulation:
+    """A turn that the database wrote alone."""
+    last = sim.history[-1]
+    sim.history += [
+        Event(last.seq + n, last.turn + 1, kind, last.at_us, body)
+        for n, (kind, body) in enumerate(rows, 1)
+    ]
+    sim.execution = sim.fresh()
+    sim.execution.replay(sim.history)
+    sim.decision = sim.decision._replace(closed=True)
+    return sim
+
+
+def _cancelled_before_start() -> Simulation:
+    reason = {"reason": "never mind"}
+    return _ended_by_others(
+        Simulation(cancelled),
+        (e.CANCEL_REQUESTED, reason),
+        (e.WORKFLOW_CANCELLED, {**reason, "before_start": True}),
+    )
+
+
+def _terminated() -> Simulation:
+    sim = Simulation(cancelled)
+    sim.turn()
+    return _ended_by_others(sim, (e.WORKFLOW_TERMINATED, {"reason": "by force"}))
+
+
 SCENARIOS: dict[str, Callable[[], Simulation]] = {
     "steps": _run(steps, 3),
     "steps_blocking": _run(steps_blocking, 3),
@@ -328,6 +402,11 @@ SCENARIOS: dict[str, Callable[[], Simulation]] = {
     "randomness": _run(randomness),
     "children": _children,
     "continued": _continued,
+    "local": _local,
+    "patched": _run(patched, 3),
+    "patched_later": _run(Workflow(_not_yet_patched, "golden.patched", 1, None, None, None), 3),
+    "cancelled_before_start": _cancelled_before_start,
+    "terminated": _terminated,
 }
 
 
@@ -346,7 +425,9 @@ def main() -> None:
     for name, scenario in SCENARIOS.items():
         path = FOLDER / f"{name}.json"
         if not path.exists():
-            root = str(Path(__file__).parents[2])  # tracebacks must not name the machine they were made on
+            root = str(
+                Path(__file__).parents[2]
+            )  # tracebacks must not name the machine they were made on
             path.write_text(dumped(scenario().check()).replace(f"{root}/", ""))
             print(f"wrote {path.name}")
 

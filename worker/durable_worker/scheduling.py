@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid5
 
-from durable import schedules
+from durable import schedule_requests, schedules
 from durable.core.schedule_policy import MOST_IN_A_PASS, Pass, Policy, decide
 from durable.core.schedule_times import Times
 from durable.definitions import Activity, Workflow
@@ -101,7 +101,7 @@ async def declare(
         if it.schedule is not None:
             newest[schedules.declared_id(it)] = it
     for schedule_id, it in newest.items():
-        given, digest = schedules.declaration(it)
+        given, digest = schedule_requests.declaration(it)
         outcome = await duties.declare_schedule(session, schedule_id, digest, given)
         _say(outcome, schedule_id, it)
 
