@@ -37,6 +37,13 @@ def start(
     id: Annotated[
         str | None, typer.Option("--id", help="The workflow's id; starting is idempotent by it.")
     ] = None,
+    version: Annotated[
+        int | None, typer.Option(help="Another version than the newest.", show_default=False)
+    ] = None,
+    pinned: Annotated[
+        bool | None,
+        typer.Option(help="Stay with the worker build that takes the first turn, or not."),
+    ] = None,
     queue: Annotated[
         str | None, typer.Option(help="Another queue than the workflow's own.")
     ] = None,
@@ -74,6 +81,8 @@ def start(
             workflow,
             given,
             id=id,
+            version=version,
+            pinned=pinned,
             queue=queue,
             priority=priority,
             delay=delay,
