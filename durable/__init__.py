@@ -5,7 +5,7 @@ Layout, from the bottom up; imports only ever point downwards:
     errors, payload, failure            errors; values and exceptions <-> JSON
     core/                               pure: history in, decision out
     definitions, signals, authoring,    what authors import: decorators, Signal, sleep, now, saga, ...
-    activity_context, saga
+    activity_context, in_process, saga
     store/                              all SQL
     client_sync, client_async           start, signal, cancel, result
     cli/, embedded/, testing            entry points; the worker process is the package durable_worker
@@ -66,20 +66,34 @@ from durable.errors import NondeterminismError as NondeterminismError
 from durable.errors import NonRetryable as NonRetryable
 from durable.errors import NotInWorkflow as NotInWorkflow
 from durable.errors import PayloadError as PayloadError
+from durable.errors import QueryFailed as QueryFailed
+from durable.errors import QueryTimeout as QueryTimeout
+from durable.errors import ReadOnlyViolation as ReadOnlyViolation
 from durable.errors import RemoteError as RemoteError
 from durable.errors import SagaFailed as SagaFailed
 from durable.errors import SchemaOutOfDate as SchemaOutOfDate
 from durable.errors import UnknownActivity as UnknownActivity
+from durable.errors import UnknownQuery as UnknownQuery
 from durable.errors import UnknownQueue as UnknownQueue
 from durable.errors import UnknownSignal as UnknownSignal
+from durable.errors import UnknownUpdate as UnknownUpdate
 from durable.errors import UnknownWorkflow as UnknownWorkflow
 from durable.errors import UnsafeWorkflow as UnsafeWorkflow
+from durable.errors import UpdateFailed as UpdateFailed
+from durable.errors import UpdateRejected as UpdateRejected
+from durable.errors import UpdateUnfinished as UpdateUnfinished
 from durable.errors import WorkflowAlreadyExists as WorkflowAlreadyExists
 from durable.errors import WorkflowCancelled as WorkflowCancelled
 from durable.errors import WorkflowClosed as WorkflowClosed
 from durable.errors import WorkflowFailed as WorkflowFailed
 from durable.errors import WorkflowNotFound as WorkflowNotFound
 from durable.errors import WorkflowTerminated as WorkflowTerminated
+from durable.handlers import Update as Update
+from durable.handlers import current_update as current_update
+from durable.handlers import handlers_finished as handlers_finished
+from durable.handlers import query as query
+from durable.handlers import update as update
+from durable.in_process import local as local
 from durable.patching import deprecate_patch as deprecate_patch
 from durable.patching import patched as patched
 from durable.saga import Saga as Saga

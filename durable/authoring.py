@@ -102,9 +102,11 @@ def time() -> float:
 
 def random() -> _random.Random:
     """The run's random generator, seeded by its id: always the same one within a run."""
-    state = _run("random()").author_state
+    run = _run("random()")
+    run.is_inert()  # drawing moves the generator on: a query may not
+    state = run.author_state
     if "random" not in state:
-        state["random"] = _random.Random(_run("random()").run_id.int)  # noqa: S311
+        state["random"] = _random.Random(run.run_id.int)  # noqa: S311
     generator: _random.Random = state["random"]
     return generator
 

@@ -34,14 +34,13 @@ declare
     v_run durable.runs;
     v_leaves boolean;
 begin
-    select r.* into v_run from durable.runs r
-     where r.shard = p_shard and r.workflow_id = p_workflow_id order by r.generation desc limit 1 for update;
-    if not found then
+    v_run := durable.take_run(p_shard, p_workflow_id);
+    if v_run.run_id is null then
         status := 'unknown'; return next; return;
     end if;
     run_id := v_run.run_id; queue := v_run.queue; owner := v_run.owner; was := v_run.build;
     served := durable.is_served(v_run.workflow, v_run.version, v_run.queue, p_build);
-    select case when o.accepted then 'moved' else o.refusal end into status from durable.operator_commands o
+    select case o.code when 'accepted' then 'moved' when 'workflow_closed' then 'closed' else o.code end into status from durable.operator_commands o
      where o.shard = p_shard and o.run_id = v_run.run_id and o.command_id = p_command;
     if found then  -- the answer was lost and the same client asks again
         return next; return;
@@ -59,7 +58,8 @@ begin
                epoch = r.epoch + v_leaves::int, ready_at = case when v_leaves then v_now else r.ready_at end
          where r.shard = p_shard and r.run_id = v_run.run_id;
     end if;
-    insert into durable.operator_commands (shard, run_id, command_id, workflow_id, action, accepted, reason, refusal, actor, at)
-    values (p_shard, run_id, p_command, p_workflow_id, 'move', status = 'moved', p_reason, nullif(status, 'moved'), p_actor, v_now);
+    perform durable.log_command(v_run, p_command, 'move', case status when 'moved' then 'accepted' when 'closed' then 'workflow_closed' else status end,
+        p_reason, p_actor, null, null, durable.standing(v_run),
+        case when status = 'moved' then (select durable.standing(r) from durable.runs r where r.shard = p_shard and r.run_id = v_run.run_id) end);
     return next;
 end $$;

@@ -161,12 +161,13 @@ def test_an_operator_moves_a_run_and_it_is_written_down(
     with pytest.raises(WorkflowNotFound):
         client.handle("nobody").move("b")
     audit = sql.execute(
-        "select action, accepted, reason, refusal, actor from durable.operator_commands order by at"
+        "select action, accepted, code, reason, actor, before ->> 'build', after ->> 'build'"
+        "  from durable.operator_commands order by at"
     ).fetchall()
     assert audit == [
-        ("move", True, "a slip", None, "ann"),
-        ("move", True, "a is gone", None, "ann"),
-        ("move", False, None, "closed", "ann"),
+        ("move", True, "accepted", "a slip", "ann", "a", "nowhere"),
+        ("move", True, "accepted", "a is gone", "ann", "nowhere", "b"),
+        ("move", False, "workflow_closed", None, "ann", "b", None),
     ]
     assert_sound(sql)
 
