@@ -23,6 +23,7 @@ from durable.activity_context import activity_info as activity_info
 from durable.activity_context import heartbeat as heartbeat
 from durable.authoring import WorkflowInfo as WorkflowInfo
 from durable.authoring import actor as actor
+from durable.authoring import checkpoint as checkpoint
 from durable.authoring import continue_as_new as continue_as_new
 from durable.authoring import gather as gather
 from durable.authoring import in_workflow as in_workflow
