@@ -41,6 +41,7 @@ from durable.core.compare import pair
 from durable.core.events import Event, Message
 from durable.core.futures import OperationFuture
 from durable.core.handlers import Handlers, Offer, Verdicts
+from durable.core.history_length import LONG_HISTORY, long_history
 from durable.core.loop import DurableTask
 from durable.core.machine import (
     ARRIVALS,
@@ -377,6 +378,8 @@ class Execution(Run):
 
     def _finish_turn(self, last: Event) -> None:
         self.turn = last.turn
+        if self.last_seq < LONG_HISTORY <= last.seq:
+            self.warn(long_history(last.seq))  # in this turn alone: once in the run's life
         self.last_seq = last.seq
         if self._origins:
             self._leave_origin()

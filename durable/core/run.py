@@ -331,6 +331,12 @@ class Run:
         """Whether this run was started under a semantics version that has the rule (C16)."""
         return semantics.holds(rule, self.start.get("semantics", 1))
 
+    def is_idle(self) -> bool:
+        """Whether the calling main task is all there is: to end the run here would leave nothing unfinished."""
+        others = [it for it in self.loop.tasks() if it is not self._main and not it.done()]
+        started = any(it.operation is not None and not it.struck for it in self._commands)
+        return not (others or started or self._pending or self.conditions or self._receivers)
+
     def unread_signals(self) -> list[int]:
         """The numbers of the signals that arrived and that nobody has received."""
         return sorted(it.seq for buffered in self._buffered.values() for it in buffered)
