@@ -218,7 +218,8 @@ class Attempts:
     ) -> None:
         self._running[attempt.run_id, attempt.seq] = attempt
         self.idle.clear()
-        self._by_run.setdefault(attempt.run_id, set()).add(attempt.seq)
+        if attempt.kind == "activity":
+            self._by_run.setdefault(attempt.run_id, set()).add(attempt.seq)
         loop = asyncio.get_running_loop()
         limit_s = None
         if timeouts := attempt.options.get("timeouts"):
@@ -227,7 +228,7 @@ class Attempts:
                 attempt.timer = loop.call_later(limit_s, self._time_out, attempt, kind)
             attempt.silence_s = timeouts.get("heartbeat_s")
             attempt.heard_at = loop.time()
-        now_us = self._clock.now_us()
+        now_us = 0 if limit_s is None else self._clock.now_us()
         attempt.context = ActivityContext(
             lambda: _info(
                 attempt,
@@ -290,12 +291,14 @@ class Attempts:
         key = (attempt.run_id, attempt.seq)
         if attempt.timer is not None:
             attempt.timer.cancel()
+        attempt.context = attempt.task = None  # cycles, which only the garbage collector would find
         if self._running.get(key) is attempt:
             del self._running[key]
-            siblings = self._by_run[attempt.run_id]
-            siblings.discard(attempt.seq)
-            if not siblings:
-                del self._by_run[attempt.run_id]
+            if attempt.kind == "activity":
+                siblings = self._by_run[attempt.run_id]
+                siblings.discard(attempt.seq)
+                if not siblings:
+                    del self._by_run[attempt.run_id]
         if not self._running:
             self.idle.set()
         if attempt.thread is None or attempt.thread.done():
@@ -519,6 +522,7 @@ def _info(
     deadline_us: int | None,
 ) -> ActivityInfo:
     retry = attempt.options.get("retry") or {}
+    slot = attempt.options.get("schedule") or {}
     return ActivityInfo(
         workflow_id=attempt.workflow_id,
         run_id=UUID(attempt.run_id) if attempt.kind == "activity" else None,
@@ -532,6 +536,8 @@ def _info(
         deadline=None if deadline_us is None else _instant(deadline_us),
         heartbeat_details=tuple(json.loads(heartbeat)) if heartbeat else (),
         scheduled_at=_instant(scheduled_us),
+        schedule_id=slot.get("id"),
+        scheduled_for=_instant(slot["slot_us"]) if slot else None,
         headers=rebuilt_headers(carried.get("headers")),
     )
 
