@@ -20,10 +20,11 @@ from durable.attributes import Attributes
 from durable.core.names import checked_name
 from durable.definitions import Activity, Workflow, checked_version
 from durable.descriptions import OperatorStatus, RunDescription, Status
-from durable.errors import UnknownActivity
+from durable.errors import InvalidOption, UnknownActivity
 from durable.filters import compiled_filter
 from durable.handles_sync import Handle, JobHandle
 from durable.payload import ValueCodec
+from durable.payload_codecs import Payloads, default_payloads
 from durable.requests import OnClosed, OnRunning
 from durable.scheduling_sync import Scheduling
 from durable.store import calls
@@ -41,14 +42,21 @@ class Client(Scheduling):
     """Talks to one database. Use it as a context manager, or call `close()`.
 
     `url` defaults to DURABLE_DATABASE_URL; a connection is opened by the first operation. `notify=False` sends no NOTIFY at all: for
-    poolers that do not pass it on (workers find everything by polling, C4). Threads or tasks may share a client; they take turns.
+    poolers that do not pass it on (workers find everything by polling, C4). `payloads`: see `durable.use_payloads`. Threads or tasks may share a client; they take turns.
 
     Any operation may raise DatabaseUnavailable or SchemaOutOfDate. Operations with `connection=` join that connection's open transaction: they
     commit or roll back with the caller's own rows, and nothing is committed here.
     """
 
-    def __init__(self, url: str | None = None, *, notify: bool = True) -> None:
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        notify: bool = True,
+        payloads: Payloads | None = None,
+    ) -> None:
         self._session = ClientSession(requests.database_url(url), "durable client", notify=notify)
+        self._payloads = payloads
 
     def __enter__(self) -> Self:
         return self
@@ -388,12 +396,29 @@ class Client(Scheduling):
         )
         return self._execute(call)
 
+    def delete_unused_payloads(self, older_than: timedelta = timedelta(days=1)) -> int:
+        """Delete from the payload store what nothing in this database refers to any more (its runs were pruned). Returns how many.
+
+        `older_than`: what was put more recently stays, for somebody may be about to refer to it. Reads every payload of the database. A store
+        that several databases share must not be cleaned like this. Raises InvalidOption when there is no payload store.
+        """
+        payloads = self._payloads or default_payloads()
+        if payloads.store is None:
+            raise InvalidOption(
+                "there is no payload store; give one to durable.use_payloads(store=...)"
+            )
+        used = self._execute(calls.payload_refs())
+        older_than_s = requests.seconds("older_than", older_than)
+        return payloads.store.delete_unused(used, older_than_s)
+
     # -- for handles and the command line -----------------------------------------------------------------------------
 
     def _execute(self, call: Call[T]) -> T:
+        self._session.payloads = self._payloads or default_payloads()
         return self._session.execute(call)
 
     def _send(self, call: Call[Sent[T]], connection: Connection | None) -> T:
+        self._session.payloads = self._payloads or default_payloads()
         if connection is None:
             sent = self._session.execute(call)
         else:

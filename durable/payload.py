@@ -58,6 +58,16 @@ from durable.payload_schema import DEEPEST, compile_schema, short
 
 MAX_BYTES = 2 * 1024 * 1024
 
+_largest = MAX_BYTES
+"""What a value may take where nothing else is said; a payload store raises it."""
+
+
+def allow_up_to(max_bytes: int) -> None:
+    """Values of this process may be so large from now on, because a payload store takes them."""
+    global _largest
+    _largest = max(_largest, max_bytes)
+
+
 _MOST_DIGITS = 4300  # so does int()
 _EMPTY = inspect.Parameter.empty
 _T = TypeVar("_T")
@@ -232,11 +242,13 @@ def _knows_no_equality(cls: Any) -> bool:
 
 def _inspect(raw: bytes, field: str, max_bytes: int) -> None:
     """Raise PayloadError for text that PostgreSQL or the parser would refuse later."""
-    if len(raw) > max_bytes:
+    limit = _largest if max_bytes == MAX_BYTES else max_bytes
+    if len(raw) > limit:
         raise PayloadError(
             field,
-            f"it takes {len(raw):,} bytes as JSON, the limit is {max_bytes:,}",
-            "Store the data elsewhere and pass a reference to it.",
+            f"it takes {len(raw):,} bytes as JSON, the limit is {limit:,}",
+            "Store the data elsewhere and pass a reference to it, or have large payloads kept in a payload store"
+            " (durable.use_payloads(store=...)).",
         )
     if b"NaN" in raw or b"Infinity" in raw or b"\\u0000" in raw:
         _find_culprit(raw, field)

@@ -26,7 +26,9 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.errors",
             "durable.failure",
             "durable.ids",
+            "durable.encryption",
             "durable.payload",
+            "durable.payload_codecs",
             "durable.payload_schema",
         }
     ),
@@ -43,6 +45,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.in_process",
             "durable.lint",
             "durable.patching",
+            "durable.payload_stores",
             "durable.saga",
             "durable.schedules",
             "durable.signals",

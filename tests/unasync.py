@@ -29,6 +29,7 @@ RULES = [
     (r"\b__aexit__\b", "__exit__"),
     (r"\basyncio\.Lock\b", "threading.Lock"),
     (r"\basyncio\.sleep\b", "time.sleep"),
+    (r"\basyncio\.to_thread\(([\w.]+), ", r"\1("),
     (r"\bimport asyncio\n", "import threading\nimport time\n"),
     (r"\bpsycopg\.AsyncConnection\b", "psycopg.Connection"),
     (r"\bensure_current_async\b", "ensure_current"),

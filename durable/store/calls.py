@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, LiteralString, TypeVar
 
@@ -25,8 +25,14 @@ from durable.descriptions import (
     SignalEvidence,
     SignalReceipt,
 )
-from durable.errors import WorkflowAlreadyExists, WorkflowClosed, WorkflowNotFound
+from durable.errors import (
+    DatabaseUnavailable,
+    WorkflowAlreadyExists,
+    WorkflowClosed,
+    WorkflowNotFound,
+)
 from durable.ids import uuid7
+from durable.payload_codecs import MARK, Payloads, PayloadStoreUnavailable
 from durable.store.queries import load_queries
 from durable.store.shards import shard_of
 
@@ -225,6 +231,50 @@ def enqueue_job(job_id: str, queue: str, given: Mapping[str, Any]) -> Call[Sent[
     )
 
 
+# -- payloads (durable/payload_codecs.py) -----------------------------------------------------------------------------
+
+
+_PAYLOADS = ("payload", "input")
+"""The parameters that carry an author's values."""
+
+
+def has_payload(call: Call[Any]) -> bool:
+    return any(call.parameters.get(name) is not None for name in _PAYLOADS)
+
+
+def sealed(payloads: Payloads, call: Call[T]) -> Call[T]:
+    """The call as the database gets it. Raises DatabaseUnavailable when the payload store does not answer."""
+    given = {name: call.parameters[name] for name in _PAYLOADS if call.parameters.get(name)}
+    try:
+        covered = {name: payloads.sealed(text) for name, text in given.items()}
+    except PayloadStoreUnavailable as error:
+        raise DatabaseUnavailable(f"{error}; nothing was written") from error
+    return replace(call, parameters={**call.parameters, **covered})
+
+
+def any_sealed(rows: list[Row]) -> bool:
+    return any(isinstance(value, str) and MARK in value for row in rows for value in row.values())
+
+
+def shown(payloads: Payloads, rows: list[Row]) -> list[Row]:
+    """The rows with what is sealed in them opened, or replaced by a placeholder."""
+    return [
+        {
+            name: payloads.shown(value)
+            if isinstance(value, str) and name in _JSON | _TEXTS
+            else value
+            for name, value in row.items()
+        }
+        for row in rows
+    ]
+
+
+def payload_refs() -> Call[frozenset[str]]:
+    """What the database refers to in a payload store. Reads every table that holds payloads, from end to end."""
+    sql = load_queries("payloads.sql")["payload_refs"]
+    return Call(sql, {}, lambda rows: frozenset(row["ref"] for row in rows))
+
+
 def notify(hint: str) -> Call[None]:
     """Tell whoever listens that there may be something to do (C4)."""
     return Call(_SQL["notify"], {"hint": hint}, lambda _: None)
@@ -374,6 +424,7 @@ _JSON = frozenset(
         "queues", "info", "headers",
     }
 )  # fmt: skip
+_TEXTS = frozenset({"result"})
 _TIMES = frozenset(
     {
         "at", "created_at", "started_at", "closed_at", "ready_at", "cancel_requested_at", "next_at", "deadline_at",

@@ -19,6 +19,8 @@ import psycopg
 from psycopg.rows import dict_row
 
 from durable.errors import DatabaseUnavailable, DurableError
+from durable.payload_codecs import Payloads
+from durable.store import calls
 from durable.store.calls import Call, Row, notify
 from durable.store.failures import domain_error, is_broken, unavailable
 from durable.store.migrate import ensure_current_async
@@ -39,6 +41,7 @@ class AsyncClientSession:
         self._url = url
         self._name = name
         self._notify = notify
+        self.payloads = Payloads()
         self._connection: AsyncConnection | None = None
         self._lock = asyncio.Lock()
         self._hinted: dict[str, float] = {}
@@ -56,20 +59,32 @@ class AsyncClientSession:
 
     async def execute(self, call: Call[T]) -> T:
         """Execute in a transaction of its own. Raises DatabaseUnavailable, SchemaOutOfDate, and what the call's decoder raises."""
+        call = await self._sealed(call)
         async with self._lock:
             try:
                 rows = await self._fetch(call)
             except _Broken:
                 rows = await self._fetch_again(call)
-        return call.decode(rows)
+        return call.decode(await self._shown(rows))
 
     async def execute_within(self, connection: AsyncConnection, call: Call[T]) -> T:
         """Execute in the caller's transaction: nothing is committed here, and nothing is sent again."""
+        call = await self._sealed(call)
         try:
             rows = await _rows(connection, call)
         except psycopg.Error as error:
             raise domain_error(error) from error
-        return call.decode(rows)
+        return call.decode(await self._shown(rows))
+
+    async def _sealed(self, call: Call[T]) -> Call[T]:
+        if not self.payloads.active or not calls.has_payload(call):
+            return call
+        return await asyncio.to_thread(calls.sealed, self.payloads, call)
+
+    async def _shown(self, rows: list[Row]) -> list[Row]:
+        if not calls.any_sealed(rows):
+            return rows
+        return await asyncio.to_thread(calls.shown, self.payloads, rows)
 
     async def hint(self, hints: tuple[str, ...], connection: AsyncConnection | None = None) -> None:
         """Wake whoever may be asleep. Within a caller's transaction the hint leaves with its commit."""

@@ -21,6 +21,8 @@ import psycopg
 from psycopg.rows import dict_row
 
 from durable.errors import DatabaseUnavailable, DurableError
+from durable.payload_codecs import Payloads
+from durable.store import calls
 from durable.store.calls import Call, Row, notify
 from durable.store.failures import domain_error, is_broken, unavailable
 from durable.store.migrate import ensure_current
@@ -41,6 +43,7 @@ class ClientSession:
         self._url = url
         self._name = name
         self._notify = notify
+        self.payloads = Payloads()
         self._connection: Connection | None = None
         self._lock = threading.Lock()
         self._hinted: dict[str, float] = {}
@@ -58,20 +61,32 @@ class ClientSession:
 
     def execute(self, call: Call[T]) -> T:
         """Execute in a transaction of its own. Raises DatabaseUnavailable, SchemaOutOfDate, and what the call's decoder raises."""
+        call = self._sealed(call)
         with self._lock:
             try:
                 rows = self._fetch(call)
             except _Broken:
                 rows = self._fetch_again(call)
-        return call.decode(rows)
+        return call.decode(self._shown(rows))
 
     def execute_within(self, connection: Connection, call: Call[T]) -> T:
         """Execute in the caller's transaction: nothing is committed here, and nothing is sent again."""
+        call = self._sealed(call)
         try:
             rows = _rows(connection, call)
         except psycopg.Error as error:
             raise domain_error(error) from error
-        return call.decode(rows)
+        return call.decode(self._shown(rows))
+
+    def _sealed(self, call: Call[T]) -> Call[T]:
+        if not self.payloads.active or not calls.has_payload(call):
+            return call
+        return calls.sealed(self.payloads, call)
+
+    def _shown(self, rows: list[Row]) -> list[Row]:
+        if not calls.any_sealed(rows):
+            return rows
+        return calls.shown(self.payloads, rows)
 
     def hint(self, hints: tuple[str, ...], connection: Connection | None = None) -> None:
         """Wake whoever may be asleep. Within a caller's transaction the hint leaves with its commit."""

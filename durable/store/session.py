@@ -10,6 +10,7 @@ from typing import Any, LiteralString
 import psycopg
 
 from durable.errors import DatabaseUnavailable
+from durable.payload_codecs import Payloads
 
 _FIRST_PLANS_S = 0.05
 _LONGEST_PLANS_S = 5.0
@@ -45,6 +46,7 @@ class Session:
         self._url = url
         self._name = name
         self._connection: psycopg.AsyncConnection[tuple[Any, ...]] | None = None
+        self.payloads = Payloads()
         self.lock = asyncio.Lock()
         self._plans_s = _FIRST_PLANS_S
         self._replan_at = time.monotonic()

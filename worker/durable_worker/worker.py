@@ -30,6 +30,7 @@ from durable.core.names import checked_name
 from durable.definitions import Activity, Workflow, described
 from durable.errors import DatabaseUnavailable, InvalidOption
 from durable.ids import uuid7
+from durable.payload_codecs import Payloads, default_payloads
 from durable.signals import Signal, registered_signals
 from durable.store import engine
 from durable.store.engine import Registration
@@ -62,7 +63,7 @@ class Worker:
 
     `async with Worker(url, modules=[shop]):` runs in the background until the block ends. `url` defaults to DURABLE_DATABASE_URL.
     Give `workflows` and `activities` (exactly those), or `modules` (everything decorated in them; names or module objects), or
-    neither (everything registered so far). Other keywords are fields of WorkerSettings.
+    neither (everything registered so far). `payloads`: see `durable.use_payloads`, which says what holds otherwise. Other keywords are fields of WorkerSettings.
 
     Raises InvalidOption for unusable settings, DatabaseUnavailable when the database cannot be reached, SchemaOutOfDate when it is not
     migrated.
@@ -76,11 +77,13 @@ class Worker:
         activities: Iterable[Activity[..., Any]] | None = None,
         modules: Iterable[str | ModuleType] | None = None,
         settings: WorkerSettings | None = None,
+        payloads: Payloads | None = None,
         **overrides: Any,
     ) -> None:
         self.settings = _settings(settings, overrides)
         self.worker_id = str(uuid7())
         self._url = _database_url(url)
+        self._payloads = payloads
         found = _definitions(workflows, activities, modules)
         if not any(found):
             raise InvalidOption(
@@ -129,6 +132,8 @@ class Worker:
         self._taking = Session(url, "durable-intake")
         self._keeping = Session(url, "durable-housekeeping")
         self._listening = Session(url, "durable-listen")
+        for session in (self._committing, self._taking, self._keeping):
+            session.payloads = self._payloads or default_payloads()
         self._serving = Session(url, "durable-duties")
         self._watchdog = Watchdog(settings.block_warning_s)
         self._hints = Hints(self._keeping, owner, enabled=settings.notify)
