@@ -17,6 +17,7 @@ FILES = {
     "durable/store/client_session_async.py": "durable/store/client_session_sync.py",
     "durable/handles_async.py": "durable/handles_sync.py",
     "durable/client_async.py": "durable/client_sync.py",
+    "durable/retention_async.py": "durable/retention_sync.py",
     "durable/scheduling_async.py": "durable/scheduling_sync.py",
 }
 
@@ -33,10 +34,10 @@ RULES = [
     (r"\bpsycopg\.AsyncConnection\b", "psycopg.Connection"),
     (r"\bensure_current_async\b", "ensure_current"),
     (
-        r"\bAsync(Connection|ClientSession|Client|Handle|JobHandle|Scheduling|ScheduleHandle)\b",
+        r"\bAsync(Connection|ClientSession|Client|Handle|JobHandle|Scheduling|ScheduleHandle|Retention)\b",
         r"\1",
     ),
-    (r"\b(client_session|client|handles|scheduling)_async\b", r"\1_sync"),
+    (r"\b(client_session|client|handles|scheduling|retention)_async\b", r"\1_sync"),
     (r"\bAn asynchronous\b", "A synchronous"),
     (r"\basynchronous\b", "synchronous"),
 ]

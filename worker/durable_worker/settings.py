@@ -33,3 +33,4 @@ class WorkerSettings:
     shutdown_grace_s: float = 30.0
     block_warning_s: float = 2.0
     deadline_grace_s: float = 5.0
+    retention_gap_s: float = 300.0

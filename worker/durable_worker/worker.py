@@ -41,6 +41,7 @@ from durable_worker.duties import Duties
 from durable_worker.housekeeping import Housekeeping
 from durable_worker.intake import INBOX, JOBS, RUNS, Intake
 from durable_worker.local_activities import LocalActivities
+from durable_worker.retention import Retention
 from durable_worker.runs import Runs
 from durable_worker.scheduling import Scheduling, declare
 from durable_worker.settings import WorkerSettings
@@ -178,7 +179,12 @@ class Worker:
             duties=self._serving, declared_dead=self._declared_dead, wake=self.intake.wake,
         )  # fmt: skip
         scheduling = Scheduling(self._serving, owner, tell=self._tell)
-        rounds = {"rescue": self.housekeeping.rescue, "schedules": scheduling.round}
+        retention = Retention(self._serving, owner, gap_s=settings.retention_gap_s)
+        rounds = {
+            "rescue": self.housekeeping.rescue,
+            "schedules": scheduling.round,
+            "retention": retention.round,
+        }
         self.duties = Duties(self._serving, owner, settings.lease_s, rounds)
 
     async def _register(self) -> None:
