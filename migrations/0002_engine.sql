@@ -170,8 +170,10 @@ begin
 end $$;
 
 -- A worker that was declared dead must beat before it claims: nobody looks for what a worker takes after it is `gone`.
-create function durable.is_alive(p_worker uuid) returns boolean language sql stable as
-$$ select exists (select from durable.workers w where w.worker_id = p_worker and w.state in ('alive', 'stopping')) $$;
+create function durable.is_alive(p_worker uuid) returns boolean language plpgsql stable as $$
+begin
+    return exists (select from durable.workers w where w.worker_id = p_worker and w.state in ('alive', 'stopping'));
+end $$;
 
 -- CLAIM RUNS: those that are ready, and those without an owner that have a message. A few heads of each shard, then lock what is still free.
 create function durable.claim_runs(p_worker uuid, p_queues text[], p_limit integer)
