@@ -5,7 +5,7 @@ Layout, from the bottom up; imports only ever point downwards:
     errors, payload, failure            errors; values and exceptions <-> JSON
     core/                               pure: history in, decision out
     definitions, signals, authoring,    what authors import: decorators, Signal, sleep, now, saga, ...
-    activity_context, saga
+    activity_context, in_process, saga
     store/                              all SQL
     client_sync, client_async           start, signal, cancel, result
     cli/, embedded/, testing            entry points; the worker process is the package durable_worker
@@ -79,6 +79,7 @@ from durable.errors import WorkflowClosed as WorkflowClosed
 from durable.errors import WorkflowFailed as WorkflowFailed
 from durable.errors import WorkflowNotFound as WorkflowNotFound
 from durable.errors import WorkflowTerminated as WorkflowTerminated
+from durable.in_process import local as local
 from durable.patching import deprecate_patch as deprecate_patch
 from durable.patching import patched as patched
 from durable.saga import Saga as Saga

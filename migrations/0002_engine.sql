@@ -435,8 +435,13 @@ begin
     return next;
 end $$;
 
+-- Why a job waits for an operator whose attempts have run out (on_exhausted = "pause").
+create function durable.exhausted(p_now timestamptz, p_error jsonb) returns jsonb language sql immutable as $$
+    select jsonb_strip_nulls(jsonb_build_object('kind', 'exhausted', 'at', p_now, 'retry_state', p_error -> 'retry_state', 'timeout', p_error -> 'timeout'))
+$$;
+
 -- RETRY: an attempt failed and another is due after a delay. The attempt's error stays on the row (C6: not in the history).
--- There is no further attempt once the run has asked it to stop, or has closed.
+-- There is no further attempt once the run has asked it to stop, or has closed. A negative delay: none by itself, it waits for an operator.
 create function durable.retry_jobs(p_owner uuid, o_shard smallint[], o_run uuid[], o_seq integer[], o_attempt integer[],
                                    o_delay_s double precision[], o_error jsonb[])
 returns integer[] language sql
@@ -451,13 +456,16 @@ as $$
             as o(shard, run_id, seq, attempt, delay_s, error, ix)
     ), moved as (
         update durable.jobs j
-           set state = 'retryable', owner = null, scheduled_at = c.now + o.delay_s * interval '1 second',
+           set state = case when o.delay_s < 0 or j.paused is not null then 'paused' else 'retryable' end, owner = null,
+               scheduled_at = c.now + greatest(o.delay_s, 0) * interval '1 second',
+               paused = case when o.delay_s < 0 then durable.exhausted(c.now, o.error) else j.paused end,
                errors = coalesce(j.errors, '[]') || jsonb_build_array(
                    o.error || jsonb_build_object('attempt', o.attempt, 'at', c.now, 'worker', p_owner, 'delay_s', o.delay_s)),
                deadline_at = w.at, deadline_kind = case when w.at is not null then 'schedule_to_close' end
           from given o cross join clock c
           left join durable.history e on e.shard = o.shard and e.run_id = o.run_id and e.seq = o.seq and o.seq > 0
-          cross join lateral (select d.created_at + (coalesce(d.options, e.body) -> 'timeouts' ->> 'schedule_to_close_s')::float8 * interval '1 second' as at
+          cross join lateral (select case when o.delay_s >= 0 and d.paused is null then
+                                     d.created_at + (coalesce(d.options, e.body) -> 'timeouts' ->> 'schedule_to_close_s')::float8 * interval '1 second' end as at
                                 from durable.jobs d where d.shard = o.shard and d.run_id = o.run_id and d.seq = o.seq) w
          where j.shard = o.shard and j.run_id = o.run_id and j.seq = o.seq
            and j.state = 'executing' and j.owner = p_owner and j.attempt = o.attempt and j.cancel_requested_at is null
@@ -517,9 +525,9 @@ begin
     select r.shard, r.run_id, r.queue, 'ActivityCancelled', v_now, jsonb_build_object('ref', e.seq, 'started', false)
       from ended e join durable.runs r on r.shard = e.shard and r.run_id = e.run_id and r.status is not distinct from 'running';
     update durable.jobs j
-       set state = case when o.delay_s > 0 then 'scheduled' else 'available' end, owner = null, attempt = j.attempt - 1,
+       set state = case when j.paused is not null then 'paused' when o.delay_s > 0 then 'scheduled' else 'available' end, owner = null, attempt = j.attempt - 1,
            scheduled_at = case when o.delay_s > 0 then v_now + o.delay_s * interval '1 second' else j.scheduled_at end,
-           note = o.note, deadline_at = w.at, deadline_kind = w.kind
+           note = o.note, deadline_at = case when j.paused is null then w.at end, deadline_kind = case when j.paused is null then w.kind end
       from unnest(o_shard, o_run, o_seq, o_attempt, o_delay_s, o_note) as o(shard, run_id, seq, attempt, delay_s, note)
       join durable.jobs b on b.shard = o.shard and b.run_id = o.run_id and b.seq = o.seq
       left join durable.history e on e.shard = o.shard and e.run_id = o.run_id and e.seq = o.seq and o.seq > 0
@@ -574,14 +582,18 @@ begin
                   coalesce((v_retry ->> 'initial_interval_s')::float8, 1)
                   * exp(least(ln(greatest(coalesce((v_retry ->> 'backoff_coefficient')::float8, 2), 1)) * (j.attempt - 1), 40))) end;
         update durable.jobs t
-           set state = case when v_delay_s = 0 then 'available' else 'retryable' end, owner = null,
+           set state = case when j.paused is not null then 'paused' when v_delay_s = 0 then 'available' else 'retryable' end, owner = null,
                scheduled_at = p_now + v_delay_s * interval '1 second', errors = coalesce(t.errors, '[]') || v_error,
-               deadline_at = t.created_at + (v_options -> 'timeouts' ->> 'schedule_to_close_s')::float8 * interval '1 second',
-               deadline_kind = case when v_options -> 'timeouts' ? 'schedule_to_close_s' then 'schedule_to_close' end
+               deadline_at = case when j.paused is null then t.created_at + (v_options -> 'timeouts' ->> 'schedule_to_close_s')::float8 * interval '1 second' end,
+               deadline_kind = case when j.paused is null and v_options -> 'timeouts' ? 'schedule_to_close_s' then 'schedule_to_close' end
          where t.shard = j.shard and t.run_id = j.run_id and t.seq = j.seq;
     elsif j.kind = 'job' then
         update durable.jobs t set state = 'discarded', owner = null, finished_at = p_now, deadline_at = null, deadline_kind = null,
                errors = coalesce(t.errors, '[]') || v_error
+         where t.shard = j.shard and t.run_id = j.run_id and t.seq = j.seq;
+    elsif v_options ->> 'on_exhausted' = 'pause' then
+        update durable.jobs t set state = 'paused', owner = null, deadline_at = null, deadline_kind = null, errors = coalesce(t.errors, '[]') || v_error,
+               paused = durable.exhausted(p_now, jsonb_build_object('failure', p_failure, 'timeout', case when p_type <> 'WorkerLost' then j.deadline_kind end))
          where t.shard = j.shard and t.run_id = j.run_id and t.seq = j.seq;
     else
         delete from durable.jobs t where t.shard = j.shard and t.run_id = j.run_id and t.seq = j.seq;

@@ -155,8 +155,11 @@ begin
             values (p_shard, run_id, queue, 'CancelRequested', v_now, jsonb_build_object('reason', p_reason));
         end if;
     end if;
-    insert into durable.operator_commands (shard, run_id, command_id, workflow_id, action, accepted, reason, refusal, actor, at)
-    values (p_shard, run_id, p_command, p_workflow_id, 'cancel', status = 'requested', p_reason, nullif(status, 'requested'), p_actor, v_now);
+    insert into durable.operator_commands (shard, run_id, command_id, workflow_id, action, accepted, reason, refusal, actor, at, code, before, after)
+    select p_shard, v_run.run_id, p_command, p_workflow_id, 'cancel', request_cancel.status = 'requested', p_reason, nullif(request_cancel.status, 'requested'), p_actor, v_now,
+           case request_cancel.status when 'requested' then 'accepted' when 'closed' then 'workflow_closed' else 'already_requested' end,
+           durable.standing(v_run), case when request_cancel.status = 'requested' then durable.standing(r) || '{"cancel_requested": true}' end
+      from durable.runs r where r.shard = p_shard and r.run_id = v_run.run_id;
     return next;
 end $$;
 
@@ -185,7 +188,7 @@ begin
     else
         status := 'terminated';
         update durable.runs r set status = 'terminated', closed_at = v_now, owner = null, epoch = r.epoch + 1, ready_at = null, delayed_until = null,
-               last_seq = r.last_seq + 1, turn = r.turn + 1
+               last_seq = r.last_seq + 1, turn = r.turn + 1, paused = null
          where r.shard = p_shard and r.run_id = v_run.run_id;
         insert into durable.history (shard, run_id, seq, turn, type, at, body)
         values (p_shard, v_run.run_id, v_run.last_seq + 1, v_run.turn + 1, 'WorkflowTerminated', v_now,
@@ -195,8 +198,11 @@ begin
             pushes := coalesce(pushes, '[]') || to_jsonb(v_run.owner);
         end if;
     end if;
-    insert into durable.operator_commands (shard, run_id, command_id, workflow_id, action, accepted, reason, refusal, actor, at)
-    values (p_shard, run_id, p_command, p_workflow_id, 'terminate', status = 'terminated', p_reason, nullif(status, 'terminated'), p_actor, v_now);
+    insert into durable.operator_commands (shard, run_id, command_id, workflow_id, action, accepted, reason, refusal, actor, at, code, before, after)
+    select p_shard, v_run.run_id, p_command, p_workflow_id, 'terminate', terminate_run.status = 'terminated', p_reason, nullif(terminate_run.status, 'terminated'), p_actor, v_now,
+           case terminate_run.status when 'terminated' then 'accepted' else 'workflow_closed' end,
+           durable.standing(v_run), case when terminate_run.status = 'terminated' then durable.standing(r) end
+      from durable.runs r where r.shard = p_shard and r.run_id = v_run.run_id;
     return next;
 end $$;
 
@@ -288,7 +294,11 @@ end $$;
 create view durable.run_list as
 select r.workflow_id, r.run_id, r.workflow, r.version, r.status, r.queue, r.priority, r.created_at, r.started_at, r.closed_at,
        r.cancel_requested_at, r.attributes, r.actor, r.waiting_on, r.review, r.owner, r.last_seq, r.generation, r.shard,
+       r.paused,
        case when r.status <> 'running' then 'done'
+            when exists (select from durable.jobs j where j.shard = r.shard and j.run_id = r.run_id and j.state = 'paused'
+                            and j.paused ->> 'kind' = 'exhausted') then 'needs_review'
+            when r.paused is not null then 'blocked'
             when r.review is not null and r.review ->> 'kind' <> 'unknown_workflow' then 'needs_review'
             when r.review is not null then 'blocked'
             when r.delayed_until is not null then 'waiting'

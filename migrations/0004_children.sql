@@ -219,7 +219,7 @@ begin
                 v_run.parent_shard, v_run.parent_run_id, v_run.parent_seq, p_now);
         insert into durable.history (shard, run_id, seq, turn, type, at, body, payload)
         values (v_run.shard, v_next, 1, 0, 'WorkflowStarted', p_now,
-                v_run.start || (v_run.asked - 'unread') || jsonb_build_object(
+                (v_run.start - '{origins,reset}'::text[]) || (v_run.asked - 'unread') || jsonb_build_object(
                     'continued', coalesce((v_run.start ->> 'continued')::int, 0) + 1, 'continued_from', v_run.run_id), v_run.input);
         update durable.signals s set run_id = v_next, status = 'buffered', seq = null
          where s.shard = v_run.shard and s.run_id = v_run.run_id and (s.status = 'buffered' or s.seq = any (v_unread));

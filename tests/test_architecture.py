@@ -38,6 +38,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.context",
             "durable.definitions",
             "durable.descriptions",
+            "durable.in_process",
             "durable.lint",
             "durable.patching",
             "durable.saga",

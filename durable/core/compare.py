@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from durable.core.commands import Command
-from durable.core.events import CHILD_STARTED, PATCH_RECORDED, Event
+from durable.core.events import CHILD_STARTED, FIRST_TURN_TAKEN, PATCH_RECORDED, Event
 from durable.core.machine import CHILDS_OWN, VIEWS
 from durable.errors import NondeterminismError
 from durable.payload import digest
@@ -33,15 +33,15 @@ def pair(
             if (operation := command.operation) is not None:
                 operation.seq = row.seq
                 pending[row.seq] = operation
-        elif not _is_given_up(row):
+        elif not _asks_for_nothing(row):
             raise _parting(row.seq, row, command, command.line if command else standing_at())
     if at < count:
         raise _parting(next_seq, None, given[at], given[at].line)
 
 
-def _is_given_up(row: Event) -> bool:
-    """The mark of a patch whose last trace may have left the code: it asks for nothing."""
-    return row.type == PATCH_RECORDED and "deprecated" in row.body
+def _asks_for_nothing(row: Event) -> bool:
+    """The mark of a patch whose last trace may have left the code, or of a first turn that only called local activities (see local.py)."""
+    return row.type == FIRST_TURN_TAKEN or (row.type == PATCH_RECORDED and "deprecated" in row.body)
 
 
 def _parting(

@@ -71,7 +71,7 @@ _event: Callable[..., Event] = tuple.__new__
 
 _decision: Callable[..., Decision] = tuple.__new__
 
-_RECORDED = OUTBOUND | {e.WORKFLOW_TERMINATED}
+_RECORDED = OUTBOUND | {e.WORKFLOW_TERMINATED, e.WORKFLOW_RESET}
 """What may follow the inbound rows of a recorded turn."""
 
 
@@ -182,6 +182,7 @@ class Execution(Run):
             json.dumps(retry, sort_keys=True) if (retry := start.get("retry")) else "null",
         )
         self._input = event.payload
+        self._begin_origins(start.get("origins") or ())
         return 1
 
     def _live_turn(self, inbound: Sequence[Message], now_us: int) -> list[Event]:
@@ -252,6 +253,13 @@ class Execution(Run):
         self.loop.run_until_quiet(len(inbound))
         if main.done():
             self._commands.append(self._closing_command(main))
+        elif (
+            self.locals
+            and not self.replaying
+            and not inbound
+            and all(it.struck for it in self._commands)
+        ):
+            self._commands.append(Command(e.FIRST_TURN_TAKEN, {}))
         if self._poison is not None:
             raise self._poison
 
@@ -326,6 +334,8 @@ class Execution(Run):
     def _finish_turn(self, last: Event) -> None:
         self.turn = last.turn
         self.last_seq = last.seq
+        if self._origins:
+            self._leave_origin()
         self._replayed = ((), 0, 0)
         if last.type in TERMINAL:
             self.closed = True
@@ -338,6 +348,7 @@ class Execution(Run):
     def _forget_everything(self) -> None:
         """Free what only a live run needs."""
         self._pending = {}
+        self.locals = {}
         self.conditions = []
         self._receivers = {}
         self._buffered = {}
@@ -397,7 +408,7 @@ class Execution(Run):
                 self.warn(
                     f"{future.id} ({future.line}) {'failed' if failed else 'ended'} and nobody awaited it"
                 )
-        for operation in self._pending.values():
+        for operation in (*self._pending.values(), *self.locals.values()):
             if isinstance(operation, OperationFuture):
                 self.warn(
                     f"{operation.id} ({operation.line}) was still pending when the workflow returned"

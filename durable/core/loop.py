@@ -34,6 +34,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from uuid import UUID
 
 from durable.core import guard
 from durable.core.commands import drain_code
@@ -135,7 +136,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         self.created = 0
         # The low bits are the creation number, so small sets iterate by creation; the high bits keep asyncio's
         # process-wide sets of tasks from piling ten thousand runs' first tasks into one bucket.
-        self.hash_base = (run.run_id.int & (2**40 - 1)) << 20
+        self.hash_like(run.run_id)
         self._ready: deque[asyncio.Handle] = deque()
         self._tasks: list[
             DurableTask[Any]
@@ -145,6 +146,10 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         self._asyncgens_limit = 16
         self._asyncgen_hooks = (self._keep_asyncgen, _leave_asyncgen)
         self._early: dict[Any, DurableTask[Any]] = {}
+
+    def hash_like(self, run_id: UUID) -> None:
+        """Have tasks hash as those of this run; before the first one."""
+        self.hash_base = (run_id.int & (2**40 - 1)) << 20
 
     # -- running ------------------------------------------------------------------------------------------------------
 

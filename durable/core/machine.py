@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from durable.core import events as e
 from durable.core.children import ChildFuture
 from durable.core.futures import ActivityFuture, Timer
+from durable.core.local import LocalFuture
 
 if TYPE_CHECKING:
     from durable.core.run import Run
@@ -74,7 +75,30 @@ def _cancel(run: Run, event: e.Event) -> None:
     run.request_cancel(event.body.get("reason"))
 
 
-ARRIVALS: Mapping[str, Arrive] = {e.SIGNAL_RECEIVED: _signal, e.CANCEL_REQUESTED: _cancel}
+def _nothing(_run: Run, _event: e.Event) -> None:
+    """A record for people: the code cannot tell that an operator helped an activity along."""
+
+
+def _local(effect: Close) -> Arrive:
+    """The call is found by its id, for nothing of the history opened it."""
+
+    def arrive(run: Run, event: e.Event) -> None:
+        if (future := run.called_locally(event)) is not None:
+            future.compare(event)
+            effect(future, event)
+
+    return arrive
+
+
+ARRIVALS: Mapping[str, Arrive] = {
+    e.SIGNAL_RECEIVED: _signal,
+    e.CANCEL_REQUESTED: _cancel,
+    e.ACTIVITY_EDITED: _nothing,
+    e.ACTIVITY_RETRIED: _nothing,
+    e.LOCAL_ACTIVITY_COMPLETED: _local(LocalFuture.complete),
+    e.LOCAL_ACTIVITY_FAILED: _local(LocalFuture.fail),
+    e.LOCAL_ACTIVITY_BACKED_OFF: _local(LocalFuture.back_off),
+}
 
 
 CHILDS_OWN = ("version", "pinned")
@@ -111,6 +135,7 @@ def _id(body: dict[str, Any], _payload: str | None) -> dict[str, Any]:
 
 MARKS: Mapping[str, View] = {
     e.CHILD_SIGNALLED: _with_payload,
+    e.FIRST_TURN_TAKEN: _whole,
     e.PATCH_RECORDED: _id,
     e.WORKFLOW_COMPLETED: _with_payload,
     e.WORKFLOW_FAILED: _kind_of_failure,
@@ -125,6 +150,7 @@ TERMINAL = frozenset(
         e.WORKFLOW_CANCELLED,
         e.WORKFLOW_CONTINUED,
         e.WORKFLOW_TERMINATED,
+        e.WORKFLOW_RESET,
     }
 )
 
@@ -145,6 +171,6 @@ OUTBOUND = frozenset(VIEWS)
 
 def ended_from_outside(last: e.Event) -> bool:
     """Whether this event closed the run without its code: by force, or cancelled before the code had begun. There is nothing to run."""
-    return last.type == e.WORKFLOW_TERMINATED or (
+    return last.type in (e.WORKFLOW_TERMINATED, e.WORKFLOW_RESET) or (
         last.type == e.WORKFLOW_CANCELLED and "before_start" in last.body
     )

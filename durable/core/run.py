@@ -30,8 +30,9 @@ from durable.core.futures import (
     Timer,
     TimerFuture,
 )
+from durable.core.local import LOCAL_ACTIVITY, LocalFuture, lost_track_of
 from durable.core.loop import DeterministicLoop, DurableTask
-from durable.core.plans import ActivityPlan, ChildPlan, Definition, RunDefaults
+from durable.core.plans import ActivityPlan, ChildPlan, Definition, LocalPlan, RunDefaults
 from durable.errors import ContinueAsNew, DurableError, Evicted, InvalidOption, PayloadError
 from durable.payload import ArgumentsCodec, ValueCodec, digest
 
@@ -61,6 +62,8 @@ class Run:
         self.started_us = 0
         self.start: dict[str, Any] = {}
         self.defaults = RunDefaults("default", 5, "null")
+        self._itself = (run_id, workflow_id)
+        self._origins: list[Sequence[Any]] = []
         self._replayed: tuple[Sequence[e.Event], int, int] = ((), 0, 0)
         self._reset()
 
@@ -79,6 +82,8 @@ class Run:
         self._provisional = False
         self._commands: list[Command] = []
         self._pending: dict[int, Any] = {}
+        self.locals: dict[str, LocalFuture[Any]] = {}  # local activities that are due, by id
+        self._locals_given_up: set[str] = set()
         self.conditions: list[ConditionFuture] = []
         self._buffered: dict[str, deque[e.Event]] = {}
         self._receivers: dict[str, deque[SignalFuture[Any]]] = {}
@@ -88,12 +93,43 @@ class Run:
         self._warnings: list[str] = []
         self.loop = DeterministicLoop(self)  # type: ignore[abstract]
 
+    # -- who it is --------------------------------------------------------------------------------------------------------
+
+    def _begin_origins(self, origins: Sequence[Sequence[Any]]) -> None:
+        """Take the turns that were copied from other runs (a reset, a fork) as the runs that took them: [last turn, run id, workflow id] each.
+
+        Their code had used those ids: in arguments, for random numbers, to name children.
+        """
+        self._origins = [it for it in origins if it[0] > 0]
+        if self._origins:
+            self._be(UUID(self._origins[0][1]), self._origins[0][2])
+            self.loop.hash_like(self.run_id)
+
+    def _leave_origin(self) -> None:
+        """Become who takes the next turn, with random numbers of its own."""
+        while self._origins and self._origins[0][0] <= self.turn:
+            self._origins.pop(0)
+            run_id, workflow_id = self._itself
+            if self._origins:
+                run_id, workflow_id = UUID(self._origins[0][1]), self._origins[0][2]
+            self._be(run_id, workflow_id)
+            self.author_state.pop("random", None)
+
+    def _be(self, run_id: UUID, workflow_id: str) -> None:
+        self.run_id, self.workflow_id = run_id, workflow_id
+
     def waiting_on(self) -> list[dict[str, Any]]:
         """What the run waits for, for `explain`: kind, name, line and, where there is one, seq and until_us."""
         pending = self._pending
-        if not self._receivers and not self.conditions and len(pending) < SHOWN_WAITS:
+        if (
+            not self._receivers
+            and not self.conditions
+            and not self.locals
+            and len(pending) < SHOWN_WAITS
+        ):
             return [operation.waiting() for operation in pending.values()]
         waits: list[Any] = [it for queue in self._receivers.values() for it in queue]
+        waits += islice(self.locals.values(), SHOWN_WAITS)
         waits += self.conditions
         # A deadline is told by what it is the deadline of.
         waits += [
@@ -102,7 +138,7 @@ class Run:
             if not getattr(it, "is_deadline", False)
         ]
         shown = [wait.waiting() for wait in waits[:SHOWN_WAITS]]
-        more = len(pending) + len(self.conditions) - 2 * SHOWN_WAITS
+        more = len(pending) + len(self.conditions) + len(self.locals) - 2 * SHOWN_WAITS
         return [*shown, {"kind": "more", "name": f"over {more} more"}] if more > 0 else shown
 
     def warn(self, text: str) -> None:
@@ -146,6 +182,20 @@ class Run:
         receiver.deliver(event)
         return True
 
+    def called_locally(self, event: e.Event) -> LocalFuture[Any] | None:
+        """The call that a local activity's event is about; None if the code gave it up. Raises NondeterminismError if there is none."""
+        call_id = event.body["id"]
+        if (future := self.locals.pop(call_id, None)) is None and (
+            call_id not in self._locals_given_up
+        ):
+            raise lost_track_of(event)
+        return future
+
+    def give_up_local(self, future: LocalFuture[Any]) -> None:
+        """Its outcome, if there will be one, is only evidence."""
+        self.locals.pop(future.id, None)
+        self._locals_given_up.add(future.id)
+
     # -- the author's side: what the author API calls ---------------------------------------------------------------------
 
     def start_activity(
@@ -169,6 +219,23 @@ class Run:
         )
         command.operation = future
         self._commands.append(command)
+        return future
+
+    def call_locally(
+        self, plan: LocalPlan, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> LocalFuture[Any]:
+        """Have the worker run an activity itself. Raises PayloadError when the arguments cannot be stored."""
+        if self.gate:
+            return self._refuse(LocalFuture)
+        target, template, cancellation, chosen_id = plan
+        payload = target.arguments.encode(args, kwargs)
+        line = source_line(3)
+        call_id = self._next_id(target.name) if chosen_id is None else self._choose_id(chosen_id)
+        body = {**template, "id": call_id, "digest": "", "line": line}
+        future = LocalFuture[Any](
+            self, target, cancellation, Command(LOCAL_ACTIVITY, body, payload, line)
+        )
+        self.locals[call_id] = future
         return future
 
     def start_child(

@@ -37,6 +37,7 @@ from durable_worker.clock import DatabaseClock
 from durable_worker.committer import Committer
 from durable_worker.housekeeping import Housekeeping
 from durable_worker.intake import INBOX, JOBS, RUNS, Intake
+from durable_worker.local_activities import LocalActivities
 from durable_worker.runs import Runs
 from durable_worker.settings import WorkerSettings
 from durable_worker.wakeup import Hints, listen
@@ -144,6 +145,13 @@ class Worker:
             due=self._due,
         )
         self.runs.attempts = self.attempts
+        self.local_activities = LocalActivities(
+            self.clock,
+            settings.local_slots,
+            deliver=self.runs.deliver_local,
+            show=self.runs.show,
+        )
+        self.runs.local_activities = self.local_activities
         self.attempts.deliver_outcome = self.runs.deliver_outcome
         self.intake = Intake(
             self._taking,
@@ -245,10 +253,12 @@ class Worker:
             return
         self.intake.stopping = True
         self.attempts.starting = False
+        self.local_activities.starting = False
         self.intake.wake()
         await asyncio.wait(self._intake_task(), timeout=5.0)
         await self._hand_back()
         await self._finish_attempts()
+        await self._hand_back()  # what local activities kept here until now
         await self._drain()
         await self._end()
 
@@ -256,7 +266,7 @@ class Worker:
         return [task for task in self._tasks if task.get_name() == "durable-intake"]
 
     async def _finish_attempts(self) -> None:
-        finished = asyncio.ensure_future(self.attempts.idle.wait())
+        finished = asyncio.ensure_future(self._idle())
         hurried = asyncio.ensure_future(self._hurried.wait())
         await asyncio.wait(
             [finished, hurried],
@@ -266,8 +276,13 @@ class Worker:
         finished.cancel()
         hurried.cancel()
         self.attempts.hurry()
+        self.local_activities.hurry()
         with contextlib.suppress(TimeoutError):  # those in threads do not hear it
-            await asyncio.wait_for(self.attempts.idle.wait(), 0.5)
+            await asyncio.wait_for(self._idle(), 0.5)
+
+    async def _idle(self) -> None:
+        await self.attempts.idle.wait()
+        await self.local_activities.idle.wait()
 
     def hurry(self) -> None:
         """Do not wait for running attempts any longer (second SIGTERM)."""
@@ -307,6 +322,7 @@ class Worker:
         for session in (self._committing, self._taking, self._keeping, self._listening):
             await session.close()
         self.attempts.close()
+        self.local_activities.close()
         self._watchdog.stop()
 
     async def __aenter__(self) -> Self:
@@ -335,6 +351,8 @@ def _settings(settings: WorkerSettings | None, overrides: Mapping[str, Any]) -> 
     for queue, slots in merged.queues.items():
         if not queue or slots < 0:
             raise InvalidOption(f"queue {queue!r}: needs a name and a number of slots of 0 or more")
+    if merged.local_slots < 1:
+        raise InvalidOption(f"local_slots is {merged.local_slots}; give a number from 1")
     return merged
 
 
