@@ -255,7 +255,7 @@ begin
         start.priority::smallint, 0, jsonb_build_object('workflow', workflow, 'version', v_version, 'semantics', 1, 'workflow_id', id,
         'queue', v_queue, 'priority', start.priority, 'actor', actor), args, actor, null, null);
     if v_started.outcome = 'started' then
-        perform pg_notify('durable', 'queue:' || v_queue);
+        perform pg_notify('durable', 'runs:' || v_queue);
     end if;
     return v_started.run_id;
 end $$;

@@ -115,7 +115,7 @@ def start_run(
             )
             raise WorkflowAlreadyExists(msg)
         created = row["outcome"] == "started"
-        return Sent(Started(row["run_id"], created), (_queue(queue),) if created else ())
+        return Sent(Started(row["run_id"], created), (f"runs:{queue}",) if created else ())
 
     parameters = {
         **given,
@@ -204,7 +204,7 @@ def enqueue_job(job_id: str, queue: str, given: Mapping[str, Any]) -> Call[Sent[
     """Enqueue a standalone job; answers its id. `given`: the other parameters of durable.enqueue_job."""
     parameters = {**given, "shard": shard_of(job_id), "job_id": job_id, "queue": queue}
     return Call(
-        _SQL["enqueue_job"], parameters, lambda rows: Sent(rows[0]["job_id"], (_queue(queue),))
+        _SQL["enqueue_job"], parameters, lambda rows: Sent(rows[0]["job_id"], (f"jobs:{queue}",))
     )
 
 
@@ -213,12 +213,8 @@ def notify(hint: str) -> Call[None]:
     return Call(_SQL["notify"], {"hint": hint}, lambda _: None)
 
 
-def _queue(queue: str) -> str:
-    return f"queue:{queue}"
-
-
 def _owner_or_queue(row: Row) -> str:
-    return f"worker:{row['owner']}" if row["owner"] else _queue(row["queue"])
+    return f"worker:{row['owner']}" if row["owner"] else f"queue:{row['queue']}"
 
 
 def _refuse_unless_open(workflow_id: str, status: str) -> None:

@@ -47,8 +47,8 @@ logger = logging.getLogger("durable.worker")
 
 _K = TypeVar("_K")
 
-_HINTED = {"worker": (INBOX,), "jobs": (JOBS,), "queue": (RUNS, JOBS)}
-"""What each kind of hint says there may be. A hint `queue:<name>` comes from clients, `jobs:<name>` from the owners of runs."""
+_HINTED = {"worker": (INBOX,), "runs": (RUNS,), "jobs": (JOBS,), "queue": (RUNS, INBOX)}
+"""What each kind of hint says there may be: new runs, jobs, a message for a run that had no owner when it was sent (it may have one now)."""
 
 _Definition = TypeVar("_Definition", Workflow[..., Any], Activity[..., Any])
 
