@@ -182,7 +182,7 @@ returns table (shard smallint, run_id uuid, workflow_id text, workflow text, ver
                turn integer, queue text, priority smallint, reviewed boolean, has_messages boolean,
                start_us bigint, start_body text, start_payload text)
 language plpgsql
-set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set plan_cache_mode = force_generic_plan
+set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_bitmapscan = off set plan_cache_mode = force_generic_plan
 as $$
 declare
     v_now timestamptz := durable.now();
