@@ -336,6 +336,7 @@ class WorkflowCall(Generic[P, R]):
             "queue": options.queue or workflow.queue or defaults.queue,
             "priority": defaults.priority if priority is None else priority,
             "close_policy": options.close_policy or "terminate",
+            **({"pinned": True} if workflow.pinned else {}),
             **({} if workflow.retry is None else {"retry": workflow.retry.to_body()}),
         }
         plan = ChildPlan(
@@ -357,19 +358,19 @@ class Workflow(WorkflowCall[P, R]):
         retry: RetryPolicy | None,
         *,
         require_actor: bool = False,
+        pinned: bool = False,
     ) -> None:
-        if isinstance(version, bool) or not isinstance(version, int) or version < 1:
-            raise InvalidOption(f"version is {version!r}; give a whole number from 1")
         super().__init__(self, ChildOptions())
         self.fn = fn
         self.name = checked_name("the workflow's name", fn.__name__ if name is None else name)
-        self.version = version
+        self.version = checked_version("version", version)
         self.style: Style = style_of(fn)
         _refuse_unsafe(self.name, fn)
         self.queue = None if queue is None else checked_name("queue", queue)
         self.priority = None if priority is None else checked_priority("priority", priority)
         self.retry = retry
         self.require_actor = require_actor
+        self.pinned = pinned
         self.arguments = ArgumentsCodec(fn, name=self.name)
         update_wrapper(self, fn)
 
@@ -401,6 +402,13 @@ class Workflow(WorkflowCall[P, R]):
 
     def __repr__(self) -> str:
         return f"<workflow {self.name!r} version {self.version}>"
+
+
+def checked_version(option: str, value: Any) -> int:
+    """`value` if it can be the version of a workflow. Raises InvalidOption, naming `option`."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < 2**31:
+        raise InvalidOption(f"{option} is {value!r}; give a whole number from 1")
+    return value
 
 
 def _refuse_unsafe(name: str, fn: Any) -> None:
@@ -438,6 +446,7 @@ def workflow(
     priority: int | None = None,
     retry: RetryPolicy | None = None,
     require_actor: bool = False,
+    pinned: bool = False,
 ) -> _WorkflowDecorator: ...
 def workflow(
     fn: Any = None,
@@ -449,10 +458,13 @@ def workflow(
     priority: int | None = None,
     retry: RetryPolicy | None = None,
     require_actor: bool = False,
+    pinned: bool = False,
 ) -> Any:
     """Make a function a workflow: `@workflow` or `@workflow(name=..., version=..., ...)`.
 
-    The function may be `async def`, a generator, or plain `def`. `name` defaults to its `__name__`. `queue` and `priority` are what
+    The function may be `async def`, a generator, or plain `def`. `name` defaults to its `__name__`; several versions of one name may be
+    registered at once: runs stay with theirs, a start by name takes the newest. A `pinned` workflow's runs stay with the worker build
+    (`durable-worker --build`) that took their first turn. `queue` and `priority` are what
     its runs are started with, `retry` the policy of its activities where they do not say (C6). With `require_actor` a start without an
     actor is refused (ActorRequired), by clients, parents and the SQL API alike. Raises InvalidOption on an
     impossible option, or if another function has the name and version, and UnsafeWorkflow with all that the function does and replay
@@ -461,7 +473,7 @@ def workflow(
 
     def decorate(fn: Any) -> Any:
         made: Workflow[..., Any] = Workflow(
-            fn, name, version, queue, priority, retry, require_actor=require_actor
+            fn, name, version, queue, priority, retry, require_actor=require_actor, pinned=pinned
         )
         return _register(_workflows, made, "workflow")
 
@@ -479,6 +491,8 @@ _activities: dict[_Key, Activity[..., Any]] = {}
 def described(it: Workflow[..., Any] | Activity[..., Any]) -> dict[str, Any]:
     """What is registered for those without the code: the schema of the arguments, and under DEFAULTS_KEY the defaults of a start."""
     defaults = {"require_actor": True} if it.require_actor else {}
+    if isinstance(it, Workflow) and it.pinned:
+        defaults["pinned"] = True
     return {**it.arguments.json_schema(), **({DEFAULTS_KEY: defaults} if defaults else {})}
 
 

@@ -31,7 +31,8 @@ $$ select (durable.shard_keys())[1 + get_byte(sha256(convert_to(workflow_id, 'UT
 
 -- One row a run. Only its owner updates it while it runs (C2); `generation` numbers the runs of one workflow id. `ready_at` is set while anybody
 -- may claim it, `delayed_until` while it shall become ready later (start delay, back-off): staged like due jobs, so that a claim reads only
--- what it can take. `losses` counts the workers that died holding it since its last commit.
+-- what it can take. `losses` counts the workers that died holding it since its last commit. A `pinned` run stays with the `build` of the worker
+-- that took its first recorded turn (see 0006).
 create table durable.runs (
     shard               smallint    not null,
     run_id              uuid        not null,
@@ -40,6 +41,8 @@ create table durable.runs (
     workflow            text        not null,
     version             integer     not null default 1,
     semantics           smallint    not null default 1,
+    pinned              boolean     not null default false,
+    build               text,
     status              text        not null default 'running',
     queue               text        not null default 'default',
     priority            smallint    not null default 0,
@@ -71,6 +74,7 @@ create table durable.runs (
     constraint runs_owned_is_not_claimable check (owner is null or (ready_at is null and delayed_until is null)),
     constraint runs_delayed_is_not_ready check (ready_at is null or delayed_until is null),
     constraint runs_workflow_id_length check (length(workflow_id) between 1 and 1000),
+    constraint runs_only_pinned_have_a_build check (build is null or pinned),
     constraint runs_positions check (epoch >= 0 and last_seq >= 1 and turn >= 0)
 ) with (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
 
@@ -201,6 +205,8 @@ create table durable.workers (
     state       text        not null default 'alive' check (state in ('alive', 'stopping', 'dead', 'gone')),
     queues      jsonb       not null,
     info        jsonb       not null default '{}',
+    build       text,
+    workflows   jsonb       not null default '{}',
     started_at  timestamptz not null,
     beat_at     timestamptz not null,
     lease_until timestamptz not null,

@@ -187,14 +187,17 @@ as $$
 declare
     v_now timestamptz := durable.now();
     v_each integer := 2 + p_limit / 16;
+    v_build text;
 begin
-    if not durable.is_alive(p_worker) then
+    select w.build into v_build from durable.workers w where w.worker_id = p_worker and w.state in ('alive', 'stopping');
+    if not found then
         return;
     end if;
     return query
     with few as materialized (
         select r.shard, r.run_id, r.priority, r.ready_at from durable.runs r
          where r.shard = any (durable.shard_keys()) and r.queue = any (p_queues) and r.owner is null and r.ready_at is not null
+           and (r.build is null or r.build = v_build)
          limit p_limit + 1
     ), heads as materialized (
         select h.shard, h.run_id from (
@@ -205,6 +208,7 @@ begin
              cross join lateral (
                 select r.shard, r.run_id, r.priority, r.ready_at from durable.runs r
                  where r.shard = k.key and r.queue = q.name and r.owner is null and r.ready_at is not null
+                   and (r.build is null or r.build = v_build)
                  order by r.priority, r.ready_at limit v_each) c
              where (select count(*) from few) > p_limit
             union all
@@ -214,14 +218,16 @@ begin
                  select t.* from durable.runs t where t.shard = i.shard and t.run_id = i.run_id limit 1) r
               where i.shard = any (durable.shard_keys()) and i.queue = any (p_queues)
                 and r.owner is null and r.status = 'running' and r.ready_at is null and r.delayed_until is null
+                and (r.build is null or r.build = v_build)
               limit p_limit)
         ) h group by h.shard, h.run_id order by min(h.priority), min(h.ready_at) limit p_limit
     ), locked as materialized (
         select r.shard, r.run_id from heads h join durable.runs r on r.shard = h.shard and r.run_id = h.run_id
-         where r.owner is null and r.status is not distinct from 'running' and r.delayed_until is null
+         where r.owner is null and r.status is not distinct from 'running' and r.delayed_until is null and (r.build is null or r.build = v_build)
          for update of r skip locked
     ), taken as (
-        update durable.runs r set owner = p_worker, epoch = r.epoch + 1, ready_at = null
+        update durable.runs r set owner = p_worker, epoch = r.epoch + 1, ready_at = null,
+               build = case when r.pinned then coalesce(r.build, v_build) end
           from locked l where r.shard = l.shard and r.run_id = l.run_id
         returning r.*
     )
@@ -261,7 +267,8 @@ begin
      order by i.at, i.message_id limit p_limit;
 end $$;
 
--- Give runs back: with a delay and a reason (review) when they could not be run, at once when the worker stops or its cache is full.
+-- Give runs back: with a delay and a reason (review) when they could not be run, at once when the worker stops or its cache is full. One whose workflow
+-- this worker has not got, and another has (a rolling deployment), waits a moment for that one and is no case for review.
 create function durable.release_runs(p_worker uuid, r_shard smallint[], r_run uuid[], r_epoch integer[], r_delay_s double precision[], r_review jsonb[])
 returns integer language plpgsql
 set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
@@ -272,12 +279,15 @@ declare
 begin
     update durable.runs r
        set owner = null,
+           build = case when r.turn > 0 then r.build end,  -- nothing of it is recorded, so nothing binds it to the build
            ready_at = case when b.delay_s = 0 then v_now end,
            delayed_until = case when b.delay_s > 0 then v_now + b.delay_s * interval '1 second' * case
                when b.review is null then 1
+               when b.review ->> 'kind' = 'unknown_workflow' and durable.is_served(r.workflow, r.version, r.queue, case when r.turn > 0 then r.build end) then 0.05
                else power(2, least(coalesce((r.review ->> 'times')::int, 0), case b.review ->> 'kind' when 'unknown_workflow' then 2 else 4 end))
            end end,
            review = case when b.review is null then r.review
+                    when b.review ->> 'kind' = 'unknown_workflow' and durable.is_served(r.workflow, r.version, r.queue, case when r.turn > 0 then r.build end) then null
                     else b.review || jsonb_build_object(
                         'since', coalesce(r.review -> 'since', to_jsonb(v_now)),
                         'times', coalesce((r.review ->> 'times')::int, 0) + 1) end
@@ -653,7 +663,7 @@ begin
          where r.shard = any (durable.shard_keys()) and r.owner = any (v_dead) limit p_limit for update skip locked
     )
     update durable.runs r
-       set owner = null, epoch = r.epoch + 1, losses = r.losses + 1,
+       set owner = null, epoch = r.epoch + 1, losses = r.losses + 1, build = case when r.turn > 0 then r.build end,
            ready_at = case when r.losses < 2 then v_now end,
            delayed_until = case when r.losses >= 2 then v_now + least(power(2, r.losses), 300) * interval '1 second' end,
            review = case when r.losses < 2 then r.review else jsonb_build_object('kind', 'kills_workers', 'since', v_now, 'times', r.losses + 1,

@@ -37,6 +37,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.authoring",
             "durable.context",
             "durable.definitions",
+            "durable.handlers",
             "durable.descriptions",
             "durable.in_process",
             "durable.lint",

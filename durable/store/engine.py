@@ -257,6 +257,11 @@ async def beat(
     return alive, now_us
 
 
+async def announce(session: Session, owner: str, build: str | None, workflows: str) -> None:
+    """Publish the worker's build, and as a JSON object the versions of each workflow that it has."""
+    await session.fetch(_SQL["announce"], (build, workflows, owner))
+
+
 async def owned(session: Session, owner: str, *, jobs: bool) -> list[Held]:
     """Return what the database believes this worker holds. `jobs`: with its attempts, which takes a scan of the queue."""
     rows = await session.fetch(_SQL["owned"], (owner, jobs, owner))

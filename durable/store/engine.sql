@@ -56,6 +56,10 @@ select durable.expire_deadlines(%s, %s)
 -- name: beat
 select alive, now_us from durable.beat(%s::uuid, %s, %s, %s::jsonb, %s::jsonb, %s)
 
+-- name: announce
+-- What this worker's code is: for runs pinned to a build, and for starts by name.
+update durable.workers set build = %s, workflows = %s::jsonb where worker_id = %s::uuid
+
 -- name: owned
 -- What the database believes this worker holds: to find what was lost in a broken connection.
 select 'run' as what, shard, run_id::text, epoch as number, 0 as seq from durable.runs

@@ -25,6 +25,7 @@ from types import ModuleType, TracebackType
 from typing import Any, Self, TypeVar
 
 from durable import definitions
+from durable.core.names import checked_name
 from durable.definitions import Activity, Workflow, described
 from durable.errors import DatabaseUnavailable, InvalidOption
 from durable.ids import uuid7
@@ -98,6 +99,9 @@ class Worker:
         await engine.check_schema(self._keeping)
         await self._register()
         await self.housekeeping.beat()
+        await engine.announce(
+            self._keeping, self.worker_id, self.settings.build, json.dumps(self._versions())
+        )
         self._watchdog.start()
         loops: dict[str, Coroutine[Any, Any, None]] = {
             "committer": self.committer.run(),
@@ -184,6 +188,13 @@ class Worker:
         ]
         if registrations:
             await engine.register_definitions(self._keeping, registrations)
+
+    def _versions(self) -> dict[str, list[int]]:
+        """The versions of each workflow that this worker runs."""
+        versions: dict[str, list[int]] = {}
+        for name, version in self._workflows if self.settings.run_workflows else ():
+            versions.setdefault(name, []).append(version)
+        return versions
 
     def _signals(self) -> Iterable[Signal[Any]]:
         """The signals of the applications that run here: one of each name, those declared beside the workflows first."""
@@ -348,6 +359,8 @@ def _settings(settings: WorkerSettings | None, overrides: Mapping[str, Any]) -> 
             f"Worker has no option {unknown[0]!r}; there are: {', '.join(sorted(known))}"
         )
     merged = dataclasses.replace(settings or WorkerSettings(), **overrides)
+    if merged.build is not None:
+        checked_name("build", merged.build)
     for queue, slots in merged.queues.items():
         if not queue or slots < 0:
             raise InvalidOption(f"queue {queue!r}: needs a name and a number of slots of 0 or more")
