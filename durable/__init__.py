@@ -46,6 +46,7 @@ from durable.core.futures import ActivityFuture as ActivityFuture
 from durable.core.futures import DurableFuture as DurableFuture
 from durable.core.guard import unguarded as unguarded
 from durable.core.policy import RetryPolicy as RetryPolicy
+from durable.core.schedule_times import Calendar as Calendar
 from durable.definitions import Activity as Activity
 from durable.definitions import Workflow as Workflow
 from durable.definitions import activity as activity
@@ -71,6 +72,9 @@ from durable.errors import QueryTimeout as QueryTimeout
 from durable.errors import ReadOnlyViolation as ReadOnlyViolation
 from durable.errors import RemoteError as RemoteError
 from durable.errors import SagaFailed as SagaFailed
+from durable.errors import ScheduleAlreadyExists as ScheduleAlreadyExists
+from durable.errors import ScheduleChanged as ScheduleChanged
+from durable.errors import ScheduleNotFound as ScheduleNotFound
 from durable.errors import SchemaOutOfDate as SchemaOutOfDate
 from durable.errors import UnknownActivity as UnknownActivity
 from durable.errors import UnknownQuery as UnknownQuery
@@ -98,6 +102,10 @@ from durable.patching import deprecate_patch as deprecate_patch
 from durable.patching import patched as patched
 from durable.saga import Saga as Saga
 from durable.saga import saga as saga
+from durable.schedules import Schedule as Schedule
+from durable.schedules import calendar as calendar
+from durable.schedules import cron as cron
+from durable.schedules import every as every
 from durable.signals import Signal as Signal
 
 if TYPE_CHECKING:

@@ -21,6 +21,7 @@ from durable.errors import UnknownActivity
 from durable.handles_async import AsyncHandle, AsyncJobHandle
 from durable.payload import ValueCodec
 from durable.requests import OnClosed, OnRunning
+from durable.scheduling_async import AsyncScheduling
 from durable.store import calls
 from durable.store.calls import Call, Sent
 from durable.store.client_session_async import AsyncClientSession, AsyncConnection
@@ -32,7 +33,7 @@ B = TypeVar("B")
 C = TypeVar("C")
 
 
-class AsyncClient:
+class AsyncClient(AsyncScheduling):
     """Talks to one database. Use it as a context manager, or call `close()`.
 
     `url` defaults to DURABLE_DATABASE_URL; a connection is opened by the first operation. `notify=False` sends no NOTIFY at all: for

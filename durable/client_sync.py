@@ -23,6 +23,7 @@ from durable.errors import UnknownActivity
 from durable.handles_sync import Handle, JobHandle
 from durable.payload import ValueCodec
 from durable.requests import OnClosed, OnRunning
+from durable.scheduling_sync import Scheduling
 from durable.store import calls
 from durable.store.calls import Call, Sent
 from durable.store.client_session_sync import ClientSession, Connection
@@ -34,7 +35,7 @@ B = TypeVar("B")
 C = TypeVar("C")
 
 
-class Client:
+class Client(Scheduling):
     """Talks to one database. Use it as a context manager, or call `close()`.
 
     `url` defaults to DURABLE_DATABASE_URL; a connection is opened by the first operation. `notify=False` sends no NOTIFY at all: for

@@ -25,6 +25,7 @@ from durable.core.scan import live_scope, scan
 from durable.core.styles import Style, style_of
 from durable.errors import ActorRequired, InvalidOption, NotInWorkflow, UnsafeWorkflow
 from durable.payload import ArgumentsCodec
+from durable.schedules import Schedule, checked_declaration
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -157,6 +158,7 @@ class Activity(ActivityCall[P, R]):
         self.name = checked_name("the activity's name", fn.__name__ if name is None else name)
         self.arguments = ArgumentsCodec(fn, name=self.name)
         self.is_async = inspect.iscoroutinefunction(fn)
+        self.schedule: Schedule | None = None
         update_wrapper(self, fn)
 
     @property
@@ -243,6 +245,7 @@ def activity(
     heartbeat_timeout: timedelta | None = None,
     cancellation: Cancellation | None = None,
     require_actor: bool = False,
+    schedule: Schedule | None = None,
 ) -> _ActivityDecorator: ...
 def activity(
     fn: Any = None,
@@ -250,18 +253,20 @@ def activity(
     *,
     name: str | None = None,
     require_actor: bool = False,
+    schedule: Schedule | None = None,
     **options: Any,
 ) -> Any:
     """Make a function an activity: `@activity` or `@activity(queue=..., retry=..., timeout=..., ...)`.
 
     The function may be sync (it runs in a thread) or async. `name` defaults to its `__name__` and must stay the same while runs
-    that use it are alive. With `require_actor` it is not enqueued anonymously. The other options are those of `ActivityOptions`. Raises InvalidOption on an impossible
+    that use it are alive. With `require_actor` it is not enqueued anonymously. `schedule` has workers enqueue it as a job of its own at
+    times: `schedule=durable.cron("0 9 * * *")`. The other options are those of `ActivityOptions`. Raises InvalidOption on an impossible
     option, or if another function has the name.
     """
 
     def decorate(fn: Any) -> Any:
         made: Activity[..., Any] = Activity(fn, name, given, require_actor=require_actor)
-        return _register(_activities, made, "activity")
+        return _register(_activities, _scheduled(made, schedule), "activity")
 
     given = ActivityOptions(**options)
     return decorate if fn is None else decorate(fn)
@@ -372,6 +377,7 @@ class Workflow(WorkflowCall[P, R]):
         self.require_actor = require_actor
         self.pinned = pinned
         self.arguments = ArgumentsCodec(fn, name=self.name)
+        self.schedule: Schedule | None = None
         update_wrapper(self, fn)
 
     def options(
@@ -447,6 +453,7 @@ def workflow(
     retry: RetryPolicy | None = None,
     require_actor: bool = False,
     pinned: bool = False,
+    schedule: Schedule | None = None,
 ) -> _WorkflowDecorator: ...
 def workflow(
     fn: Any = None,
@@ -459,6 +466,7 @@ def workflow(
     retry: RetryPolicy | None = None,
     require_actor: bool = False,
     pinned: bool = False,
+    schedule: Schedule | None = None,
 ) -> Any:
     """Make a function a workflow: `@workflow` or `@workflow(name=..., version=..., ...)`.
 
@@ -466,7 +474,8 @@ def workflow(
     registered at once: runs stay with theirs, a start by name takes the newest. A `pinned` workflow's runs stay with the worker build
     (`durable-worker --build`) that took their first turn. `queue` and `priority` are what
     its runs are started with, `retry` the policy of its activities where they do not say (C6). With `require_actor` a start without an
-    actor is refused (ActorRequired), by clients, parents and the SQL API alike. Raises InvalidOption on an
+    actor is refused (ActorRequired), by clients, parents and the SQL API alike. `schedule` has workers
+    start it at times: `schedule=durable.cron("0 9 * * *", timezone="Europe/Berlin")`. Raises InvalidOption on an
     impossible option, or if another function has the name and version, and UnsafeWorkflow with all that the function does and replay
     could not repeat: clock, entropy, I/O, threads, blocking calls (C13).
     """
@@ -475,7 +484,7 @@ def workflow(
         made: Workflow[..., Any] = Workflow(
             fn, name, version, queue, priority, retry, require_actor=require_actor, pinned=pinned
         )
-        return _register(_workflows, made, "workflow")
+        return _register(_workflows, _scheduled(made, schedule), "workflow")
 
     return decorate if fn is None else decorate(fn)
 
@@ -504,6 +513,12 @@ def registered_workflows(module: str | None = None) -> list[Workflow[..., Any]]:
 def registered_activities(module: str | None = None) -> list[Activity[..., Any]]:
     """All decorated activities, or those that a module defines."""
     return [it for it in _activities.values() if module in (None, it.fn.__module__)]
+
+
+def _scheduled(it: Any, schedule: Schedule | None) -> Any:
+    it.schedule = schedule
+    checked_declaration(it)
+    return it
 
 
 def _register(register: dict[_Key, Any], it: Any, kind: str) -> Any:

@@ -387,6 +387,20 @@ class WorkflowClosed(DurableError):
     """
 
 
+class ScheduleNotFound(DurableError):
+    """No schedule has this id, or it was deleted. The caller's fault; `durable schedule list` shows
+    what exists.
+    """
+
+
+class ScheduleAlreadyExists(DurableError):
+    """A schedule of this id exists and `on_existing="fail"` was asked for."""
+
+
+class ScheduleChanged(DurableError):
+    """Somebody else changed the schedule between a caller's look and its update: look again."""
+
+
 class UnknownWorkflow(DurableError):
     """No workflow is registered under this name. The caller's typing error, or the module was
     not imported here.

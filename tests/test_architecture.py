@@ -43,6 +43,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.lint",
             "durable.patching",
             "durable.saga",
+            "durable.schedules",
             "durable.signals",
             "durable.store",
             "durable.telemetry",
@@ -56,6 +57,9 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.handles_sync",
             "durable.outcomes",
             "durable.requests",
+            "durable.schedule_requests",
+            "durable.scheduling_async",
+            "durable.scheduling_sync",
             "durable.targets",
         }
     ),

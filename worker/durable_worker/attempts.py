@@ -509,6 +509,7 @@ def _info(
     deadline_us: int | None,
 ) -> ActivityInfo:
     retry = attempt.options.get("retry") or {}
+    slot = attempt.options.get("schedule") or {}
     return ActivityInfo(
         workflow_id=attempt.workflow_id,
         run_id=UUID(attempt.run_id) if attempt.kind == "activity" else None,
@@ -522,6 +523,8 @@ def _info(
         deadline=None if deadline_us is None else _instant(deadline_us),
         heartbeat_details=tuple(json.loads(heartbeat)) if heartbeat else (),
         scheduled_at=_instant(scheduled_us),
+        schedule_id=slot.get("id"),
+        scheduled_for=_instant(slot["slot_us"]) if slot else None,
         headers=rebuilt_headers(carried.get("headers")),
     )
 
