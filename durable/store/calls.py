@@ -201,7 +201,7 @@ def move_run(
         _refuse_unless_open(workflow_id, row["status"])
         told = (f"worker:{row['owner']}",) if row["owner"] else ()
         receipt = MoveReceipt(row["run_id"], row["status"], row["was"], build, row["served"])
-        return Sent(receipt, (*told, _queue(row["queue"])))
+        return Sent(receipt, (*told, f"runs:{row['queue']}"))
 
     parameters = {**_command(workflow_id, reason, actor), "build": build}
     return Call(_SQL["move_run"], parameters, decode)
