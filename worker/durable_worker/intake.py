@@ -68,6 +68,7 @@ class Intake:
         self._wake = asyncio.Event()
         self._next_due_us: int | None = None
         self._stage_at = 0.0
+        self._everything_at = 0.0
         self._claim_runs_at = 0.0
         self._wanted: set[str] = set()
         self._recent: set[str] = set()
@@ -139,15 +140,15 @@ class Intake:
         return found
 
     def _choose(self) -> AbstractSet[str]:
-        """What to ask for: what hints named, soon after that the same again, and everything at the slow poll."""
+        """What to ask for: what hints named, soon after that the same again, and everything once in a slow poll, however busy it is."""
+        now = asyncio.get_running_loop().time()
         wanted, self._wanted = self._wanted, set()
-        if wanted:
-            self._recent |= wanted
-            return wanted
-        if self._recent and self._gap_s < self._settings.poll_s:
-            return self._recent
-        self._recent = set()
-        return ALL
+        if now >= self._everything_at:
+            self._everything_at = now + self._settings.poll_s
+            self._recent = wanted
+            return ALL
+        self._recent |= wanted
+        return wanted or self._recent or ALL
 
     async def _stage(self) -> int:
         """Stage what is due: when something is, and at every slow poll in case somebody else's work is."""
