@@ -153,10 +153,12 @@ with due as (
      where r.shard = any (durable.shard_keys()) and r.owner is null and r.ready_at is not null
     union all
     select j.queue, j.scheduled_at, 'jobs' from durable.jobs j
-     where j.shard = any (durable.shard_keys()) and j.state = 'available'
+     where j.shard = any (durable.shard_keys()) and j.phase = 'ready'
+    union all
+    select j.queue, j.scheduled_at, 'jobs' from durable.jobs j where j.phase = 'keyed'
     union all
     select j.queue, j.scheduled_at, 'jobs' from durable.jobs j
-     where j.shard = any (durable.shard_keys()) and j.state in ('scheduled', 'retryable') and j.scheduled_at <= durable.now()
+     where j.shard = any (durable.shard_keys()) and j.phase = 'due' and j.scheduled_at <= durable.now()
 )
 select d.queue, count(*) filter (where d.kind = 'runs') as runs, count(*) filter (where d.kind = 'jobs') as jobs,
        extract(epoch from durable.now() - min(d.since))::float8 as oldest_s,

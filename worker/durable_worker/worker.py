@@ -276,6 +276,7 @@ class Worker:
         self.local_activities.starting = False
         self.intake.wake()
         await asyncio.wait(self._intake_task(), timeout=5.0)
+        self.attempts.release_held(everything=True)
         await self._hand_back()
         await self._finish_attempts()
         await self._hand_back()  # what local activities kept here until now
