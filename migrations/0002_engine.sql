@@ -179,7 +179,8 @@ begin
 end $$;
 
 -- CLAIM RUNS: those that are ready, and those without an owner that have a message. Mostly there are few: one look takes them all. Else a few heads
--- of each shard, so that none waits behind another. Then lock what is still free. A run whose history is its first event alone comes with it.
+-- of each shard, so that none waits behind another. Then lock what is still free (no stronger than an update needs: a sender's open transaction holds
+-- a key share of the run's row, and must not keep it from being claimed). A run whose history is its first event alone comes with it.
 create function durable.claim_runs(p_worker uuid, p_queues text[], p_limit integer)
 returns table (shard smallint, run_id uuid, workflow_id text, workflow text, version integer, epoch integer, last_seq integer,
                turn integer, queue text, priority smallint, reviewed boolean, has_messages boolean,
@@ -227,7 +228,7 @@ begin
     ), locked as materialized (
         select r.shard, r.run_id from heads h join durable.runs r on r.shard = h.shard and r.run_id = h.run_id
          where r.owner is null and r.status is not distinct from 'running' and r.delayed_until is null and (r.build is null or r.build = v_build)
-         for update of r skip locked
+         for no key update of r skip locked
     ), taken as (
         update durable.runs r set owner = p_worker, epoch = r.epoch + 1, ready_at = null,
                build = case when r.pinned then coalesce(r.build, v_build) end
@@ -332,7 +333,7 @@ begin
         select d.shard, d.run_id from unnest(durable.shard_keys()) as k(key)
          cross join lateral (
             select r.shard, r.run_id from durable.runs r where r.shard = k.key and r.delayed_until <= v_now
-             order by r.delayed_until limit v_each for update skip locked) d
+             order by r.delayed_until limit v_each for no key update skip locked) d
     ), moved as (
         update durable.runs r set ready_at = v_now, delayed_until = null from due d where r.shard = d.shard and r.run_id = d.run_id
         returning 1
@@ -666,7 +667,7 @@ begin
     if v_dead is null then return next; return; end if;
     with held as (
         select r.shard, r.run_id from durable.runs r
-         where r.shard = any (durable.shard_keys()) and r.owner = any (v_dead) limit p_limit for update skip locked
+         where r.shard = any (durable.shard_keys()) and r.owner = any (v_dead) limit p_limit for no key update skip locked
     )
     update durable.runs r
        set owner = null, epoch = r.epoch + 1, losses = r.losses + 1, build = case when r.turn > 0 then r.build end,

@@ -182,7 +182,7 @@ declare
     v_run durable.runs;
 begin
     select r.* into v_run from durable.runs r
-     where r.shard = p_shard and r.workflow_id = p_workflow_id order by r.generation desc limit 1 for update;
+     where r.shard = p_shard and r.workflow_id = p_workflow_id order by r.generation desc limit 1 for no key update;
     if not found then
         status := 'unknown'; return next; return;
     end if;
