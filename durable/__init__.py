@@ -68,6 +68,7 @@ from durable.errors import PayloadError as PayloadError
 from durable.errors import RemoteError as RemoteError
 from durable.errors import SagaFailed as SagaFailed
 from durable.errors import SchemaOutOfDate as SchemaOutOfDate
+from durable.errors import TransactionMisused as TransactionMisused
 from durable.errors import UnknownActivity as UnknownActivity
 from durable.errors import UnknownQueue as UnknownQueue
 from durable.errors import UnknownSignal as UnknownSignal

@@ -45,6 +45,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.signals",
             "durable.store",
             "durable.telemetry",
+            "durable.transactional",
         }
     ),
     frozenset(
