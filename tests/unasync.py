@@ -18,6 +18,7 @@ FILES = {
     "durable/store/client_session_async.py": "durable/store/client_session_sync.py",
     "durable/handles_async.py": "durable/handles_sync.py",
     "durable/client_async.py": "durable/client_sync.py",
+    "durable/scheduling_async.py": "durable/scheduling_sync.py",
 }
 
 HEADING = "# Generated from {source} by tests/unasync.py; edit that file.\n\n"
@@ -34,8 +35,11 @@ RULES = [
     (r"\bimport asyncio\n", "import threading\nimport time\n"),
     (r"\bpsycopg\.AsyncConnection\b", "psycopg.Connection"),
     (r"\bensure_current_async\b", "ensure_current"),
-    (r"\bAsync(Connection|ClientSession|Client|Handle|JobHandle|Transactions)\b", r"\1"),
-    (r"\b(client_session|client|handles|transactions)_async\b", r"\1_sync"),
+    (
+        r"\bAsync(Connection|ClientSession|Client|Handle|JobHandle|Scheduling|ScheduleHandle|Transactions)\b",
+        r"\1",
+    ),
+    (r"\b(client_session|client|handles|scheduling|transactions)_async\b", r"\1_sync"),
     (r"\bAn asynchronous\b", "A synchronous"),
     (r"\basynchronous\b", "synchronous"),
 ]

@@ -75,6 +75,10 @@ def _cancel(run: Run, event: e.Event) -> None:
     run.request_cancel(event.body.get("reason"))
 
 
+def _nothing(_run: Run, _event: e.Event) -> None:
+    """A record for people: the code cannot tell that an operator helped an activity along."""
+
+
 def _local(effect: Close) -> Arrive:
     """The call is found by its id, for nothing of the history opened it."""
 
@@ -89,6 +93,8 @@ def _local(effect: Close) -> Arrive:
 ARRIVALS: Mapping[str, Arrive] = {
     e.SIGNAL_RECEIVED: _signal,
     e.CANCEL_REQUESTED: _cancel,
+    e.ACTIVITY_EDITED: _nothing,
+    e.ACTIVITY_RETRIED: _nothing,
     e.LOCAL_ACTIVITY_COMPLETED: _local(LocalFuture.complete),
     e.LOCAL_ACTIVITY_FAILED: _local(LocalFuture.fail),
     e.LOCAL_ACTIVITY_BACKED_OFF: _local(LocalFuture.back_off),
@@ -123,12 +129,19 @@ def _reason(body: dict[str, Any], _payload: str | None) -> dict[str, Any]:
     return {"reason": body.get("reason")}
 
 
+def _failed_update(body: dict[str, Any], payload: str | None) -> dict[str, Any]:
+    return {"update_id": body["update_id"], **_kind_of_failure(body, payload)}
+
+
 def _id(body: dict[str, Any], _payload: str | None) -> dict[str, Any]:
     return {"id": body["id"]}
 
 
 MARKS: Mapping[str, View] = {
     e.CHILD_SIGNALLED: _with_payload,
+    e.UPDATE_ACCEPTED: _with_payload,
+    e.UPDATE_COMPLETED: _with_payload,
+    e.UPDATE_FAILED: _failed_update,
     e.FIRST_TURN_TAKEN: _whole,
     e.PATCH_RECORDED: _id,
     e.WORKFLOW_COMPLETED: _with_payload,
@@ -144,6 +157,7 @@ TERMINAL = frozenset(
         e.WORKFLOW_CANCELLED,
         e.WORKFLOW_CONTINUED,
         e.WORKFLOW_TERMINATED,
+        e.WORKFLOW_RESET,
     }
 )
 
@@ -164,6 +178,6 @@ OUTBOUND = frozenset(VIEWS)
 
 def ended_from_outside(last: e.Event) -> bool:
     """Whether this event closed the run without its code: by force, or cancelled before the code had begun. There is nothing to run."""
-    return last.type == e.WORKFLOW_TERMINATED or (
+    return last.type in (e.WORKFLOW_TERMINATED, e.WORKFLOW_RESET) or (
         last.type == e.WORKFLOW_CANCELLED and "before_start" in last.body
     )

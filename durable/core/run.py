@@ -30,10 +30,17 @@ from durable.core.futures import (
     Timer,
     TimerFuture,
 )
+from durable.core.handlers import Handlers
 from durable.core.local import LOCAL_ACTIVITY, LocalFuture, lost_track_of
 from durable.core.loop import DeterministicLoop, DurableTask
 from durable.core.plans import ActivityPlan, ChildPlan, Definition, LocalPlan, RunDefaults
-from durable.errors import ContinueAsNew, DurableError, Evicted, InvalidOption, PayloadError
+from durable.errors import (
+    ContinueAsNew,
+    Evicted,
+    InvalidOption,
+    PayloadError,
+    ReadOnlyViolation,
+)
 from durable.payload import ArgumentsCodec, ValueCodec, digest
 
 T = TypeVar("T")
@@ -45,6 +52,18 @@ SHOWN_WAITS = 16
 
 _REFUSALS = 100
 """How many calls a dying coroutine may make and get Evicted for, before they just never complete."""
+
+
+class _ClosedQueue:
+    """Stands in for the loop's queue of callbacks: who wants to wake or start something is refused."""
+
+    def __init__(self, rule: str) -> None:
+        self.rule = rule
+        self.touched = False
+
+    def append(self, _handle: Any) -> None:
+        self.touched = True
+        raise ReadOnlyViolation(self.rule)
 
 
 class Run:
@@ -62,6 +81,8 @@ class Run:
         self.started_us = 0
         self.start: dict[str, Any] = {}
         self.defaults = RunDefaults("default", 5, "null")
+        self._itself = (run_id, workflow_id)
+        self._origins: list[Sequence[Any]] = []
         self._replayed: tuple[Sequence[e.Event], int, int] = ((), 0, 0)
         self._reset()
 
@@ -73,6 +94,9 @@ class Run:
         self._unclaimed: list[DurableFuture[Any]] = []
         self._unclaimed_limit = 16
         self._asking = False
+        self._reading = False
+        self.tainted = False  # read-only code may have left something behind: drop the execution
+        self.handlers: Handlers | None = None
         self._refused = 0
         self._poison: BaseException | None = None
         self._cancel_reason: str | None = None
@@ -90,6 +114,31 @@ class Run:
         self._patches: dict[str, bool] = {}
         self._warnings: list[str] = []
         self.loop = DeterministicLoop(self)  # type: ignore[abstract]
+
+    # -- who it is --------------------------------------------------------------------------------------------------------
+
+    def _begin_origins(self, origins: Sequence[Sequence[Any]]) -> None:
+        """Take the turns that were copied from other runs (a reset, a fork) as the runs that took them: [last turn, run id, workflow id] each.
+
+        Their code had used those ids: in arguments, for random numbers, to name children.
+        """
+        self._origins = [it for it in origins if it[0] > 0]
+        if self._origins:
+            self._be(UUID(self._origins[0][1]), self._origins[0][2])
+            self.loop.hash_like(self.run_id)
+
+    def _leave_origin(self) -> None:
+        """Become who takes the next turn, with random numbers of its own."""
+        while self._origins and self._origins[0][0] <= self.turn:
+            self._origins.pop(0)
+            run_id, workflow_id = self._itself
+            if self._origins:
+                run_id, workflow_id = UUID(self._origins[0][1]), self._origins[0][2]
+            self._be(run_id, workflow_id)
+            self.author_state.pop("random", None)
+
+    def _be(self, run_id: UUID, workflow_id: str) -> None:
+        self.run_id, self.workflow_id = run_id, workflow_id
 
     def waiting_on(self) -> list[dict[str, Any]]:
         """What the run waits for, for `explain`: kind, name, line and, where there is one, seq and until_us."""
@@ -274,6 +323,12 @@ class Run:
         """Whether this run was started under a semantics version that has the rule (C16)."""
         return semantics.holds(rule, self.start.get("semantics", 1))
 
+    def is_idle(self) -> bool:
+        """Whether the calling main task is all there is: to end the run here would leave nothing unfinished."""
+        others = [it for it in self.loop.tasks() if it is not self._main and not it.done()]
+        started = any(it.operation is not None and not it.struck for it in self._commands)
+        return not (others or started or self._pending or self.conditions or self._receivers)
+
     def unread_signals(self) -> list[int]:
         """The numbers of the signals that arrived and that nobody has received."""
         return sorted(it.seq for buffered in self._buffered.values() for it in buffered)
@@ -341,6 +396,8 @@ class Run:
 
     def spoil(self, error: Exception) -> None:
         """Nothing of this turn will be kept: `error` comes out of it, whatever author code does, and parks the run (C8)."""
+        if self._reading:
+            return  # the error goes to whoever asked
         self._poison = self._poison or error
         self.gate = "this turn is spoilt, and the run will be parked"
 
@@ -375,6 +432,39 @@ class Run:
             self.gate = ""
             self._asking = False
 
+    def read_only(
+        self,
+        rule: str,
+        context: contextvars.Context,
+        fn: Callable[..., T],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> T:
+        """Call author code that may look at the run but not touch it. Raises ReadOnlyViolation where it tries to."""
+        loop, closed = self.loop, _ClosedQueue(rule)
+        gate, asking, created, queue = (
+            self.gate,
+            self._asking,
+            loop.created,
+            loop.swap_queue(closed),
+        )
+        self.gate, self._asking, self._reading = rule, True, True
+        try:
+            return context.copy().run(fn, *args, **kwargs)
+        finally:
+            self.gate, self._asking, self._reading = gate, asking, False
+            loop.created = created
+            loop.swap_queue(queue)
+            self.tainted = self.tainted or closed.touched
+
+    def registry(self) -> Handlers:
+        """Where the run's queries and updates are registered. Raises ReadOnlyViolation in a query or predicate."""
+        if self.gate:
+            self._refuse(Handlers)
+        if self.handlers is None:
+            self.handlers = Handlers(self)
+        return self.handlers
+
     def settle_conditions(self) -> bool:
         """Ask all conditions; whether any was settled."""
         still = [condition for condition in self.conditions if not condition.check()]
@@ -392,7 +482,7 @@ class Run:
     def is_inert(self) -> bool:
         """Whether cancelling tells nobody, because the run is being torn down. Raises in a predicate."""
         if self._asking:
-            raise DurableError(self.gate)
+            raise ReadOnlyViolation(self.gate)
         return bool(self.gate)
 
     def emit(self, command: Command) -> None:
@@ -430,7 +520,7 @@ class Run:
     def _refuse(self, kind: type[T]) -> T:
         """No durable call now: raise, or after many refusals give something that never completes (see loop.py)."""
         if self._asking:
-            raise DurableError(self.gate)
+            raise ReadOnlyViolation(self.gate)
         self._refused += 1
         if self._refused <= _REFUSALS:
             raise Evicted(self.gate)

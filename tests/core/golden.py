@@ -199,6 +199,15 @@ async def randomness() -> list[Any]:
     ]
 
 
+@workflow(name="golden.identity")
+async def identity() -> list[Any]:
+    seen = []
+    for n in range(4):
+        seen.append([durable.info().workflow_id, str(durable.info().run_id), str(durable.uuid4())])
+        await step(n)
+    return seen
+
+
 @workflow(name="golden.child", version=2, queue="children", retry=RetryPolicy(max_attempts=2))
 async def child(n: int) -> int:
     return n
@@ -229,6 +238,34 @@ async def continued(n: int) -> str:
         await step(n)
         durable.continue_as_new(n + 1)
     return text
+
+
+@workflow(name="golden.updates")
+async def updates() -> list[int]:
+    kept: list[int] = []
+    open_for_more = True
+
+    @durable.update
+    async def keep(n: int) -> int:
+        kept.append(await step(n))
+        return len(kept)
+
+    @keep.validator
+    def positive(n: int) -> None:
+        if n < 0:
+            raise ValueError(n)
+
+    @durable.update
+    def close() -> None:
+        nonlocal open_for_more
+        open_for_more = False
+
+    @durable.update(name="break")
+    def broken() -> None:
+        raise ValueError("broken")
+
+    await durable.wait_until(lambda: not open_for_more and durable.handlers_finished())
+    return kept
 
 
 @workflow(name="golden.local")
@@ -340,6 +377,40 @@ def _continued() -> Simulation:
     return sim.run()
 
 
+def _updates() -> Simulation:
+    sim = Simulation(updates)
+    sim.turn(sim.updating("keep", 1, update_id="with-start"))
+    sim.turn(
+        sim.updating("keep", -1, update_id="refused"),
+        sim.signalled(note, "between"),
+        sim.updating("keep", n=2, update_id="second"),
+        sim.updating("break", update_id="fails"),
+    )
+    sim.turn(sim.updating("keep", -1, update_id="refused"))
+    sim.turn(sim.completed("golden.step-2", 2), sim.updating("close", update_id="last"))
+    return sim.run()
+
+
+def _mended() -> Simulation:
+    """An operator edits an activity's input, has it tried again, and sets the result of another by hand."""
+    sim = Simulation(steps, 2)
+    sim.turn()
+    by = {"actor": "ann", "reason": "a typing error"}
+    was = {"state": "paused", "attempt": 5}
+    sim.turn(sim.message(e.ACTIVITY_EDITED, '{"n":7}', ref=2, operator=by, before=was))
+    sim.turn(sim.message(e.ACTIVITY_RETRIED, ref=2, operator=by, before=was))
+    sim.turn(sim.completed("golden.step-1", 7))
+    ref = sim.find("golden.step-2").seq
+    sim.turn(sim.message(e.ACTIVITY_COMPLETED, "8", ref=ref, attempt=5, operator=by, before=was))
+    return sim
+
+
+def _reset() -> Simulation:
+    """A run whose first two turns were taken by another one: ids and random numbers are that one's, then its own."""
+    former = "0190a0b0-0000-7000-8000-000000000009"
+    return Simulation(identity, start={"origins": [[2, former, "former"]]}).run()
+
+
 def _local() -> Simulation:
     sim = Simulation(local_steps, 7)
     sim.turn()
@@ -384,6 +455,12 @@ def _terminated() -> Simulation:
     return _ended_by_others(sim, (e.WORKFLOW_TERMINATED, {"reason": "by force"}))
 
 
+def _reset_away() -> Simulation:
+    sim = Simulation(cancelled)
+    sim.turn()
+    return _ended_by_others(sim, (e.WORKFLOW_RESET, {"run_id": "another", "event": 1}))
+
+
 SCENARIOS: dict[str, Callable[[], Simulation]] = {
     "steps": _run(steps, 3),
     "steps_blocking": _run(steps_blocking, 3),
@@ -402,11 +479,15 @@ SCENARIOS: dict[str, Callable[[], Simulation]] = {
     "randomness": _run(randomness),
     "children": _children,
     "continued": _continued,
+    "updates": _updates,
+    "mended": _mended,
+    "reset": _reset,
     "local": _local,
     "patched": _run(patched, 3),
     "patched_later": _run(Workflow(_not_yet_patched, "golden.patched", 1, None, None, None), 3),
     "cancelled_before_start": _cancelled_before_start,
     "terminated": _terminated,
+    "reset_away": _reset_away,
 }
 
 

@@ -15,12 +15,14 @@ class WorkerSettings:
     over what it holds (C2). `max_cached_runs` bounds the live coroutines kept (sticky cache, LRU). `notify` False gives and takes no hints (C4).
     Of transactional activities at most `transaction_connections` sync and as many async ones run at once, each with a connection; one that
     keeps its transaction open for `transaction_warning_s` is named in the log.
+    `build` names the code that runs here; runs of pinned workflows stay with the build that took their first turn.
     `run_workflows` False makes a worker that only runs activities, `run_activities` False one that only runs workflows.
     """
 
     queues: dict[str, int] = field(default_factory=lambda: {"default": DEFAULT_SLOTS})
     local_slots: int = DEFAULT_SLOTS
     name: str = "worker"
+    build: str | None = None
     lease_s: float = 15.0
     poll_s: float = 0.2
     poll_min_s: float = 0.004
