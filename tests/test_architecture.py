@@ -41,6 +41,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.handlers",
             "durable.descriptions",
             "durable.in_process",
+            "durable.options",
             "durable.lint",
             "durable.patching",
             "durable.saga",
@@ -48,6 +49,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.signals",
             "durable.store",
             "durable.telemetry",
+            "durable.transactional",
         }
     ),
     frozenset(
