@@ -34,6 +34,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "durable.activity_context",
+            "durable.attributes",
             "durable.authoring",
             "durable.context",
             "durable.definitions",
@@ -43,22 +44,32 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.histories",
             "durable.lint",
             "durable.modules",
+            "durable.options",
             "durable.patching",
             "durable.replays",
             "durable.saga",
+            "durable.schedules",
             "durable.signals",
             "durable.store",
             "durable.telemetry",
+            "durable.transactional",
         }
     ),
     frozenset(
         {
             "durable.client_async",
+            "durable.filters",
             "durable.client_sync",
             "durable.handles_async",
             "durable.handles_sync",
             "durable.outcomes",
             "durable.requests",
+            "durable.retention_async",
+            "durable.retention_requests",
+            "durable.retention_sync",
+            "durable.schedule_requests",
+            "durable.scheduling_async",
+            "durable.scheduling_sync",
             "durable.targets",
         }
     ),

@@ -13,7 +13,8 @@ select now_us, pushes::text from durable.commit(
     %s::int[], %s::uuid[], %s::int[])
 
 -- name: claim_runs
-select shard, run_id::text, workflow_id, workflow, version, epoch, last_seq, turn, queue, priority, reviewed
+select shard, run_id::text, workflow_id, workflow, version, epoch, last_seq, turn, queue, priority, reviewed, has_messages,
+       start_us, start_body, start_payload
   from durable.claim_runs(%s::uuid, %s::text[], %s)
 
 -- name: load_history
@@ -35,6 +36,9 @@ select shard, run_id::text, seq, kind, name, queue, attempt, input, options, wor
 -- name: settle_jobs
 select refused, wake from durable.settle_jobs(
     %s::uuid, %s::smallint[], %s::uuid[], %s::int[], %s::int[], %s::text[], %s::jsonb[], %s::json[])
+
+-- name: complete_jobs
+select durable.complete_jobs(%s::uuid, %s::smallint[], %s::uuid[], %s::int[], %s::json[])
 
 -- name: retry_jobs
 select durable.retry_jobs(%s::uuid, %s::smallint[], %s::uuid[], %s::int[], %s::int[], %s::float8[], %s::jsonb[])
