@@ -14,6 +14,7 @@ from typing import Any, Concatenate, Self, TypeVar, overload
 from uuid import UUID
 
 from durable import requests, targets
+from durable.batches_async import AsyncBatches
 from durable.core.names import checked_name
 from durable.definitions import Activity, Workflow
 from durable.descriptions import OperatorStatus, RunDescription, Status
@@ -32,7 +33,7 @@ B = TypeVar("B")
 C = TypeVar("C")
 
 
-class AsyncClient:
+class AsyncClient(AsyncBatches):
     """Talks to one database. Use it as a context manager, or call `close()`.
 
     `url` defaults to DURABLE_DATABASE_URL; a connection is opened by the first operation. `notify=False` sends no NOTIFY at all: for
@@ -374,6 +375,11 @@ class AsyncClient:
             known = await self._execute(calls.list_definitions("signal"))
             raise targets.unknown_signal(signal, known)
         return signal, targets.checked_json(definition, value), targets.requires_actor(definition)
+
+    def _handle_of(
+        self, workflow_id: str, run_id: str | None, codec: ValueCodec | None
+    ) -> AsyncHandle[Any]:
+        return AsyncHandle(self, workflow_id, run_id, codec)
 
     def _result_codec(self, workflow_name: str) -> ValueCodec | None:
         local = targets.local_workflow(workflow_name)

@@ -32,6 +32,19 @@ R = TypeVar("R")
 DEFAULTS_KEY = "x-durable"
 """Where a registered schema keeps what else somebody without the code has to know about a definition."""
 
+OnExhausted = Literal["fail", "pause"]
+"""What happens when an activity's attempts have run out. "fail": the workflow gets the failure. "pause": the run waits, needing review, until an
+operator has the activity tried again, perhaps with another input, or gives its result or failure by hand."""
+
+
+def checked_on_exhausted(value: Any) -> OnExhausted | None:
+    """`value`, if it is one. Raises InvalidOption."""
+    if value not in (None, "fail", "pause"):
+        raise InvalidOption(f'on_exhausted is {value!r}; give "fail" or "pause"')
+    chosen: OnExhausted | None = value
+    return chosen
+
+
 # -- activities -------------------------------------------------------------------------------------------------------
 
 
@@ -43,6 +56,7 @@ class ActivityOptions:
     retry: merged field by field, call over activity over workflow over library (C6). timeout: one attempt, from start
     to close. schedule_to_close: all attempts together. schedule_to_start: the wait for a worker. heartbeat_timeout: the
     longest silence between heartbeats. cancellation: see `Cancellation`. id: the call's id within the run.
+    on_exhausted: see `OnExhausted`; by default the workflow's.
     """
 
     queue: str | None = None
@@ -54,8 +68,10 @@ class ActivityOptions:
     heartbeat_timeout: timedelta | None = None
     cancellation: Cancellation | None = None
     id: str | None = None
+    on_exhausted: OnExhausted | None = None
 
     def __post_init__(self) -> None:
+        checked_on_exhausted(self.on_exhausted)
         if self.queue is not None:
             checked_name("queue", self.queue)
         if self.id is not None:
@@ -117,6 +133,7 @@ class ActivityCall(Generic[P, R]):
             "priority": defaults.priority if options.priority is None else options.priority,
             **_unless_empty("retry", _beyond_default(merge(options.retry, of_workflow))),
             **_unless_empty("timeouts", options.timeouts.to_body()),
+            **_unless_fail(options.on_exhausted or defaults.on_exhausted),
             **dict.fromkeys(
                 ("id", "digest", "line"), ""
             ),  # filled in per call; here they give the copy its size
@@ -131,6 +148,10 @@ def _beyond_default(policy: RetryPolicy) -> dict[str, Any]:
     """What differs from the library's default, which is part of the semantics version: every event carries this."""
     default = LIBRARY_DEFAULT.to_body()
     return {key: value for key, value in policy.to_body().items() if default[key] != value}
+
+
+def _unless_fail(on_exhausted: str | None) -> dict[str, Any]:
+    return {"on_exhausted": on_exhausted} if on_exhausted == "pause" else {}
 
 
 def _unless_empty(key: str, value: dict[str, Any]) -> dict[str, Any]:
@@ -191,6 +212,7 @@ class Activity(ActivityCall[P, R]):
         heartbeat_timeout: timedelta | None = None,
         cancellation: Cancellation | None = None,
         id: str | None = None,
+        on_exhausted: OnExhausted | None = None,
     ) -> ActivityCall[P, R]:
         """The same activity with other options for this call; what is not given stays. See `ActivityOptions`."""
         given = ActivityOptions(
@@ -203,6 +225,7 @@ class Activity(ActivityCall[P, R]):
             heartbeat_timeout,
             cancellation,
             id,
+            on_exhausted,
         )
         return ActivityCall(self, given.over(self.options_given))
 
@@ -242,6 +265,7 @@ def activity(
     schedule_to_start: timedelta | None = None,
     heartbeat_timeout: timedelta | None = None,
     cancellation: Cancellation | None = None,
+    on_exhausted: OnExhausted | None = None,
     require_actor: bool = False,
 ) -> _ActivityDecorator: ...
 def activity(
@@ -337,6 +361,7 @@ class WorkflowCall(Generic[P, R]):
             "priority": defaults.priority if priority is None else priority,
             "close_policy": options.close_policy or "terminate",
             **({} if workflow.retry is None else {"retry": workflow.retry.to_body()}),
+            **_unless_fail(workflow.on_exhausted),
         }
         plan = ChildPlan(
             workflow.name, body, workflow.arguments, options.cancellation or "wait", options.id
@@ -357,6 +382,7 @@ class Workflow(WorkflowCall[P, R]):
         retry: RetryPolicy | None,
         *,
         require_actor: bool = False,
+        on_exhausted: OnExhausted | None = None,
     ) -> None:
         if isinstance(version, bool) or not isinstance(version, int) or version < 1:
             raise InvalidOption(f"version is {version!r}; give a whole number from 1")
@@ -370,6 +396,7 @@ class Workflow(WorkflowCall[P, R]):
         self.priority = None if priority is None else checked_priority("priority", priority)
         self.retry = retry
         self.require_actor = require_actor
+        self.on_exhausted = checked_on_exhausted(on_exhausted)
         self.arguments = ArgumentsCodec(fn, name=self.name)
         update_wrapper(self, fn)
 
@@ -438,6 +465,7 @@ def workflow(
     priority: int | None = None,
     retry: RetryPolicy | None = None,
     require_actor: bool = False,
+    on_exhausted: OnExhausted | None = None,
 ) -> _WorkflowDecorator: ...
 def workflow(
     fn: Any = None,
@@ -449,11 +477,12 @@ def workflow(
     priority: int | None = None,
     retry: RetryPolicy | None = None,
     require_actor: bool = False,
+    on_exhausted: OnExhausted | None = None,
 ) -> Any:
     """Make a function a workflow: `@workflow` or `@workflow(name=..., version=..., ...)`.
 
     The function may be `async def`, a generator, or plain `def`. `name` defaults to its `__name__`. `queue` and `priority` are what
-    its runs are started with, `retry` the policy of its activities where they do not say (C6). With `require_actor` a start without an
+    its runs are started with, `retry` and `on_exhausted` hold for its activities where they do not say (C6; see `OnExhausted`). With `require_actor` a start without an
     actor is refused (ActorRequired), by clients, parents and the SQL API alike. Raises InvalidOption on an
     impossible option, or if another function has the name and version, and UnsafeWorkflow with all that the function does and replay
     could not repeat: clock, entropy, I/O, threads, blocking calls (C13).
@@ -461,7 +490,14 @@ def workflow(
 
     def decorate(fn: Any) -> Any:
         made: Workflow[..., Any] = Workflow(
-            fn, name, version, queue, priority, retry, require_actor=require_actor
+            fn,
+            name,
+            version,
+            queue,
+            priority,
+            retry,
+            require_actor=require_actor,
+            on_exhausted=on_exhausted,
         )
         return _register(_workflows, made, "workflow")
 
@@ -477,8 +513,14 @@ _activities: dict[_Key, Activity[..., Any]] = {}
 
 
 def described(it: Workflow[..., Any] | Activity[..., Any]) -> dict[str, Any]:
-    """What is registered for those without the code: the schema of the arguments, and under DEFAULTS_KEY the defaults of a start."""
-    defaults = {"require_actor": True} if it.require_actor else {}
+    """What is registered for those without the code: the schema of the arguments, and under DEFAULTS_KEY the defaults of a start,
+    and the schema of an activity's result.
+    """
+    defaults: dict[str, Any] = {"require_actor": True} if it.require_actor else {}
+    if isinstance(it, Activity):
+        defaults["result"] = it.arguments.result.json_schema()
+    else:
+        defaults |= _unless_fail(it.on_exhausted)
     return {**it.arguments.json_schema(), **({DEFAULTS_KEY: defaults} if defaults else {})}
 
 

@@ -18,6 +18,7 @@ from durable.descriptions import (
     SignalReceipt,
 )
 from durable.errors import WorkflowNotFound
+from durable.operations_async import AsyncRunOperations
 from durable.payload import ValueCodec
 from durable.signals import Signal
 from durable.store import calls
@@ -30,7 +31,7 @@ R = TypeVar("R")
 V = TypeVar("V")
 
 
-class AsyncHandle(Generic[R]):
+class AsyncHandle(AsyncRunOperations[R]):
     """A workflow by its id; made by a client's `start` and `handle`, never fails by itself.
 
     `run_id` is None for a handle made from an id alone: such a handle means the newest run of the id. One made by `start` reads its own

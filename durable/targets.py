@@ -39,7 +39,9 @@ def of_workflow(workflow: Any) -> Target:
         msg = f"start takes a function decorated with @workflow, or its name, not {workflow!r}"
         raise UnknownWorkflow(msg)
     codec, retry = workflow.arguments, workflow.retry
-    options = {} if retry is None else {"retry": retry.to_body()}
+    options: dict[str, Any] = {} if retry is None else {"retry": retry.to_body()}
+    if workflow.on_exhausted == "pause":
+        options["on_exhausted"] = "pause"
     queue, priority = workflow.queue or DEFAULT_QUEUE, workflow.priority or 0
     return Target(
         workflow.name,
@@ -103,12 +105,13 @@ def of_definition(definition: Definition) -> Target:
         _check("", given, definition.schema)
         return _ARGUMENTS.encode(given)
 
+    on_exhausted = definition.schema.get(DEFAULTS_KEY, {}).get("on_exhausted")
     return Target(
         definition.name,
         definition.version,
         definition.queue or DEFAULT_QUEUE,
         0,
-        {},
+        {"on_exhausted": on_exhausted} if on_exhausted else {},
         encode,
         None,
         requires_actor(definition),
@@ -162,6 +165,17 @@ def checked_json(definition: Definition, value: Any) -> str:
     """Plain JSON as text, checked against what a worker has registered."""
     _check("value", value, definition.schema)
     return _SIGNAL.encode(value)
+
+
+def checked_by_schema(field: str, schema: Mapping[str, Any], value: Any) -> str:
+    """Plain JSON as text, checked against a JSON Schema. Raises PayloadError naming the place."""
+    _check(field, value, schema)
+    return _SIGNAL.encode(value)
+
+
+def read(decode: Callable[[str], T], text: str) -> T:
+    """Decode what the caller gave. Raises PayloadError with a remedy for callers."""
+    return _read(decode, text)
 
 
 def unknown_signal(name: str, known: Sequence[str]) -> UnknownSignal:

@@ -253,7 +253,8 @@ begin
     v_queue := coalesce(start.queue, v_queue, 'default');
     select * into v_started from durable.start_run(durable.shard_of(id), durable.uuid7(), id, workflow, v_version, v_queue,
         start.priority::smallint, 0, jsonb_build_object('workflow', workflow, 'version', v_version, 'semantics', 1, 'workflow_id', id,
-        'queue', v_queue, 'priority', start.priority, 'actor', actor), args, actor, null, null);
+        'queue', v_queue, 'priority', start.priority, 'actor', actor)
+        || jsonb_strip_nulls(jsonb_build_object('on_exhausted', v_defaults -> 'on_exhausted')), args, actor, null, null);
     if v_started.outcome = 'started' then
         perform pg_notify('durable', 'queue:' || v_queue);
     end if;

@@ -15,6 +15,8 @@ ROOT = Path(__file__).parents[1]
 
 FILES = {
     "durable/store/client_session_async.py": "durable/store/client_session_sync.py",
+    "durable/batches_async.py": "durable/batches_sync.py",
+    "durable/operations_async.py": "durable/operations_sync.py",
     "durable/handles_async.py": "durable/handles_sync.py",
     "durable/client_async.py": "durable/client_sync.py",
 }
@@ -31,8 +33,11 @@ RULES = [
     (r"\bimport asyncio\n", "import threading\nimport time\n"),
     (r"\bpsycopg\.AsyncConnection\b", "psycopg.Connection"),
     (r"\bensure_current_async\b", "ensure_current"),
-    (r"\bAsync(Connection|ClientSession|Client|Handle|JobHandle)\b", r"\1"),
-    (r"\b(client_session|client|handles)_async\b", r"\1_sync"),
+    (
+        r"\bAsync(Connection|ClientSession|Client|Handle|JobHandle|RunOperations|PendingActivity|Batches)\b",
+        r"\1",
+    ),
+    (r"\b(client_session|client|handles|operations|batches)_async\b", r"\1_sync"),
     (r"\bAn asynchronous\b", "A synchronous"),
     (r"\basynchronous\b", "synchronous"),
 ]

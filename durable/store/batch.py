@@ -68,8 +68,12 @@ class Outcome(NamedTuple):
     payload: str | None
 
 
+NO_RETRY = -1.0
+"""The delay of an attempt that an operator has to allow."""
+
+
 class Retry(NamedTuple):
-    """An attempt failed; the next is due after `delay_s`."""
+    """An attempt failed; the next is due after `delay_s`, or waits for an operator (NO_RETRY)."""
 
     shard: int
     run_id: str

@@ -344,7 +344,7 @@ def count_reviews() -> Call[list[Row]]:
 
 _JSON = frozenset(
     {
-        "attributes", "memo", "actor", "waiting_on", "review", "body", "payload", "errors", "heartbeat", "note", "schema",
+        "attributes", "memo", "actor", "waiting_on", "review", "paused", "before", "after", "filter", "options", "body", "payload", "errors", "heartbeat", "note", "schema",
         "queues", "info",
     }
 )  # fmt: skip
