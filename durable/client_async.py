@@ -16,12 +16,13 @@ from uuid import UUID
 from durable import requests, targets
 from durable.batches_async import AsyncBatches
 from durable.core.names import checked_name
-from durable.definitions import Activity, Workflow
+from durable.definitions import Activity, Workflow, checked_version
 from durable.descriptions import OperatorStatus, RunDescription, Status
 from durable.errors import UnknownActivity
 from durable.handles_async import AsyncHandle, AsyncJobHandle
 from durable.payload import ValueCodec
 from durable.requests import OnClosed, OnRunning
+from durable.scheduling_async import AsyncScheduling
 from durable.store import calls
 from durable.store.calls import Call, Sent
 from durable.store.client_session_async import AsyncClientSession, AsyncConnection
@@ -33,7 +34,7 @@ B = TypeVar("B")
 C = TypeVar("C")
 
 
-class AsyncClient(AsyncBatches):
+class AsyncClient(AsyncScheduling, AsyncBatches):
     """Talks to one database. Use it as a context manager, or call `close()`.
 
     `url` defaults to DURABLE_DATABASE_URL; a connection is opened by the first operation. `notify=False` sends no NOTIFY at all: for
@@ -73,6 +74,8 @@ class AsyncClient(AsyncBatches):
         /,
         *,
         id: str | None = None,
+        version: int | None = None,
+        pinned: bool | None = None,
         queue: str | None = None,
         priority: int | None = None,
         delay: timedelta | float | None = None,
@@ -92,6 +95,8 @@ class AsyncClient(AsyncBatches):
         /,
         *,
         id: str | None = None,
+        version: int | None = None,
+        pinned: bool | None = None,
         queue: str | None = None,
         priority: int | None = None,
         delay: timedelta | float | None = None,
@@ -113,6 +118,8 @@ class AsyncClient(AsyncBatches):
         /,
         *,
         id: str | None = None,
+        version: int | None = None,
+        pinned: bool | None = None,
         queue: str | None = None,
         priority: int | None = None,
         delay: timedelta | float | None = None,
@@ -135,6 +142,8 @@ class AsyncClient(AsyncBatches):
         /,
         *,
         id: str | None = None,
+        version: int | None = None,
+        pinned: bool | None = None,
         queue: str | None = None,
         priority: int | None = None,
         delay: timedelta | float | None = None,
@@ -158,6 +167,8 @@ class AsyncClient(AsyncBatches):
         /,
         *more: Any,
         id: str | None = None,
+        version: int | None = None,
+        pinned: bool | None = None,
         queue: str | None = None,
         priority: int | None = None,
         delay: timedelta | float | None = None,
@@ -177,6 +188,8 @@ class AsyncClient(AsyncBatches):
         /,
         *args: Any,
         id: str | None = None,
+        version: int | None = None,
+        pinned: bool | None = None,
         queue: str | None = None,
         priority: int | None = None,
         delay: timedelta | float | None = None,
@@ -192,16 +205,26 @@ class AsyncClient(AsyncBatches):
         """Start a workflow and return its handle; idempotent by `id` (C20).
 
         `workflow` is a workflow, or the name of one with its arguments as a mapping (checked against what this process has imported or what a
-        worker has registered). `id`: at most 1000 characters, a new UUID by default. `queue` and `priority` (0-9, 0 first) override the
+        worker has registered). A name means its newest version, `version` another one; `pinned` overrides the workflow's own (see `@workflow`). `id`: at most 1000 characters, a new UUID by default. `queue` and `priority` (0-9, 0 first) override the
         workflow's own. `delay`: seconds or timedelta before it may run. `attributes`, `memo`: JSON objects kept beside the run. `actor`: who starts
         it, text, a mapping or a `context_type`; `headers`: JSON values by name, which travel with the run (see `acting_as`). What happens if the id is in use: `on_running` "existing"
         (its handle) or "fail"; `on_closed` "existing", "new" (another run), "new_if_failed" (unless it completed) or "fail".
 
         Raises PayloadError, InvalidOption, ActorRequired, UnknownWorkflow, WorkflowAlreadyExists; nothing is written then.
         """
-        target = await self._workflow(workflow)
+        target = await self._workflow(workflow, version)
         options = requests.StartOptions(
-            id, queue, priority, delay, attributes, actor, memo, headers, on_running, on_closed
+            id,
+            queue,
+            priority,
+            delay,
+            attributes,
+            actor,
+            memo,
+            headers,
+            pinned,
+            on_running,
+            on_closed,
         )
         workflow_id, call = requests.start(target, args, arguments, options)
         started = await self._send(call, connection)
@@ -351,8 +374,10 @@ class AsyncClient(AsyncBatches):
         await self._session.hint(sent.hints, connection)
         return sent.answer
 
-    async def _workflow(self, workflow: Any) -> requests.Target:
+    async def _workflow(self, workflow: Any, version: int | None) -> requests.Target:
         """What to start: the given definition, or by name the one imported here, or the one a worker has registered."""
+        if version is not None:
+            return await self._version(workflow, checked_version("version", version))
         if not isinstance(workflow, str):
             return targets.of_workflow(workflow)
         if (local := targets.local_workflow(workflow)) is not None:
@@ -362,6 +387,23 @@ class AsyncClient(AsyncBatches):
             known = await self._execute(calls.list_definitions("workflow"))
             raise targets.unknown_workflow(workflow, known)
         return targets.of_definition(definition)
+
+    async def _version(self, workflow: Any, version: int) -> requests.Target:
+        """That version of a workflow or of a name. Raises UnknownWorkflow when neither this process nor a worker has it."""
+        if isinstance(workflow, str):
+            name, local = workflow, targets.local_workflow(workflow, version)
+        else:
+            name = targets.of_workflow(workflow).name
+            local = targets.another_version(workflow, version)
+        if local is not None:
+            return local
+        definition = await self._execute(calls.read_definition("workflow", name, version))
+        if definition is not None:
+            return targets.of_definition(definition)
+        if versions := await self._execute(calls.list_versions(name)):
+            raise targets.unknown_version(name, version, versions)
+        known = await self._execute(calls.list_definitions("workflow"))
+        raise targets.unknown_workflow(name, known)
 
     async def _signal_payload(self, signal: Any, value: Any) -> tuple[str, str, bool]:
         """A signal's name, its value as JSON text, checked against its type, and whether it requires an actor."""
@@ -381,6 +423,6 @@ class AsyncClient(AsyncBatches):
     ) -> AsyncHandle[Any]:
         return AsyncHandle(self, workflow_id, run_id, codec)
 
-    def _result_codec(self, workflow_name: str) -> ValueCodec | None:
-        local = targets.local_workflow(workflow_name)
+    def _result_codec(self, workflow_name: str, version: int) -> ValueCodec | None:
+        local = targets.local_workflow(workflow_name, version)
         return None if local is None else local.result

@@ -18,12 +18,13 @@ from uuid import UUID
 from durable import requests, targets
 from durable.batches_sync import Batches
 from durable.core.names import checked_name
-from durable.definitions import Activity, Workflow
+from durable.definitions import Activity, Workflow, checked_version
 from durable.descriptions import OperatorStatus, RunDescription, Status
 from durable.errors import UnknownActivity
 from durable.handles_sync import Handle, JobHandle
 from durable.payload import ValueCodec
 from durable.requests import OnClosed, OnRunning
+from durable.scheduling_sync import Scheduling
 from durable.store import calls
 from durable.store.calls import Call, Sent
 from durable.store.client_session_sync import ClientSession, Connection
@@ -35,7 +36,7 @@ B = TypeVar("B")
 C = TypeVar("C")
 
 
-class Client(Batches):
+class Client(Scheduling, Batches):
     """Talks to one database. Use it as a context manager, or call `close()`.
 
     `url` defaults to DURABLE_DATABASE_URL; a connection is opened by the first operation. `notify=False` sends no NOTIFY at all: for
@@ -73,6 +74,8 @@ class Client(Batches):
         /,
         *,
         id: str | None = None,
+        version: int | None = None,
+        pinned: bool | None = None,
         queue: str | None = None,
         priority: int | None = None,
         delay: timedelta | float | None = None,
@@ -92,6 +95,8 @@ class Client(Batches):
         /,
         *,
         id: str | None = None,
+        version: int | None = None,
+        pinned: bool | None = None,
         queue: str | None = None,
         priority: int | None = None,
         delay: timedelta | float | None = None,
@@ -113,6 +118,8 @@ class Client(Batches):
         /,
         *,
         id: str | None = None,
+        version: int | None = None,
+        pinned: bool | None = None,
         queue: str | None = None,
         priority: int | None = None,
         delay: timedelta | float | None = None,
@@ -135,6 +142,8 @@ class Client(Batches):
         /,
         *,
         id: str | None = None,
+        version: int | None = None,
+        pinned: bool | None = None,
         queue: str | None = None,
         priority: int | None = None,
         delay: timedelta | float | None = None,
@@ -158,6 +167,8 @@ class Client(Batches):
         /,
         *more: Any,
         id: str | None = None,
+        version: int | None = None,
+        pinned: bool | None = None,
         queue: str | None = None,
         priority: int | None = None,
         delay: timedelta | float | None = None,
@@ -177,6 +188,8 @@ class Client(Batches):
         /,
         *args: Any,
         id: str | None = None,
+        version: int | None = None,
+        pinned: bool | None = None,
         queue: str | None = None,
         priority: int | None = None,
         delay: timedelta | float | None = None,
@@ -192,16 +205,26 @@ class Client(Batches):
         """Start a workflow and return its handle; idempotent by `id` (C20).
 
         `workflow` is a workflow, or the name of one with its arguments as a mapping (checked against what this process has imported or what a
-        worker has registered). `id`: at most 1000 characters, a new UUID by default. `queue` and `priority` (0-9, 0 first) override the
+        worker has registered). A name means its newest version, `version` another one; `pinned` overrides the workflow's own (see `@workflow`). `id`: at most 1000 characters, a new UUID by default. `queue` and `priority` (0-9, 0 first) override the
         workflow's own. `delay`: seconds or timedelta before it may run. `attributes`, `memo`: JSON objects kept beside the run. `actor`: who starts
         it, text, a mapping or a `context_type`; `headers`: JSON values by name, which travel with the run (see `acting_as`). What happens if the id is in use: `on_running` "existing"
         (its handle) or "fail"; `on_closed` "existing", "new" (another run), "new_if_failed" (unless it completed) or "fail".
 
         Raises PayloadError, InvalidOption, ActorRequired, UnknownWorkflow, WorkflowAlreadyExists; nothing is written then.
         """
-        target = self._workflow(workflow)
+        target = self._workflow(workflow, version)
         options = requests.StartOptions(
-            id, queue, priority, delay, attributes, actor, memo, headers, on_running, on_closed
+            id,
+            queue,
+            priority,
+            delay,
+            attributes,
+            actor,
+            memo,
+            headers,
+            pinned,
+            on_running,
+            on_closed,
         )
         workflow_id, call = requests.start(target, args, arguments, options)
         started = self._send(call, connection)
@@ -349,8 +372,10 @@ class Client(Batches):
         self._session.hint(sent.hints, connection)
         return sent.answer
 
-    def _workflow(self, workflow: Any) -> requests.Target:
+    def _workflow(self, workflow: Any, version: int | None) -> requests.Target:
         """What to start: the given definition, or by name the one imported here, or the one a worker has registered."""
+        if version is not None:
+            return self._version(workflow, checked_version("version", version))
         if not isinstance(workflow, str):
             return targets.of_workflow(workflow)
         if (local := targets.local_workflow(workflow)) is not None:
@@ -360,6 +385,23 @@ class Client(Batches):
             known = self._execute(calls.list_definitions("workflow"))
             raise targets.unknown_workflow(workflow, known)
         return targets.of_definition(definition)
+
+    def _version(self, workflow: Any, version: int) -> requests.Target:
+        """That version of a workflow or of a name. Raises UnknownWorkflow when neither this process nor a worker has it."""
+        if isinstance(workflow, str):
+            name, local = workflow, targets.local_workflow(workflow, version)
+        else:
+            name = targets.of_workflow(workflow).name
+            local = targets.another_version(workflow, version)
+        if local is not None:
+            return local
+        definition = self._execute(calls.read_definition("workflow", name, version))
+        if definition is not None:
+            return targets.of_definition(definition)
+        if versions := self._execute(calls.list_versions(name)):
+            raise targets.unknown_version(name, version, versions)
+        known = self._execute(calls.list_definitions("workflow"))
+        raise targets.unknown_workflow(name, known)
 
     def _signal_payload(self, signal: Any, value: Any) -> tuple[str, str, bool]:
         """A signal's name, its value as JSON text, checked against its type, and whether it requires an actor."""
@@ -379,6 +421,6 @@ class Client(Batches):
     ) -> Handle[Any]:
         return Handle(self, workflow_id, run_id, codec)
 
-    def _result_codec(self, workflow_name: str) -> ValueCodec | None:
-        local = targets.local_workflow(workflow_name)
+    def _result_codec(self, workflow_name: str, version: int) -> ValueCodec | None:
+        local = targets.local_workflow(workflow_name, version)
         return None if local is None else local.result

@@ -25,6 +25,7 @@ from durable.core.scan import live_scope, scan
 from durable.core.styles import Style, style_of
 from durable.errors import ActorRequired, InvalidOption, NotInWorkflow, UnsafeWorkflow
 from durable.payload import ArgumentsCodec
+from durable.schedules import Schedule, checked_declaration
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -178,6 +179,7 @@ class Activity(ActivityCall[P, R]):
         self.name = checked_name("the activity's name", fn.__name__ if name is None else name)
         self.arguments = ArgumentsCodec(fn, name=self.name)
         self.is_async = inspect.iscoroutinefunction(fn)
+        self.schedule: Schedule | None = None
         update_wrapper(self, fn)
 
     @property
@@ -267,6 +269,7 @@ def activity(
     cancellation: Cancellation | None = None,
     on_exhausted: OnExhausted | None = None,
     require_actor: bool = False,
+    schedule: Schedule | None = None,
 ) -> _ActivityDecorator: ...
 def activity(
     fn: Any = None,
@@ -274,18 +277,20 @@ def activity(
     *,
     name: str | None = None,
     require_actor: bool = False,
+    schedule: Schedule | None = None,
     **options: Any,
 ) -> Any:
     """Make a function an activity: `@activity` or `@activity(queue=..., retry=..., timeout=..., ...)`.
 
     The function may be sync (it runs in a thread) or async. `name` defaults to its `__name__` and must stay the same while runs
-    that use it are alive. With `require_actor` it is not enqueued anonymously. The other options are those of `ActivityOptions`. Raises InvalidOption on an impossible
+    that use it are alive. With `require_actor` it is not enqueued anonymously. `schedule` has workers enqueue it as a job of its own at
+    times: `schedule=durable.cron("0 9 * * *")`. The other options are those of `ActivityOptions`. Raises InvalidOption on an impossible
     option, or if another function has the name.
     """
 
     def decorate(fn: Any) -> Any:
         made: Activity[..., Any] = Activity(fn, name, given, require_actor=require_actor)
-        return _register(_activities, made, "activity")
+        return _register(_activities, _scheduled(made, schedule), "activity")
 
     given = ActivityOptions(**options)
     return decorate if fn is None else decorate(fn)
@@ -360,6 +365,7 @@ class WorkflowCall(Generic[P, R]):
             "queue": options.queue or workflow.queue or defaults.queue,
             "priority": defaults.priority if priority is None else priority,
             "close_policy": options.close_policy or "terminate",
+            **({"pinned": True} if workflow.pinned else {}),
             **({} if workflow.retry is None else {"retry": workflow.retry.to_body()}),
             **_unless_fail(workflow.on_exhausted),
         }
@@ -383,13 +389,12 @@ class Workflow(WorkflowCall[P, R]):
         *,
         require_actor: bool = False,
         on_exhausted: OnExhausted | None = None,
+        pinned: bool = False,
     ) -> None:
-        if isinstance(version, bool) or not isinstance(version, int) or version < 1:
-            raise InvalidOption(f"version is {version!r}; give a whole number from 1")
         super().__init__(self, ChildOptions())
         self.fn = fn
         self.name = checked_name("the workflow's name", fn.__name__ if name is None else name)
-        self.version = version
+        self.version = checked_version("version", version)
         self.style: Style = style_of(fn)
         _refuse_unsafe(self.name, fn)
         self.queue = None if queue is None else checked_name("queue", queue)
@@ -397,7 +402,9 @@ class Workflow(WorkflowCall[P, R]):
         self.retry = retry
         self.require_actor = require_actor
         self.on_exhausted = checked_on_exhausted(on_exhausted)
+        self.pinned = pinned
         self.arguments = ArgumentsCodec(fn, name=self.name)
+        self.schedule: Schedule | None = None
         update_wrapper(self, fn)
 
     def options(
@@ -428,6 +435,13 @@ class Workflow(WorkflowCall[P, R]):
 
     def __repr__(self) -> str:
         return f"<workflow {self.name!r} version {self.version}>"
+
+
+def checked_version(option: str, value: Any) -> int:
+    """`value` if it can be the version of a workflow. Raises InvalidOption, naming `option`."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < 2**31:
+        raise InvalidOption(f"{option} is {value!r}; give a whole number from 1")
+    return value
 
 
 def _refuse_unsafe(name: str, fn: Any) -> None:
@@ -466,6 +480,8 @@ def workflow(
     retry: RetryPolicy | None = None,
     require_actor: bool = False,
     on_exhausted: OnExhausted | None = None,
+    pinned: bool = False,
+    schedule: Schedule | None = None,
 ) -> _WorkflowDecorator: ...
 def workflow(
     fn: Any = None,
@@ -478,12 +494,17 @@ def workflow(
     retry: RetryPolicy | None = None,
     require_actor: bool = False,
     on_exhausted: OnExhausted | None = None,
+    pinned: bool = False,
+    schedule: Schedule | None = None,
 ) -> Any:
     """Make a function a workflow: `@workflow` or `@workflow(name=..., version=..., ...)`.
 
-    The function may be `async def`, a generator, or plain `def`. `name` defaults to its `__name__`. `queue` and `priority` are what
+    The function may be `async def`, a generator, or plain `def`. `name` defaults to its `__name__`; several versions of one name may be
+    registered at once: runs stay with theirs, a start by name takes the newest. A `pinned` workflow's runs stay with the worker build
+    (`durable-worker --build`) that took their first turn. `queue` and `priority` are what
     its runs are started with, `retry` and `on_exhausted` hold for its activities where they do not say (C6; see `OnExhausted`). With `require_actor` a start without an
-    actor is refused (ActorRequired), by clients, parents and the SQL API alike. Raises InvalidOption on an
+    actor is refused (ActorRequired), by clients, parents and the SQL API alike. `schedule` has workers
+    start it at times: `schedule=durable.cron("0 9 * * *", timezone="Europe/Berlin")`. Raises InvalidOption on an
     impossible option, or if another function has the name and version, and UnsafeWorkflow with all that the function does and replay
     could not repeat: clock, entropy, I/O, threads, blocking calls (C13).
     """
@@ -498,8 +519,9 @@ def workflow(
             retry,
             require_actor=require_actor,
             on_exhausted=on_exhausted,
+            pinned=pinned,
         )
-        return _register(_workflows, made, "workflow")
+        return _register(_workflows, _scheduled(made, schedule), "workflow")
 
     return decorate if fn is None else decorate(fn)
 
@@ -521,6 +543,8 @@ def described(it: Workflow[..., Any] | Activity[..., Any]) -> dict[str, Any]:
         defaults["result"] = it.arguments.result.json_schema()
     else:
         defaults |= _unless_fail(it.on_exhausted)
+        if it.pinned:
+            defaults["pinned"] = True
     return {**it.arguments.json_schema(), **({DEFAULTS_KEY: defaults} if defaults else {})}
 
 
@@ -532,6 +556,12 @@ def registered_workflows(module: str | None = None) -> list[Workflow[..., Any]]:
 def registered_activities(module: str | None = None) -> list[Activity[..., Any]]:
     """All decorated activities, or those that a module defines."""
     return [it for it in _activities.values() if module in (None, it.fn.__module__)]
+
+
+def _scheduled(it: Any, schedule: Schedule | None) -> Any:
+    it.schedule = schedule
+    checked_declaration(it)
+    return it
 
 
 def _register(register: dict[_Key, Any], it: Any, kind: str) -> Any:

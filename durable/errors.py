@@ -205,6 +205,14 @@ class NonRetryable(DurableError):
     """
 
 
+class ReadOnlyViolation(DurableError):
+    """A query, an update's validator or a wait_until predicate tried to change the run (C14).
+
+    The author's fault: such code may only read state. The caller of the query or update is told;
+    the run goes on unharmed. Do it in the update's handler, or in the workflow's own code.
+    """
+
+
 # -- what Client.result() raises -------------------------------------------------------------------
 
 
@@ -390,6 +398,20 @@ class OperationRefused(DurableError):
         self.next_steps = tuple(next_steps)
 
 
+class ScheduleNotFound(DurableError):
+    """No schedule has this id, or it was deleted. The caller's fault; `durable schedule list` shows
+    what exists.
+    """
+
+
+class ScheduleAlreadyExists(DurableError):
+    """A schedule of this id exists and `on_existing="fail"` was asked for."""
+
+
+class ScheduleChanged(DurableError):
+    """Somebody else changed the schedule between a caller's look and its update: look again."""
+
+
 class UnknownWorkflow(DurableError):
     """No workflow is registered under this name. The caller's typing error, or the module was
     not imported here.
@@ -405,6 +427,48 @@ class UnknownActivity(DurableError):
 class UnknownSignal(DurableError):
     """No signal is declared under this name. The caller's typing error, or the module was not
     imported here.
+    """
+
+
+class QueryFailed(DurableError):
+    """A query could not be answered; `.cause` is what its code raised, if it was that (C14). The
+    run is unharmed.
+    """
+
+
+class UnknownQuery(QueryFailed):
+    """The workflow has registered no query of this name, or not yet. The caller's typing error, or
+    too early.
+    """
+
+
+class QueryTimeout(DurableError, TimeoutError):
+    """Nobody answered a query in time (C10). The message says why: usually no worker serves the
+    run's queue.
+    """
+
+
+class UpdateRejected(DurableError):
+    """The workflow refused an update before anything was recorded (C14).
+
+    The caller's fault: `.cause` is what the validator raised, or why the arguments do not fit.
+    """
+
+
+class UnknownUpdate(UpdateRejected):
+    """The workflow has no update of this name, or not yet. The caller's typing error, or too
+    early.
+    """
+
+
+class UpdateFailed(DurableError):
+    """The handler of an accepted update raised; `.cause` is what. The workflow goes on."""
+
+
+class UpdateUnfinished(WorkflowClosed):
+    """The workflow ended while the handler of an accepted update was still running.
+
+    The author's fault: wait for `durable.handlers_finished` before returning.
     """
 
 

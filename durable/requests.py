@@ -63,6 +63,7 @@ class StartOptions:
     actor: Any = None
     memo: Mapping[str, Any] | None = None
     headers: Mapping[str, Any] | None = None
+    pinned: bool | None = None
     on_running: OnRunning = "existing"
     on_closed: OnClosed = "existing"
 
@@ -107,7 +108,7 @@ def start(
         "workflow_id": workflow_id,
         "queue": queue,
         "priority": priority,
-        **target.options,
+        **_pinned_as(options.pinned, target.options),
         **{key: json.loads(value) for key, value in optional.items() if value is not None},
     }
     given = {
@@ -123,6 +124,19 @@ def start(
         "on_closed": one_of("on_closed", options.on_closed, OnClosed),
     }
     return workflow_id, calls.start_run(workflow_id, target.name, queue, given)
+
+
+def _pinned_as(pinned: bool | None, options: dict[str, Any]) -> dict[str, Any]:
+    """The workflow's options with this start's own word on pinning."""
+    if pinned is None:
+        return options
+    others = {key: value for key, value in options.items() if key != "pinned"}
+    return {**others, **({"pinned": True} if pinned else {})}
+
+
+def build(value: str | None) -> str | None:
+    """The name of a worker's build, checked; None is none."""
+    return None if value is None else checked_name("build", value)
 
 
 def enqueue(

@@ -32,9 +32,10 @@ begin
             end if;
             v_generation := v_last.generation + 1;
         end if;
-        insert into durable.runs (shard, run_id, workflow_id, generation, workflow, version, queue, priority, ready_at, delayed_until,
+        insert into durable.runs (shard, run_id, workflow_id, generation, workflow, version, semantics, pinned, queue, priority, ready_at, delayed_until,
                                   actor, headers, attributes, memo, created_at)
-        values (p_shard, p_run, p_workflow_id, v_generation, p_workflow, p_version, p_queue, p_priority,
+        values (p_shard, p_run, p_workflow_id, v_generation, p_workflow, p_version, coalesce((p_body ->> 'semantics')::smallint, 1),
+                coalesce((p_body ->> 'pinned')::boolean, false), p_queue, p_priority,
                 case when coalesce(p_delay_s, 0) <= 0 then v_now end, case when p_delay_s > 0 then v_now + p_delay_s * interval '1 second' end, p_actor,
                 p_body -> 'headers', p_attributes, p_memo, v_now)
         on conflict do nothing;
@@ -233,7 +234,7 @@ $$;
 
 -- The SQL API: usable from psql, a trigger or any language, inside any transaction.
 create function durable.start(workflow text, args json default '{}', id text default gen_random_uuid()::text, queue text default null,
-                              priority integer default 0, actor jsonb default null)
+                              priority integer default 0, actor jsonb default null, version integer default null)
 returns uuid language plpgsql as $$
 declare
     v_queue text;
@@ -242,9 +243,9 @@ declare
     v_started record;
 begin
     select d.queue, d.version, coalesce(d.schema -> 'x-durable', '{}') into v_queue, v_version, v_defaults from durable.definitions d
-     where d.kind = 'workflow' and d.name = start.workflow order by d.version desc limit 1;
+     where d.kind = 'workflow' and d.name = start.workflow and d.version = coalesce(start.version, durable.version_to_start(start.workflow));
     if not found then
-        raise exception 'no worker has registered a workflow named %', workflow
+        raise exception 'no worker has registered a workflow named %', workflow || coalesce(' of version ' || start.version, '')
             using errcode = 'DU011', hint = 'start a worker with the module that defines it, then try again';
     end if;
     if actor is null and v_defaults ? 'require_actor' then
@@ -252,9 +253,10 @@ begin
     end if;
     v_queue := coalesce(start.queue, v_queue, 'default');
     select * into v_started from durable.start_run(durable.shard_of(id), durable.uuid7(), id, workflow, v_version, v_queue,
-        start.priority::smallint, 0, jsonb_build_object('workflow', workflow, 'version', v_version, 'semantics', 1, 'workflow_id', id,
+        start.priority::smallint, 0, jsonb_build_object('workflow', workflow, 'version', v_version, 'semantics', durable.semantics(), 'workflow_id', id,
         'queue', v_queue, 'priority', start.priority, 'actor', actor)
-        || jsonb_strip_nulls(jsonb_build_object('on_exhausted', v_defaults -> 'on_exhausted')), args, actor, null, null);
+            || case when v_defaults ? 'pinned' then '{"pinned": true}'::jsonb else '{}' end
+            || jsonb_strip_nulls(jsonb_build_object('on_exhausted', v_defaults -> 'on_exhausted')), args, actor, null, null);
     if v_started.outcome = 'started' then
         perform pg_notify('durable', 'queue:' || v_queue);
     end if;
@@ -302,10 +304,13 @@ select r.workflow_id, r.run_id, r.workflow, r.version, r.status, r.queue, r.prio
             when r.paused is not null then 'blocked'
             when r.review is not null and r.review ->> 'kind' <> 'unknown_workflow' then 'needs_review'
             when r.review is not null then 'blocked'
+            when r.build is not null and r.owner is null and not exists (select from durable.workers w where w.state = 'alive'
+                 and w.lease_until >= durable.now() and w.build = r.build and w.queues ? r.queue) then 'blocked'
             when r.delayed_until is not null then 'waiting'
             when r.ready_at is not null then 'runnable'
             when r.waiting_on is not null then 'waiting'
-            else 'runnable' end as operator_status
+            else 'runnable' end as operator_status,
+       r.pinned, r.build
   from durable.runs r;
 
 create view durable.event_list as

@@ -10,14 +10,14 @@ alter table durable.operator_commands
     add column batch_id uuid,
     add constraint operator_commands_code_known check (code in (
         'accepted', 'already_requested', 'already_paused', 'not_paused', 'workflow_closed', 'workflow_running', 'workflow_completed', 'workflow_paused',
-        'superseded', 'no_such_point', 'no_such_activity', 'activity_running', 'activity_cancelled', 'activity_exhausted', 'id_in_use')),
+        'superseded', 'no_such_point', 'no_such_activity', 'activity_running', 'activity_cancelled', 'activity_exhausted', 'id_in_use', 'unchanged')),
     add constraint operator_commands_code_says_accepted check (accepted = (code = 'accepted'));
 
 create index jobs_paused on durable.jobs (shard, run_id) where state = 'paused';
 
 -- What a command changes of a run, for the log.
 create function durable.standing(r durable.runs) returns jsonb language sql stable as $$
-    select jsonb_strip_nulls(jsonb_build_object('run_id', r.run_id, 'status', r.status, 'last_seq', r.last_seq, 'owner', r.owner, 'paused', r.paused,
+    select jsonb_strip_nulls(jsonb_build_object('run_id', r.run_id, 'status', r.status, 'last_seq', r.last_seq, 'owner', r.owner, 'build', r.build, 'paused', r.paused,
         'needs_review', r.review -> 'kind', 'cancel_requested', case when r.cancel_requested_at is not null then true end))
 $$;
 

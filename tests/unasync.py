@@ -19,6 +19,7 @@ FILES = {
     "durable/operations_async.py": "durable/operations_sync.py",
     "durable/handles_async.py": "durable/handles_sync.py",
     "durable/client_async.py": "durable/client_sync.py",
+    "durable/scheduling_async.py": "durable/scheduling_sync.py",
 }
 
 HEADING = "# Generated from {source} by tests/unasync.py; edit that file.\n\n"
@@ -34,10 +35,10 @@ RULES = [
     (r"\bpsycopg\.AsyncConnection\b", "psycopg.Connection"),
     (r"\bensure_current_async\b", "ensure_current"),
     (
-        r"\bAsync(Connection|ClientSession|Client|Handle|JobHandle|RunOperations|PendingActivity|Batches)\b",
+        r"\bAsync(Connection|ClientSession|Client|Handle|JobHandle|RunOperations|PendingActivity|Batches|Scheduling|ScheduleHandle)\b",
         r"\1",
     ),
-    (r"\b(client_session|client|handles|operations|batches)_async\b", r"\1_sync"),
+    (r"\b(client_session|client|handles|operations|batches|scheduling)_async\b", r"\1_sync"),
     (r"\bAn asynchronous\b", "A synchronous"),
     (r"\basynchronous\b", "synchronous"),
 ]

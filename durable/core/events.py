@@ -68,6 +68,11 @@ CHILD_REJECTED: Final = "ChildRejected"
 CHILD_CANCEL_REQUESTED: Final = "ChildCancelRequested"
 CHILD_SIGNALLED: Final = "ChildSignalled"
 
+UPDATE_REQUESTED: Final = "UpdateRequested"
+"""A message only: a request that is refused leaves no row."""
+UPDATE_ACCEPTED: Final = "UpdateAccepted"
+UPDATE_COMPLETED: Final = "UpdateCompleted"
+UPDATE_FAILED: Final = "UpdateFailed"
 PATCH_RECORDED: Final = "PatchRecorded"
 
 SIGNAL_RECEIVED: Final = "SignalReceived"

@@ -173,6 +173,15 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         while self.run.conditions and self.run.settle_conditions():
             limit = self._drain(limit)
 
+    def run_queue(self, events: int) -> None:
+        """Run callbacks alone; no condition is checked."""
+        self._drain(STEP_LIMIT + 10 * events)
+
+    def swap_queue(self, queue: Any) -> Any:
+        """Put another queue of callbacks in place, and return the one that was there."""
+        before, self._ready = self._ready, queue
+        return before
+
     def _drain(self, limit: int) -> int:
         """Run callbacks until none is left, at most `limit`; what is left of the limit."""
         ready = self._ready
@@ -280,6 +289,12 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         _alive.add(self)
         self._tasks.append(task)
         return task
+
+    def begin_task(self, coro: Coroutine[Any, Any, Any], name: str, context: Any) -> None:
+        """A task whose first steps run now, before what waits in the queue. Not to be called from within a task."""
+        self._new_task(coro, name, context)
+        first: Any = self._ready.pop()
+        first._context.run(first._callback, *first._args)
 
     def _in_given_order(self, coro: Any, frame: Any) -> DurableTask[Any] | None:
         """The task for `coro` if asyncio.as_completed wants it (see the essay)."""

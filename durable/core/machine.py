@@ -129,12 +129,19 @@ def _reason(body: dict[str, Any], _payload: str | None) -> dict[str, Any]:
     return {"reason": body.get("reason")}
 
 
+def _failed_update(body: dict[str, Any], payload: str | None) -> dict[str, Any]:
+    return {"update_id": body["update_id"], **_kind_of_failure(body, payload)}
+
+
 def _id(body: dict[str, Any], _payload: str | None) -> dict[str, Any]:
     return {"id": body["id"]}
 
 
 MARKS: Mapping[str, View] = {
     e.CHILD_SIGNALLED: _with_payload,
+    e.UPDATE_ACCEPTED: _with_payload,
+    e.UPDATE_COMPLETED: _with_payload,
+    e.UPDATE_FAILED: _failed_update,
     e.FIRST_TURN_TAKEN: _whole,
     e.PATCH_RECORDED: _id,
     e.WORKFLOW_COMPLETED: _with_payload,

@@ -30,10 +30,17 @@ from durable.core.futures import (
     Timer,
     TimerFuture,
 )
+from durable.core.handlers import Handlers
 from durable.core.local import LOCAL_ACTIVITY, LocalFuture, lost_track_of
 from durable.core.loop import DeterministicLoop, DurableTask
 from durable.core.plans import ActivityPlan, ChildPlan, Definition, LocalPlan, RunDefaults
-from durable.errors import ContinueAsNew, DurableError, Evicted, InvalidOption, PayloadError
+from durable.errors import (
+    ContinueAsNew,
+    Evicted,
+    InvalidOption,
+    PayloadError,
+    ReadOnlyViolation,
+)
 from durable.payload import ArgumentsCodec, ValueCodec, digest
 
 T = TypeVar("T")
@@ -45,6 +52,18 @@ SHOWN_WAITS = 16
 
 _REFUSALS = 100
 """How many calls a dying coroutine may make and get Evicted for, before they just never complete."""
+
+
+class _ClosedQueue:
+    """Stands in for the loop's queue of callbacks: who wants to wake or start something is refused."""
+
+    def __init__(self, rule: str) -> None:
+        self.rule = rule
+        self.touched = False
+
+    def append(self, _handle: Any) -> None:
+        self.touched = True
+        raise ReadOnlyViolation(self.rule)
 
 
 class Run:
@@ -75,6 +94,9 @@ class Run:
         self._unclaimed: list[DurableFuture[Any]] = []
         self._unclaimed_limit = 16
         self._asking = False
+        self._reading = False
+        self.tainted = False  # read-only code may have left something behind: drop the execution
+        self.handlers: Handlers | None = None
         self._refused = 0
         self._poison: BaseException | None = None
         self._cancel_reason: str | None = None
@@ -301,6 +323,12 @@ class Run:
         """Whether this run was started under a semantics version that has the rule (C16)."""
         return semantics.holds(rule, self.start.get("semantics", 1))
 
+    def is_idle(self) -> bool:
+        """Whether the calling main task is all there is: to end the run here would leave nothing unfinished."""
+        others = [it for it in self.loop.tasks() if it is not self._main and not it.done()]
+        started = any(it.operation is not None and not it.struck for it in self._commands)
+        return not (others or started or self._pending or self.conditions or self._receivers)
+
     def unread_signals(self) -> list[int]:
         """The numbers of the signals that arrived and that nobody has received."""
         return sorted(it.seq for buffered in self._buffered.values() for it in buffered)
@@ -368,6 +396,8 @@ class Run:
 
     def spoil(self, error: Exception) -> None:
         """Nothing of this turn will be kept: `error` comes out of it, whatever author code does, and parks the run (C8)."""
+        if self._reading:
+            return  # the error goes to whoever asked
         self._poison = self._poison or error
         self.gate = "this turn is spoilt, and the run will be parked"
 
@@ -402,6 +432,39 @@ class Run:
             self.gate = ""
             self._asking = False
 
+    def read_only(
+        self,
+        rule: str,
+        context: contextvars.Context,
+        fn: Callable[..., T],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> T:
+        """Call author code that may look at the run but not touch it. Raises ReadOnlyViolation where it tries to."""
+        loop, closed = self.loop, _ClosedQueue(rule)
+        gate, asking, created, queue = (
+            self.gate,
+            self._asking,
+            loop.created,
+            loop.swap_queue(closed),
+        )
+        self.gate, self._asking, self._reading = rule, True, True
+        try:
+            return context.copy().run(fn, *args, **kwargs)
+        finally:
+            self.gate, self._asking, self._reading = gate, asking, False
+            loop.created = created
+            loop.swap_queue(queue)
+            self.tainted = self.tainted or closed.touched
+
+    def registry(self) -> Handlers:
+        """Where the run's queries and updates are registered. Raises ReadOnlyViolation in a query or predicate."""
+        if self.gate:
+            self._refuse(Handlers)
+        if self.handlers is None:
+            self.handlers = Handlers(self)
+        return self.handlers
+
     def settle_conditions(self) -> bool:
         """Ask all conditions; whether any was settled."""
         still = [condition for condition in self.conditions if not condition.check()]
@@ -419,7 +482,7 @@ class Run:
     def is_inert(self) -> bool:
         """Whether cancelling tells nobody, because the run is being torn down. Raises in a predicate."""
         if self._asking:
-            raise DurableError(self.gate)
+            raise ReadOnlyViolation(self.gate)
         return bool(self.gate)
 
     def emit(self, command: Command) -> None:
@@ -457,7 +520,7 @@ class Run:
     def _refuse(self, kind: type[T]) -> T:
         """No durable call now: raise, or after many refusals give something that never completes (see loop.py)."""
         if self._asking:
-            raise DurableError(self.gate)
+            raise ReadOnlyViolation(self.gate)
         self._refused += 1
         if self._refused <= _REFUSALS:
             raise Evicted(self.gate)

@@ -19,6 +19,7 @@ from durable.descriptions import (
     CancelReceipt,
     HistoryEvent,
     JobDescription,
+    MoveReceipt,
     PendingJob,
     RunDescription,
     SignalEvidence,
@@ -190,6 +191,22 @@ def terminate_run(workflow_id: str, reason: str | None, actor: str | None) -> Ca
     return Call(_SQL["terminate_run"], _command(workflow_id, reason, actor), decode)
 
 
+def move_run(
+    workflow_id: str, build: str | None, reason: str | None, actor: str | None
+) -> Call[Sent[MoveReceipt]]:
+    """Pin the newest run of an id to a build, or free it (None). Raises WorkflowNotFound or WorkflowClosed."""
+
+    def decode(rows: list[Row]) -> Sent[MoveReceipt]:
+        row = rows[0]
+        _refuse_unless_open(workflow_id, row["status"])
+        told = (f"worker:{row['owner']}",) if row["owner"] else ()
+        receipt = MoveReceipt(row["run_id"], row["status"], row["was"], build, row["served"])
+        return Sent(receipt, (*told, _queue(row["queue"])))
+
+    parameters = {**_command(workflow_id, reason, actor), "build": build}
+    return Call(_SQL["move_run"], parameters, decode)
+
+
 def _command(workflow_id: str, reason: str | None, actor: str | None) -> dict[str, Any]:
     return {
         "shard": shard_of(workflow_id),
@@ -305,9 +322,16 @@ def describe_job(job_id: str) -> Call[JobDescription | None]:
     return Call(_SQL["describe_job"], _job(job_id), lambda rows: _first(JobDescription, rows))
 
 
-def read_definition(kind: str, name: str) -> Call[Definition | None]:
+def read_definition(kind: str, name: str, version: int | None = None) -> Call[Definition | None]:
+    """That version of a definition, or the one that a start by name takes: the newest that live workers have."""
+    parameters = {"kind": kind, "name": name, "version": version}
+    return Call(_SQL["read_definition"], parameters, lambda rows: _first(Definition, rows))
+
+
+def list_versions(workflow: str) -> Call[list[int]]:
+    """The versions of a workflow that workers have registered."""
     return Call(
-        _SQL["read_definition"], {"kind": kind, "name": name}, lambda rows: _first(Definition, rows)
+        _SQL["list_versions"], {"name": workflow}, lambda rows: [row["version"] for row in rows]
     )
 
 

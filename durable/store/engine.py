@@ -9,12 +9,14 @@ from typing import NamedTuple
 from durable.core.events import Event, Message
 from durable.store.arrays import plain, quoted
 from durable.store.batch import (
+    Completion,
     Outcome,
     PutBack,
     Release,
     Retry,
     RunCommit,
     commit_arguments,
+    completion_arguments,
     outcome_arguments,
     release_arguments,
     retry_arguments,
@@ -197,6 +199,14 @@ async def settle_jobs(
     return [ix - 1 for ix in refused or ()], wake or []
 
 
+async def complete_jobs(
+    session: Session, owner: str, completions: Sequence[Completion]
+) -> tuple[list[int], list[str]]:
+    """Record that standalone jobs returned. Answers as `settle_jobs` does; nobody needs a hint."""
+    rows = await session.fetch(_SQL["complete_jobs"], completion_arguments(owner, completions))
+    return [ix - 1 for ix in rows[0][0] or ()], []
+
+
 async def retry_jobs(session: Session, owner: str, retries: Sequence[Retry]) -> list[int]:
     """Schedule next attempts. Returns the positions refused by the fence."""
     rows = await session.fetch(_SQL["retry_jobs"], retry_arguments(owner, retries))
@@ -247,6 +257,11 @@ async def beat(
         await session.fetch(_SQL["beat"], (owner, name, state, queues, info, lease_s))
     )[0]
     return alive, now_us
+
+
+async def announce(session: Session, owner: str, build: str | None, workflows: str) -> None:
+    """Publish the worker's build, and as a JSON object the versions of each workflow that it has."""
+    await session.fetch(_SQL["announce"], (build, workflows, owner))
 
 
 async def owned(session: Session, owner: str, *, jobs: bool) -> list[Held]:

@@ -36,6 +36,9 @@ select shard, run_id::text, seq, kind, name, queue, attempt, input, options, wor
 select refused, wake from durable.settle_jobs(
     %s::uuid, %s::smallint[], %s::uuid[], %s::int[], %s::int[], %s::text[], %s::jsonb[], %s::json[])
 
+-- name: complete_jobs
+select durable.complete_jobs(%s::uuid, %s::smallint[], %s::uuid[], %s::int[], %s::json[])
+
 -- name: retry_jobs
 select durable.retry_jobs(%s::uuid, %s::smallint[], %s::uuid[], %s::int[], %s::int[], %s::float8[], %s::jsonb[])
 
@@ -54,6 +57,10 @@ select durable.expire_deadlines(%s, %s)
 
 -- name: beat
 select alive, now_us from durable.beat(%s::uuid, %s, %s, %s::jsonb, %s::jsonb, %s)
+
+-- name: announce
+-- What this worker's code is: for runs pinned to a build, and for starts by name.
+update durable.workers set build = %s, workflows = %s::jsonb where worker_id = %s::uuid
 
 -- name: owned
 -- What the database believes this worker holds: to find what was lost in a broken connection.

@@ -240,6 +240,34 @@ async def continued(n: int) -> str:
     return text
 
 
+@workflow(name="golden.updates")
+async def updates() -> list[int]:
+    kept: list[int] = []
+    open_for_more = True
+
+    @durable.update
+    async def keep(n: int) -> int:
+        kept.append(await step(n))
+        return len(kept)
+
+    @keep.validator
+    def positive(n: int) -> None:
+        if n < 0:
+            raise ValueError(n)
+
+    @durable.update
+    def close() -> None:
+        nonlocal open_for_more
+        open_for_more = False
+
+    @durable.update(name="break")
+    def broken() -> None:
+        raise ValueError("broken")
+
+    await durable.wait_until(lambda: not open_for_more and durable.handlers_finished())
+    return kept
+
+
 @workflow(name="golden.local")
 async def local_steps(n: int) -> list[Any]:
     first = await durable.local(step)(n)
@@ -349,6 +377,20 @@ def _continued() -> Simulation:
     return sim.run()
 
 
+def _updates() -> Simulation:
+    sim = Simulation(updates)
+    sim.turn(sim.updating("keep", 1, update_id="with-start"))
+    sim.turn(
+        sim.updating("keep", -1, update_id="refused"),
+        sim.signalled(note, "between"),
+        sim.updating("keep", n=2, update_id="second"),
+        sim.updating("break", update_id="fails"),
+    )
+    sim.turn(sim.updating("keep", -1, update_id="refused"))
+    sim.turn(sim.completed("golden.step-2", 2), sim.updating("close", update_id="last"))
+    return sim.run()
+
+
 def _mended() -> Simulation:
     """An operator edits an activity's input, has it tried again, and sets the result of another by hand."""
     sim = Simulation(steps, 2)
@@ -437,6 +479,7 @@ SCENARIOS: dict[str, Callable[[], Simulation]] = {
     "randomness": _run(randomness),
     "children": _children,
     "continued": _continued,
+    "updates": _updates,
     "mended": _mended,
     "reset": _reset,
     "local": _local,

@@ -120,6 +120,20 @@ class Simulation:
             e.SIGNAL_RECEIVED, signal.codec.encode(value), name=signal.name, signal_id=signal_id
         )
 
+    def updating(self, name: str, *args: Any, update_id: str = "u", **kwargs: Any) -> Message:
+        """A request for an update, with its arguments by position or by name."""
+        payload = json.dumps(kwargs or list(args))
+        return self.message(e.UPDATE_REQUESTED, payload, update_id=update_id, name=name)
+
+    def refused(self, update_id: str = "u") -> BaseException:
+        """What the requester of an update of the last turn is told."""
+        assert self.execution.verdicts is not None
+        return decode_failure(self.execution.verdicts.refused[update_id])
+
+    def ask(self, name: str, *args: Any) -> Any:
+        """Query the run as it stands."""
+        return json.loads(self.execution.query(name, json.dumps(list(args))))
+
     def cancelling(self, reason: str | None = None) -> Message:
         return self.message(e.CANCEL_REQUESTED, reason=reason)
 

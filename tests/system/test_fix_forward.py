@@ -34,7 +34,9 @@ def waits_for_a_hand(handle: Handle[Any]) -> PendingJob:
         found = [job for job in handle.pending() if (job.paused or {}).get("kind") == "exhausted"]
         return found[0] if found else None
 
-    return eventually(exhausted, what="an activity waits for an operator")
+    job = eventually(exhausted, what="an activity waits for an operator")
+    assert job is not None
+    return job
 
 
 def executions(sql: Sql, name: str) -> list[tuple[int, str]]:
