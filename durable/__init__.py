@@ -21,6 +21,10 @@ from durable.activity_context import ActivityInfo as ActivityInfo
 from durable.activity_context import NotInActivity as NotInActivity
 from durable.activity_context import activity_info as activity_info
 from durable.activity_context import heartbeat as heartbeat
+from durable.attributes import Attribute as Attribute
+from durable.attributes import attributes as attributes
+from durable.attributes import set_attributes as set_attributes
+from durable.attributes import set_details as set_details
 from durable.authoring import WorkflowInfo as WorkflowInfo
 from durable.authoring import actor as actor
 from durable.authoring import checkpoint as checkpoint
@@ -62,6 +66,7 @@ from durable.errors import EmbeddedPostgresError as EmbeddedPostgresError
 from durable.errors import InternalError as InternalError
 from durable.errors import InvalidOption as InvalidOption
 from durable.errors import LeaseLost as LeaseLost
+from durable.errors import LimitExceeded as LimitExceeded
 from durable.errors import NewerSemantics as NewerSemantics
 from durable.errors import NondeterminismError as NondeterminismError
 from durable.errors import NonRetryable as NonRetryable
@@ -92,6 +97,7 @@ from durable.errors import WorkflowClosed as WorkflowClosed
 from durable.errors import WorkflowFailed as WorkflowFailed
 from durable.errors import WorkflowNotFound as WorkflowNotFound
 from durable.errors import WorkflowTerminated as WorkflowTerminated
+from durable.errors import WorkflowTimedOut as WorkflowTimedOut
 from durable.handlers import Update as Update
 from durable.handlers import current_update as current_update
 from durable.handlers import handlers_finished as handlers_finished

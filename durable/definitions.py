@@ -20,7 +20,7 @@ from durable.core.futures import ActivityFuture, Cancellation
 from durable.core.loop import current
 from durable.core.names import checked_name, checked_priority
 from durable.core.plans import ActivityPlan, ChildPlan, RunDefaults
-from durable.core.policy import LIBRARY_DEFAULT, RetryPolicy, Timeouts, merge
+from durable.core.policy import LIBRARY_DEFAULT, LifeLimits, RetryPolicy, Timeouts, merge
 from durable.core.scan import live_scope, scan
 from durable.core.styles import Style, style_of
 from durable.errors import ActorRequired, InvalidOption, NotInWorkflow, UnsafeWorkflow
@@ -310,7 +310,8 @@ class ChildOptions:
 
     id: its workflow id; by default the parent's, "/", and its place among the parent's calls. queue, priority: by default the
     workflow's own, else the parent's. close_policy: see `ClosePolicy`; by default "terminate". cancellation: see
-    `Cancellation`; by default "wait", so that a child has compensated before its parent goes on.
+    `Cancellation`; by default "wait", so that a child has compensated before its parent goes on. run_timeout,
+    execution_timeout: by default the workflow's own; see `LifeLimits`.
     """
 
     id: str | None = None
@@ -318,6 +319,8 @@ class ChildOptions:
     priority: int | None = None
     close_policy: ClosePolicy | None = None
     cancellation: Cancellation | None = None
+    run_timeout: timedelta | None = None
+    execution_timeout: timedelta | None = None
 
     def __post_init__(self) -> None:
         for option in ("id", "queue"):
@@ -333,6 +336,11 @@ class ChildOptions:
             raise InvalidOption(
                 f'cancellation is {self.cancellation!r}; give "try", "wait" or "abandon"'
             )
+        _ = self.limits
+
+    @property
+    def limits(self) -> LifeLimits:
+        return LifeLimits(self.run_timeout, self.execution_timeout)
 
 
 class WorkflowCall(Generic[P, R]):
@@ -368,6 +376,8 @@ class WorkflowCall(Generic[P, R]):
             **({"pinned": True} if workflow.pinned else {}),
             **({} if workflow.retry is None else {"retry": workflow.retry.to_body()}),
             **_unless_fail(workflow.on_exhausted),
+            **workflow.limits.to_body(),
+            **options.limits.to_body(),
         }
         plan = ChildPlan(
             workflow.name, body, workflow.arguments, options.cancellation or "wait", options.id
@@ -389,6 +399,7 @@ class Workflow(WorkflowCall[P, R]):
         *,
         require_actor: bool = False,
         on_exhausted: OnExhausted | None = None,
+        limits: LifeLimits | None = None,
         pinned: bool = False,
     ) -> None:
         super().__init__(self, ChildOptions())
@@ -402,6 +413,7 @@ class Workflow(WorkflowCall[P, R]):
         self.retry = retry
         self.require_actor = require_actor
         self.on_exhausted = checked_on_exhausted(on_exhausted)
+        self.limits = limits or LifeLimits()
         self.pinned = pinned
         self.arguments = ArgumentsCodec(fn, name=self.name)
         self.schedule: Schedule | None = None
@@ -415,9 +427,14 @@ class Workflow(WorkflowCall[P, R]):
         priority: int | None = None,
         close_policy: ClosePolicy | None = None,
         cancellation: Cancellation | None = None,
+        run_timeout: timedelta | None = None,
+        execution_timeout: timedelta | None = None,
     ) -> WorkflowCall[P, R]:
         """The same workflow with options for this child. See `ChildOptions`."""
-        return WorkflowCall(self, ChildOptions(id, queue, priority, close_policy, cancellation))
+        given = ChildOptions(
+            id, queue, priority, close_policy, cancellation, run_timeout, execution_timeout
+        )
+        return WorkflowCall(self, given)
 
     def continue_as_new(self, *args: P.args, **kwargs: P.kwargs) -> NoReturn:
         """`durable.continue_as_new`, with checked types: the calling run ends, and this workflow goes on under its id."""
@@ -480,6 +497,8 @@ def workflow(
     retry: RetryPolicy | None = None,
     require_actor: bool = False,
     on_exhausted: OnExhausted | None = None,
+    run_timeout: timedelta | None = None,
+    execution_timeout: timedelta | None = None,
     pinned: bool = False,
     schedule: Schedule | None = None,
 ) -> _WorkflowDecorator: ...
@@ -494,6 +513,8 @@ def workflow(
     retry: RetryPolicy | None = None,
     require_actor: bool = False,
     on_exhausted: OnExhausted | None = None,
+    run_timeout: timedelta | None = None,
+    execution_timeout: timedelta | None = None,
     pinned: bool = False,
     schedule: Schedule | None = None,
 ) -> Any:
@@ -503,8 +524,9 @@ def workflow(
     registered at once: runs stay with theirs, a start by name takes the newest. A `pinned` workflow's runs stay with the worker build
     (`durable-worker --build`) that took their first turn. `queue` and `priority` are what
     its runs are started with, `retry` and `on_exhausted` hold for its activities where they do not say (C6; see `OnExhausted`). With `require_actor` a start without an
-    actor is refused (ActorRequired), by clients, parents and the SQL API alike. `schedule` has workers
-    start it at times: `schedule=durable.cron("0 9 * * *", timezone="Europe/Berlin")`. Raises InvalidOption on an
+    actor is refused (ActorRequired), by clients, parents and the SQL API alike. `run_timeout` and `execution_timeout` end a run that takes
+    longer, as `LifeLimits` says. `schedule` has workers start it at times: `schedule=durable.cron("0 9 * * *", timezone="Europe/Berlin")`.
+    Raises InvalidOption on an
     impossible option, or if another function has the name and version, and UnsafeWorkflow with all that the function does and replay
     could not repeat: clock, entropy, I/O, threads, blocking calls (C13).
     """
@@ -520,9 +542,11 @@ def workflow(
             require_actor=require_actor,
             on_exhausted=on_exhausted,
             pinned=pinned,
+            limits=limits,
         )
         return _register(_workflows, _scheduled(made, schedule), "workflow")
 
+    limits = LifeLimits(run_timeout, execution_timeout)
     return decorate if fn is None else decorate(fn)
 
 
@@ -543,6 +567,7 @@ def described(it: Workflow[..., Any] | Activity[..., Any]) -> dict[str, Any]:
         defaults["result"] = it.arguments.result.json_schema()
     else:
         defaults |= _unless_fail(it.on_exhausted)
+        defaults |= it.limits.to_body()
         if it.pinned:
             defaults["pinned"] = True
     return {**it.arguments.json_schema(), **({DEFAULTS_KEY: defaults} if defaults else {})}

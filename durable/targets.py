@@ -43,6 +43,7 @@ def of_workflow(workflow: Any) -> Target:
     options: dict[str, Any] = {} if retry is None else {"retry": retry.to_body()}
     if workflow.on_exhausted == "pause":
         options["on_exhausted"] = "pause"
+    options |= workflow.limits.to_body()
     if workflow.pinned:
         options["pinned"] = True
     queue, priority = workflow.queue or DEFAULT_QUEUE, workflow.priority or 0
@@ -121,10 +122,7 @@ def of_definition(definition: Definition) -> Target:
         definition.version,
         definition.queue or DEFAULT_QUEUE,
         0,
-        {
-            **({"pinned": True} if _says(definition, "pinned") else {}),
-            **({"on_exhausted": "pause"} if _says(definition, "on_exhausted") else {}),
-        },
+        {key: value for key, value in _defaults(definition).items() if key != "require_actor"},
         encode,
         None,
         requires_actor(definition),
@@ -132,11 +130,13 @@ def of_definition(definition: Definition) -> Target:
 
 
 def requires_actor(definition: Definition) -> bool:
-    return _says(definition, "require_actor")
+    return bool(_defaults(definition).get("require_actor"))
 
 
-def _says(definition: Definition, default: str) -> bool:
-    return bool(definition.schema.get(DEFAULTS_KEY, {}).get(default))
+def _defaults(definition: Definition) -> Mapping[str, Any]:
+    """What its decorator says about starts, as registered."""
+    defaults: Mapping[str, Any] = definition.schema.get(DEFAULTS_KEY, {})
+    return defaults
 
 
 def _by_name(args: tuple[Any, ...], arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -119,6 +119,9 @@ begin
     if e_type && array['ChildStarted', 'ChildSignalled', 'ChildCancelRequested'] then
         pushes := coalesce(pushes, '[]') || durable.act_on_children(r_shard, r_run, e_ix, e_seq, e_type, e_body, e_payload, v_now);
     end if;
+    if e_type && array['AttributesSet', 'DetailsSet'] then
+        perform durable.note_runs(r_shard, r_run, e_ix, e_seq, e_type, e_body);
+    end if;
     if 'WorkflowContinued' = any (e_type) then
         perform durable.continue_runs(r_shard, r_run, e_ix, e_type, e_body, e_payload, v_now);
     end if;
@@ -709,7 +712,7 @@ begin
     return v_count;
 end $$;
 
--- DEADLINES that nobody enforced: waiting too long, or an attempt whose worker lives but did not end it within the grace.
+-- DEADLINES that nobody enforced: waiting too long, or an attempt whose worker lives but did not end it within the grace; and those of runs.
 create function durable.expire_deadlines(p_grace_s double precision, p_limit integer) returns integer
 language plpgsql
 set jit = off set enable_seqscan = off
@@ -729,7 +732,7 @@ begin
             'message', v_job.deadline_kind || ' timeout'), v_job.state <> 'executing' or v_job.deadline_kind = 'schedule_to_close');
         v_count := v_count + 1;
     end loop;
-    return v_count;
+    return v_count + durable.expire_runs(p_limit);
 end $$;
 
 -- A worker's sign of life. Answers false when it had been declared dead meanwhile: it lives again, and must drop everything that it held.

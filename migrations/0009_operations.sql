@@ -63,7 +63,7 @@ select r.workflow_id, s.shard, s.run_id, s.signal_id, 'signal', s.seq, s.status 
 -- PAUSE ---------------------------------------------------------------------------------------------------------------------------------
 
 -- Nobody can claim a run that shall become ready in the far future, whatever arrives for it: so the claims need not know of pauses. Its waiting jobs
--- and timers are held; attempts under way end, and their outcomes wait in the inbox like everything else.
+-- and timers are held, and its time limits stand still; attempts under way end, and their outcomes wait in the inbox like everything else.
 create function durable.pause_run(p_shard smallint, p_workflow_id text, p_run uuid, p_reason text, p_actor jsonb, p_command uuid, p_batch uuid default null)
 returns table (run_id uuid, code text, pushes jsonb) language plpgsql as $$
 declare
@@ -77,8 +77,8 @@ begin
     code := case when p_run <> v_run.run_id then 'superseded' when v_run.status <> 'running' then 'workflow_closed'
                  when v_run.paused is not null then 'already_paused' else 'accepted' end;
     if code = 'accepted' then
-        update durable.runs r set owner = null, epoch = r.epoch + 1, ready_at = null, delayed_until = '9999-01-01', paused = jsonb_build_object(
-                   'actor', p_actor, 'reason', p_reason, 'at', v_now, 'delayed_until', v_run.delayed_until)
+        update durable.runs r set owner = null, epoch = r.epoch + 1, ready_at = null, delayed_until = '9999-01-01', deadline_at = null, paused = jsonb_build_object(
+                   'actor', p_actor, 'reason', p_reason, 'at', v_now, 'delayed_until', v_run.delayed_until, 'deadline_at', v_run.deadline_at)
          where r.shard = p_shard and r.run_id = v_run.run_id;
         perform from durable.jobs j where j.shard = p_shard and j.run_id = v_run.run_id order by j.seq for update;
         update durable.jobs j set paused = jsonb_build_object('kind', 'run', 'at', v_now),
@@ -122,7 +122,8 @@ begin
     code := case when p_run <> v_run.run_id then 'superseded' when v_run.status <> 'running' then 'workflow_closed'
                  when v_run.paused is null then 'not_paused' else 'accepted' end;
     if code = 'accepted' then
-        update durable.runs r set paused = null, ready_at = case when v_until > v_now then null else v_now end,
+        update durable.runs r set paused = null, deadline_at = (r.paused ->> 'deadline_at')::timestamptz + (v_now - (r.paused ->> 'at')::timestamptz),
+                                  execution_deadline_at = r.execution_deadline_at + (v_now - (r.paused ->> 'at')::timestamptz), ready_at = case when v_until > v_now then null else v_now end,
                                   delayed_until = case when v_until > v_now then v_until end
          where r.shard = p_shard and r.run_id = v_run.run_id;
         perform from durable.jobs j where j.shard = p_shard and j.run_id = v_run.run_id order by j.seq for update;
@@ -237,6 +238,7 @@ declare
     v_old durable.runs;
     v_new durable.runs;
     v_before jsonb := durable.standing(v_run);
+    v_start jsonb;
     v_earlier durable.operator_commands;
 begin
     if v_run.run_id is null then code := 'unknown'; return next; return; end if;
@@ -261,11 +263,17 @@ begin
         v_new.ready_at := v_now; v_new.delayed_until := null; v_new.losses := 0; v_new.waiting_on := null; v_new.review := null; v_new.paused := null;
         v_new.cancel_requested_at := case when p_cancelled then v_now end; v_new.created_at := v_now; v_new.closed_at := null;
         v_new.started_at := case when p_turn > 0 then v_now end;
+        select durable.execution_deadline_of(h.body, v_now), durable.deadline_of(h.body, v_now, durable.execution_deadline_of(h.body, v_now))
+          into v_new.execution_deadline_at, v_new.deadline_at  -- time limits begin anew, or what had timed out could never be taken up
+          from durable.history h where h.shard = p_shard and h.run_id = v_old.run_id and h.seq = 1;
         if p_fork_id is not null then
             v_new.shard := p_fork_shard; v_new.workflow_id := p_fork_id; v_new.generation := 0;
         else
             v_new.generation := v_old.generation + 1;
         end if;
+        v_start := (select h.body from durable.history h where h.shard = p_shard and h.run_id = v_old.run_id and h.seq = 1);
+        v_new.execution_deadline_at := durable.execution_deadline_of(v_start, v_now);  -- its time begins anew
+        v_new.deadline_at := durable.deadline_of(v_start, v_now, v_new.execution_deadline_at);
         if p_fork_id is not null or v_old.status <> 'running' then  -- a parent has been told how the child ended, and goes on with that
             v_new.parent_run_id := null; v_new.parent_shard := null; v_new.parent_seq := null;
         end if;

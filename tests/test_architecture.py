@@ -34,6 +34,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "durable.activity_context",
+            "durable.attributes",
             "durable.authoring",
             "durable.context",
             "durable.definitions",
@@ -53,6 +54,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "durable.client_async",
+            "durable.filters",
             "durable.client_sync",
             "durable.handles_async",
             "durable.handles_sync",

@@ -282,9 +282,11 @@ def describe_run(workflow_id: str, run_id: str | None) -> Call[RunDescription]:
 
 
 def list_runs(**filters: Any) -> Call[list[RunDescription]]:
-    """The newest runs that pass the filters: status, operator_status, workflow, queue, id_prefix (None: any), limit."""
+    """The newest runs that pass the filters: status, operator_status, workflow, queue, id_prefix, where (None: any), limit."""
     return Call(
-        _SQL["list_runs"], filters, lambda rows: [_record(RunDescription, row) for row in rows]
+        _SQL["list_runs"],
+        {"where": None, **filters},
+        lambda rows: [_record(RunDescription, row) for row in rows],
     )
 
 
@@ -368,8 +370,8 @@ def count_reviews() -> Call[list[Row]]:
 
 _JSON = frozenset(
     {
-        "attributes", "memo", "actor", "waiting_on", "review", "paused", "before", "after", "filter", "options", "body", "payload", "errors", "heartbeat", "note", "schema",
-        "queues", "info",
+        "attributes", "memo", "actor", "waiting_on", "review", "body", "payload", "errors", "heartbeat", "note", "schema",
+        "queues", "info", "headers", "paused", "before", "after", "filter", "options",
     }
 )  # fmt: skip
 _TIMES = frozenset(
