@@ -36,6 +36,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.activity_context",
             "durable.attributes",
             "durable.authoring",
+            "durable.call_options",
             "durable.context",
             "durable.definitions",
             "durable.handlers",
