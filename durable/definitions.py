@@ -12,15 +12,8 @@ from collections.abc import Callable, Coroutine, Generator
 from datetime import timedelta
 from functools import update_wrapper
 from types import FunctionType
-from typing import Any, Generic, NoReturn, ParamSpec, Protocol, TypeVar, overload
+from typing import Any, Generic, Literal, NoReturn, ParamSpec, Protocol, TypeVar, overload
 
-from durable.call_options import (
-    ActivityOptions,
-    ChildOptions,
-    ClosePolicy,
-    OnExhausted,
-    checked_on_exhausted,
-)
 from durable.core.children import ChildFuture
 from durable.core.futures import ActivityFuture, Cancellation
 from durable.core.loop import current
@@ -30,8 +23,16 @@ from durable.core.policy import LIBRARY_DEFAULT, LifeLimits, RetryPolicy, Timeou
 from durable.core.scan import live_scope, scan
 from durable.core.styles import Style, style_of
 from durable.errors import ActorRequired, InvalidOption, NotInWorkflow, UnsafeWorkflow
+from durable.options import (
+    ActivityOptions,
+    ChildOptions,
+    ClosePolicy,
+    OnExhausted,
+    checked_on_exhausted,
+)
 from durable.payload import ArgumentsCodec
 from durable.schedules import Schedule, checked_declaration
+from durable.transactional import TransactionalDecorator, connection_parameter
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -109,12 +110,15 @@ class Activity(ActivityCall[P, R]):
         options: ActivityOptions,
         *,
         require_actor: bool = False,
+        transactional: bool = False,
     ) -> None:
         super().__init__(self, options)
         self.require_actor = require_actor
+        self.transactional = transactional
         self.fn = fn
         self.name = checked_name("the activity's name", fn.__name__ if name is None else name)
-        self.arguments = ArgumentsCodec(fn, name=self.name)
+        injected = (connection_parameter(fn, self.name),) if transactional else ()
+        self.arguments = ArgumentsCodec(fn, name=self.name, injected=injected)
         self.is_async = inspect.iscoroutinefunction(fn)
         self.schedule: Schedule | None = None
         update_wrapper(self, fn)
@@ -206,27 +210,49 @@ def activity(
     cancellation: Cancellation | None = None,
     on_exhausted: OnExhausted | None = None,
     require_actor: bool = False,
+    transactional: Literal[False] = False,
     schedule: Schedule | None = None,
 ) -> _ActivityDecorator: ...
+@overload
+def activity(
+    *,
+    transactional: Literal[True],
+    name: str | None = None,
+    queue: str | None = None,
+    priority: int | None = None,
+    retry: RetryPolicy | None = None,
+    timeout: timedelta | None = None,
+    schedule_to_close: timedelta | None = None,
+    schedule_to_start: timedelta | None = None,
+    heartbeat_timeout: timedelta | None = None,
+    cancellation: Cancellation | None = None,
+    on_exhausted: OnExhausted | None = None,
+    require_actor: bool = False,
+    schedule: Schedule | None = None,
+) -> TransactionalDecorator: ...
 def activity(
     fn: Any = None,
     /,
     *,
     name: str | None = None,
     require_actor: bool = False,
+    transactional: bool = False,
     schedule: Schedule | None = None,
     **options: Any,
 ) -> Any:
     """Make a function an activity: `@activity` or `@activity(queue=..., retry=..., timeout=..., ...)`.
 
     The function may be sync (it runs in a thread) or async. `name` defaults to its `__name__` and must stay the same while runs
-    that use it are alive. With `require_actor` it is not enqueued anonymously. `schedule` has workers enqueue it as a job of its own at
-    times: `schedule=durable.cron("0 9 * * *")`. The other options are those of `ActivityOptions`. Raises InvalidOption on an impossible
+    that use it are alive. With `require_actor` it is not enqueued anonymously. With `transactional` its first parameter is the psycopg connection (an
+    AsyncConnection for `async def`) of the transaction that also records its outcome: exactly once (C5). Callers do not pass it. `schedule` has workers
+    enqueue it as a job of its own at times: `schedule=durable.cron("0 9 * * *")`. The other options are those of `ActivityOptions`. Raises InvalidOption on an impossible
     option, or if another function has the name.
     """
 
     def decorate(fn: Any) -> Any:
-        made: Activity[..., Any] = Activity(fn, name, given, require_actor=require_actor)
+        made: Activity[..., Any] = Activity(
+            fn, name, given, require_actor=require_actor, transactional=transactional
+        )
         return _register(_activities, _scheduled(made, schedule), "activity")
 
     given = ActivityOptions(**options)

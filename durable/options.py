@@ -1,4 +1,4 @@
-"""The options of a call: of an activity, and of a child workflow."""
+"""The options of activities and of child workflows: what may be said at the decorator and at the call."""
 
 from __future__ import annotations
 
