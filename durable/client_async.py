@@ -23,6 +23,7 @@ from durable.filters import compiled_filter
 from durable.handles_async import AsyncHandle, AsyncJobHandle
 from durable.payload import ValueCodec
 from durable.requests import OnClosed, OnRunning
+from durable.retention_async import AsyncRetention
 from durable.scheduling_async import AsyncScheduling
 from durable.store import calls
 from durable.store.calls import Call, Sent
@@ -35,7 +36,7 @@ B = TypeVar("B")
 C = TypeVar("C")
 
 
-class AsyncClient(AsyncScheduling):
+class AsyncClient(AsyncRetention, AsyncScheduling):
     """Talks to one database. Use it as a context manager, or call `close()`.
 
     `url` defaults to DURABLE_DATABASE_URL; a connection is opened by the first operation. `notify=False` sends no NOTIFY at all: for

@@ -25,6 +25,7 @@ from durable.filters import compiled_filter
 from durable.handles_sync import Handle, JobHandle
 from durable.payload import ValueCodec
 from durable.requests import OnClosed, OnRunning
+from durable.retention_sync import Retention
 from durable.scheduling_sync import Scheduling
 from durable.store import calls
 from durable.store.calls import Call, Sent
@@ -37,7 +38,7 @@ B = TypeVar("B")
 C = TypeVar("C")
 
 
-class Client(Scheduling):
+class Client(Retention, Scheduling):
     """Talks to one database. Use it as a context manager, or call `close()`.
 
     `url` defaults to DURABLE_DATABASE_URL; a connection is opened by the first operation. `notify=False` sends no NOTIFY at all: for

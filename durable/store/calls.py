@@ -116,7 +116,7 @@ def start_run(
             )
             raise WorkflowAlreadyExists(msg)
         created = row["outcome"] == "started"
-        return Sent(Started(row["run_id"], created), (_queue(queue),) if created else ())
+        return Sent(Started(row["run_id"], created), (f"runs:{queue}",) if created else ())
 
     parameters = {
         **given,
@@ -201,7 +201,7 @@ def move_run(
         _refuse_unless_open(workflow_id, row["status"])
         told = (f"worker:{row['owner']}",) if row["owner"] else ()
         receipt = MoveReceipt(row["run_id"], row["status"], row["was"], build, row["served"])
-        return Sent(receipt, (*told, _queue(row["queue"])))
+        return Sent(receipt, (*told, f"runs:{row['queue']}"))
 
     parameters = {**_command(workflow_id, reason, actor), "build": build}
     return Call(_SQL["move_run"], parameters, decode)
@@ -221,7 +221,7 @@ def enqueue_job(job_id: str, queue: str, given: Mapping[str, Any]) -> Call[Sent[
     """Enqueue a standalone job; answers its id. `given`: the other parameters of durable.enqueue_job."""
     parameters = {**given, "shard": shard_of(job_id), "job_id": job_id, "queue": queue}
     return Call(
-        _SQL["enqueue_job"], parameters, lambda rows: Sent(rows[0]["job_id"], (_queue(queue),))
+        _SQL["enqueue_job"], parameters, lambda rows: Sent(rows[0]["job_id"], (f"jobs:{queue}",))
     )
 
 
@@ -230,12 +230,8 @@ def notify(hint: str) -> Call[None]:
     return Call(_SQL["notify"], {"hint": hint}, lambda _: None)
 
 
-def _queue(queue: str) -> str:
-    return f"queue:{queue}"
-
-
 def _owner_or_queue(row: Row) -> str:
-    return f"worker:{row['owner']}" if row["owner"] else _queue(row["queue"])
+    return f"worker:{row['owner']}" if row["owner"] else f"queue:{row['queue']}"
 
 
 def _refuse_unless_open(workflow_id: str, status: str) -> None:
