@@ -359,7 +359,8 @@ def test_owners_under_load_are_not_hurt_by_resets(
         handles = [client.start(flows.ticks, 20, id=f"load-{n}") for n in range(8)]
         for round_ in range(3):
             for handle in handles:
-                point = min(1 + 2 * round_, handle.describe().last_seq)
+                newest = client.handle(handle.workflow_id).describe()
+                point = min(1 + 2 * round_, newest.last_seq)
                 handle.reset("load", to_event=point)
         assert [handle.result(timeout=60) for handle in handles] == [20] * 8
     assert_sound(sql)
