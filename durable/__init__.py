@@ -21,6 +21,9 @@ from durable.activity_context import ActivityInfo as ActivityInfo
 from durable.activity_context import NotInActivity as NotInActivity
 from durable.activity_context import activity_info as activity_info
 from durable.activity_context import heartbeat as heartbeat
+from durable.activity_outcomes import Cancel as Cancel
+from durable.activity_outcomes import Retry as Retry
+from durable.activity_outcomes import Snooze as Snooze
 from durable.authoring import WorkflowInfo as WorkflowInfo
 from durable.authoring import actor as actor
 from durable.authoring import continue_as_new as continue_as_new
@@ -47,12 +50,16 @@ from durable.definitions import workflow as workflow
 from durable.errors import ActivityError as ActivityError
 from durable.errors import ActivityTimeout as ActivityTimeout
 from durable.errors import BlockingCall as BlockingCall
+from durable.errors import BulkRefused as BulkRefused
 from durable.errors import ChildWorkflowError as ChildWorkflowError
 from durable.errors import DatabaseUnavailable as DatabaseUnavailable
 from durable.errors import DurableError as DurableError
 from durable.errors import EmbeddedPostgresError as EmbeddedPostgresError
 from durable.errors import InternalError as InternalError
 from durable.errors import InvalidOption as InvalidOption
+from durable.errors import JobCancelled as JobCancelled
+from durable.errors import JobNotFound as JobNotFound
+from durable.errors import JobRefused as JobRefused
 from durable.errors import LeaseLost as LeaseLost
 from durable.errors import NondeterminismError as NondeterminismError
 from durable.errors import NonRetryable as NonRetryable

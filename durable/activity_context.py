@@ -30,7 +30,7 @@ class ActivityInfo:
 
     `activity_id` names the call within its run; `idempotency_key` is the same for every attempt of that call and for no
     other: pass it to the service you call, since an attempt may run twice (C5). `attempt` counts from 1, `max_attempts` 0 is
-    no bound. `deadline` is when this attempt times out. `heartbeat_details` are the last ones of the attempt before. A job
+    no bound, `snoozes` the attempts that did not count. `deadline` is when this attempt times out. `heartbeat_details` are the last ones of the attempt before. A job
     of its own, enqueued by a client, has no workflow_id and run_id.
     """
 
@@ -46,6 +46,7 @@ class ActivityInfo:
     deadline: datetime | None
     heartbeat_details: tuple[Any, ...]
     scheduled_at: datetime
+    snoozes: int = 0
 
     @property
     def cancelled(self) -> bool:

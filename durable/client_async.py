@@ -11,19 +11,17 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Concatenate, Self, TypeVar, overload
-from uuid import UUID
 
 from durable import requests, targets
 from durable.core.names import checked_name
-from durable.definitions import Activity, Workflow
+from durable.definitions import Workflow
 from durable.descriptions import OperatorStatus, RunDescription, Status
-from durable.errors import UnknownActivity
-from durable.handles_async import AsyncHandle, AsyncJobHandle
+from durable.handles_async import AsyncHandle
+from durable.jobs_async import AsyncJobs
 from durable.payload import ValueCodec
 from durable.requests import OnClosed, OnRunning
 from durable.store import calls
-from durable.store.calls import Call, Sent
-from durable.store.client_session_async import AsyncClientSession, AsyncConnection
+from durable.store.client_session_async import AsyncClientSession, AsyncTransaction
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -32,7 +30,7 @@ B = TypeVar("B")
 C = TypeVar("C")
 
 
-class AsyncClient:
+class AsyncClient(AsyncJobs):
     """Talks to one database. Use it as a context manager, or call `close()`.
 
     `url` defaults to DURABLE_DATABASE_URL; a connection is opened by the first operation. `notify=False` sends no NOTIFY at all: for
@@ -81,7 +79,7 @@ class AsyncClient:
         headers: Mapping[str, str] | None = None,
         on_running: OnRunning = "existing",
         on_closed: OnClosed = "existing",
-        connection: AsyncConnection | None = None,
+        connection: AsyncTransaction | None = None,
     ) -> AsyncHandle[Any]: ...
 
     @overload
@@ -100,7 +98,7 @@ class AsyncClient:
         headers: Mapping[str, str] | None = None,
         on_running: OnRunning = "existing",
         on_closed: OnClosed = "existing",
-        connection: AsyncConnection | None = None,
+        connection: AsyncTransaction | None = None,
         **arguments: Any,
     ) -> AsyncHandle[R]: ...
 
@@ -121,7 +119,7 @@ class AsyncClient:
         headers: Mapping[str, str] | None = None,
         on_running: OnRunning = "existing",
         on_closed: OnClosed = "existing",
-        connection: AsyncConnection | None = None,
+        connection: AsyncTransaction | None = None,
         **arguments: Any,
     ) -> AsyncHandle[R]: ...
 
@@ -143,7 +141,7 @@ class AsyncClient:
         headers: Mapping[str, str] | None = None,
         on_running: OnRunning = "existing",
         on_closed: OnClosed = "existing",
-        connection: AsyncConnection | None = None,
+        connection: AsyncTransaction | None = None,
         **arguments: Any,
     ) -> AsyncHandle[R]: ...
 
@@ -166,7 +164,7 @@ class AsyncClient:
         headers: Mapping[str, str] | None = None,
         on_running: OnRunning = "existing",
         on_closed: OnClosed = "existing",
-        connection: AsyncConnection | None = None,
+        connection: AsyncTransaction | None = None,
         **arguments: Any,
     ) -> AsyncHandle[R]: ...
 
@@ -185,7 +183,7 @@ class AsyncClient:
         headers: Mapping[str, str] | None = None,
         on_running: OnRunning = "existing",
         on_closed: OnClosed = "existing",
-        connection: AsyncConnection | None = None,
+        connection: AsyncTransaction | None = None,
         **arguments: Any,
     ) -> AsyncHandle[Any]:
         """Start a workflow and return its handle; idempotent by `id` (C20).
@@ -207,79 +205,6 @@ class AsyncClient:
         return AsyncHandle(
             self, workflow_id, started.run_id, target.result, created=started.created
         )
-
-    @overload
-    async def enqueue(
-        self,
-        activity: Callable[..., Future[R]],
-        /,
-        *,
-        id: UUID | None = None,
-        queue: str | None = None,
-        priority: int | None = None,
-        delay: timedelta | float | None = None,
-        connection: AsyncConnection | None = None,
-        **arguments: Any,
-    ) -> AsyncJobHandle[R]: ...
-
-    @overload
-    async def enqueue(
-        self,
-        activity: Callable[Concatenate[A, ...], Future[R]],
-        a: A,
-        /,
-        *,
-        id: UUID | None = None,
-        queue: str | None = None,
-        priority: int | None = None,
-        delay: timedelta | float | None = None,
-        connection: AsyncConnection | None = None,
-        **arguments: Any,
-    ) -> AsyncJobHandle[R]: ...
-
-    @overload
-    async def enqueue(
-        self,
-        activity: Callable[Concatenate[A, B, ...], Future[R]],
-        a: A,
-        b: B,
-        /,
-        *more: Any,
-        id: UUID | None = None,
-        queue: str | None = None,
-        priority: int | None = None,
-        delay: timedelta | float | None = None,
-        connection: AsyncConnection | None = None,
-        **arguments: Any,
-    ) -> AsyncJobHandle[R]: ...
-
-    async def enqueue(
-        self,
-        activity: Any,
-        /,
-        *args: Any,
-        id: UUID | None = None,
-        queue: str | None = None,
-        priority: int | None = None,
-        delay: timedelta | float | None = None,
-        connection: AsyncConnection | None = None,
-        **arguments: Any,
-    ) -> AsyncJobHandle[Any]:
-        """Enqueue an activity as a job of its own, outside any workflow, and return its handle.
-
-        `id` makes it idempotent (a UUID; a new one by default); the other options are those of `start`.
-
-        Raises PayloadError, InvalidOption, UnknownActivity; nothing is written then.
-        """
-        if not isinstance(activity, Activity):
-            msg = f"enqueue takes a function decorated with @activity, not {activity!r}"
-            raise UnknownActivity(msg)
-        target = targets.of_activity(activity)
-        job_id, call = requests.enqueue(
-            target, args, arguments, id=id, queue=queue, priority=priority, delay=delay
-        )
-        await self._send(call, connection)
-        return AsyncJobHandle(self, job_id, target.result)
 
     @overload
     def handle(self, workflow_id: str) -> AsyncHandle[Any]: ...
@@ -322,17 +247,6 @@ class AsyncClient:
         return await self._execute(call)
 
     # -- for handles and the command line -----------------------------------------------------------------------------
-
-    async def _execute(self, call: Call[T]) -> T:
-        return await self._session.execute(call)
-
-    async def _send(self, call: Call[Sent[T]], connection: AsyncConnection | None) -> T:
-        if connection is None:
-            sent = await self._session.execute(call)
-        else:
-            sent = await self._session.execute_within(connection, call)
-        await self._session.hint(sent.hints, connection)
-        return sent.answer
 
     async def _workflow(self, workflow: Any) -> requests.Target:
         """What to start: the given definition, or by name the one imported here, or the one a worker has registered."""

@@ -126,30 +126,6 @@ def start(
     return workflow_id, calls.start_run(workflow_id, target.name, queue, given)
 
 
-def enqueue(
-    target: Target,
-    args: tuple[Any, ...],
-    arguments: Mapping[str, Any],
-    *,
-    id: UUID | None,
-    queue: str | None,
-    priority: int | None,
-    delay: timedelta | float | None,
-) -> tuple[str, Call[Sent[str]]]:
-    """The job id and the call that enqueues it. Raises PayloadError or InvalidOption; nothing is written then."""
-    job_id = str(uuid7() if id is None else _uuid("id", id))
-    given = {
-        "name": target.name,
-        "priority": target.priority if priority is None else checked_priority("priority", priority),
-        "delay_s": seconds("delay", delay),
-        "input": target.encode(args, arguments),
-        "options": json.dumps({"name": target.name, **target.options}),
-    }
-    return job_id, calls.enqueue_job(
-        job_id, target.queue if queue is None else checked_name("queue", queue), given
-    )
-
-
 def signal(
     workflow_id: str, signal_name: str, payload: str, dedupe_key: str | None, given_actor: Any
 ) -> Call[Sent[SignalReceipt]]:
@@ -219,7 +195,8 @@ def one_of(option: str, value: Any, allowed: Any) -> Any:
     return value
 
 
-def _uuid(option: str, value: Any) -> UUID:
+def uuid(option: str, value: Any) -> UUID:
+    """`value` as a UUID. Raises InvalidOption."""
     try:
         return value if isinstance(value, UUID) else UUID(value)
     except (ValueError, TypeError, AttributeError) as error:

@@ -34,6 +34,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "durable.activity_context",
+            "durable.activity_outcomes",
             "durable.authoring",
             "durable.definitions",
             "durable.descriptions",
@@ -48,15 +49,26 @@ LAYERS: tuple[frozenset[str], ...] = (
         {
             "durable.client_async",
             "durable.client_sync",
+            "durable.enqueueing",
             "durable.handles_async",
             "durable.handles_sync",
+            "durable.jobs_async",
+            "durable.jobs_sync",
             "durable.outcomes",
             "durable.requests",
             "durable.targets",
+            "durable.unique",
         }
     ),
     frozenset(
-        {"durable.__main__", "durable.cli", "durable.demo", "durable.dev", "durable.embedded", "durable.testing"}
+        {
+            "durable.__main__",
+            "durable.cli",
+            "durable.demo",
+            "durable.dev",
+            "durable.embedded",
+            "durable.testing",
+        }
     ),
     frozenset({"durable_worker"}),
 )

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 FILES = {
     "durable/store/client_session_async.py": "durable/store/client_session_sync.py",
     "durable/handles_async.py": "durable/handles_sync.py",
+    "durable/jobs_async.py": "durable/jobs_sync.py",
     "durable/client_async.py": "durable/client_sync.py",
 }
 
@@ -29,10 +30,10 @@ RULES = [
     (r"\basyncio\.Lock\b", "threading.Lock"),
     (r"\basyncio\.sleep\b", "time.sleep"),
     (r"\bimport asyncio\n", "import threading\nimport time\n"),
-    (r"\bpsycopg\.AsyncConnection\b", "psycopg.Connection"),
-    (r"\bensure_current_async\b", "ensure_current"),
-    (r"\bAsync(Connection|ClientSession|Client|Handle|JobHandle)\b", r"\1"),
-    (r"\b(client_session|client|handles)_async\b", r"\1_sync"),
+    (r"\bpsycopg\.Async(Connection|Cursor)\b", r"psycopg.\1"),
+    (r"\b(ensure_current|joined)_async\b", r"\1"),
+    (r"\bAsync(Connection|Transaction|ClientSession|Client|Handle|JobHandle|Jobs)\b", r"\1"),
+    (r"\b(client_session|client|handles|jobs)_async\b", r"\1_sync"),
     (r"\bAn asynchronous\b", "A synchronous"),
     (r"\basynchronous\b", "synchronous"),
 ]

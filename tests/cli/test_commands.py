@@ -156,7 +156,11 @@ def test_history_tells_the_story(run: Run, database: Database) -> None:
     rows = [line.split(maxsplit=3) for line in run("history", "o-1").out.splitlines()]
     assert [(row[0], row[2], row[3].split()) for row in rows] == [
         ("SEQ", "TYPE", ["WHAT", "DETAILS"]),
-        ("1", "WorkflowStarted", ["purchase", *['{"order":', '{"sku":', '"tea",', '"amount":', "7}}"]]),
+        (
+            "1",
+            "WorkflowStarted",
+            ["purchase", *['{"order":', '{"sku":', '"tea",', '"amount":', "7}}"]],
+        ),
         ("2", "SignalReceived", ["payment_arrived", '{"amount":', "10}"]),
         ("3", "ActivityScheduled", ["bill", "shop.py:31", "queue", "payments", '{"n":', "1}"]),
         ("4", "ActivityFailed", ["bill", "#3", "attempt", "3", "Declined:", "no", "money"]),

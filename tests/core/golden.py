@@ -346,7 +346,9 @@ def main() -> None:
     for name, scenario in SCENARIOS.items():
         path = FOLDER / f"{name}.json"
         if not path.exists():
-            root = str(Path(__file__).parents[2])  # tracebacks must not name the machine they were made on
+            root = str(
+                Path(__file__).parents[2]
+            )  # tracebacks must not name the machine they were made on
             path.write_text(dumped(scenario().check()).replace(f"{root}/", ""))
             print(f"wrote {path.name}")
 

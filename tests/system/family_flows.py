@@ -99,7 +99,9 @@ async def talks_late() -> str:
 
 
 @workflow
-async def collecting_on(generation: int, seen: list[int], until: int, generations: int) -> list[int]:
+async def collecting_on(
+    generation: int, seen: list[int], until: int, generations: int
+) -> list[int]:
     """Reads two signals at most in each run, then continues as new, whatever waits in its buffer."""
     while len(seen) < until:
         seen.append(await proceed.receive())

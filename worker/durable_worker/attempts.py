@@ -23,13 +23,15 @@ from uuid import UUID
 
 from durable import activity_context
 from durable.activity_context import ActivityCancelledError, ActivityContext, ActivityInfo
+from durable.activity_outcomes import ActivityOutcome, Cancel, Retry, Snooze
 from durable.core.events import Event
 from durable.core.policy import LIBRARY_DEFAULT, RetryPolicy, delay_s, is_excluded, merge
 from durable.definitions import Activity
-from durable.errors import PayloadError
+from durable.errors import JobCancelled, PayloadError
 from durable.failure import encode_failure
 from durable.payload import value_codec
-from durable.store.batch import Outcome, PutBack, Retry
+from durable.store import batch
+from durable.store.batch import Outcome, PutBack
 from durable.store.engine import ClaimedJob, Heartbeat
 from durable_worker.clock import DatabaseClock
 from durable_worker.committer import Committer
@@ -270,6 +272,8 @@ class Attempts:
         try:
             payload = await self._call(attempt)
             reach("attempt.after")
+        except ActivityOutcome as outcome:
+            self._decided(attempt, outcome)
         except (asyncio.CancelledError, ActivityCancelledError) as error:
             self._cancelled(attempt, error)
         except Exception as error:
@@ -293,6 +297,8 @@ class Attempts:
             thread = self._threads.submit(context.run, activity.fn, *args, **kwargs)
             attempt.thread = thread
             value = await asyncio.wrap_future(thread)
+        if isinstance(value, ActivityOutcome):
+            raise value
         return activity.arguments.result.encode(value)
 
     def _forget(self, attempt: Attempt) -> None:
@@ -335,7 +341,20 @@ class Attempts:
         if attempt.kind != "activity" or not self.deliver_outcome(outcome):
             self._committer.write(outcome)
 
-    def _failed(self, attempt: Attempt, error: BaseException) -> None:
+    def _decided(self, attempt: Attempt, outcome: ActivityOutcome) -> None:
+        """The activity itself said what shall become of it."""
+        if attempt.lost:
+            return
+        if isinstance(outcome, Snooze):
+            self._again(attempt, outcome.delay_s, None)
+        elif isinstance(outcome, Cancel):
+            failure = encode_failure(JobCancelled(outcome.reason))
+            kind = "ActivityFailed" if attempt.kind == "activity" else "ActivityCancelled"
+            self._ended(attempt, kind, {"failure": failure, "retry_state": "cancelled"}, None)
+        elif isinstance(outcome, Retry):
+            self._failed(attempt, outcome, outcome.delay_s)
+
+    def _failed(self, attempt: Attempt, error: BaseException, wait_s: float | None = None) -> None:
         if attempt.lost:
             return
         failure = encode_failure(error)
@@ -351,16 +370,15 @@ class Attempts:
             state = "non_retryable" if final else "max_attempts"
             self._exhausted(attempt, failure, state)
             return
-        wait_s = delay_s(policy, attempt.attempt, random.random())  # noqa: S311 - jitter
+        if wait_s is None:
+            counted = attempt.attempt - attempt.options.get("snoozes", 0)
+            wait_s = delay_s(policy, counted, random.random())  # noqa: S311 - jitter
+        self._again(attempt, wait_s, {"failure": failure})
+
+    def _again(self, attempt: Attempt, wait_s: float, error: dict[str, Any] | None) -> None:
+        """Another attempt after `wait_s`; without an error this one does not count."""
         self._committer.write(
-            Retry(
-                attempt.shard,
-                attempt.run_id,
-                attempt.seq,
-                attempt.attempt,
-                wait_s,
-                {"failure": failure},
-            )
+            batch.Retry(attempt.shard, attempt.run_id, attempt.seq, attempt.attempt, wait_s, error)
         )
         self._due(self._clock.now_us() + int(wait_s * 1e6))
 
@@ -494,19 +512,22 @@ def _info(
     attempt: Attempt, actor: Any, heartbeat: str | None, scheduled_us: int, deadline_us: int | None
 ) -> ActivityInfo:
     retry = attempt.options.get("retry") or {}
+    snoozes = attempt.options.get("snoozes", 0)
+    limit = retry.get("max_attempts", _DEFAULT_ATTEMPTS)
     return ActivityInfo(
         workflow_id=attempt.workflow_id,
         run_id=UUID(attempt.run_id) if attempt.kind == "activity" else None,
         activity_id=attempt.options.get("id") or attempt.run_id,
         name=attempt.name,
         queue=attempt.queue,
-        attempt=attempt.attempt,
-        max_attempts=retry.get("max_attempts", _DEFAULT_ATTEMPTS),
+        attempt=attempt.attempt - snoozes,
+        max_attempts=limit and limit - snoozes,
         idempotency_key=f"{attempt.run_id}/{attempt.seq}",
         actor=actor,
         deadline=None if deadline_us is None else _instant(deadline_us),
         heartbeat_details=tuple(json.loads(heartbeat)) if heartbeat else (),
         scheduled_at=_instant(scheduled_us),
+        snoozes=snoozes,
     )
 
 

@@ -169,7 +169,14 @@ class Worker:
             for w in self._workflows.values()
         ]
         registrations += [
-            Registration("activity", a.name, 1, a.queue, json.dumps(a.arguments.json_schema()))
+            Registration(
+                "activity",
+                a.name,
+                1,
+                a.queue,
+                json.dumps(a.arguments.json_schema()),
+                json.dumps(a.job_options()),
+            )
             for a in self._activities.values()
         ]
         registrations += [
