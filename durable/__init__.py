@@ -82,6 +82,7 @@ from durable.errors import WorkflowTerminated as WorkflowTerminated
 from durable.saga import Saga as Saga
 from durable.saga import saga as saga
 from durable.signals import Signal as Signal
+from durable.unique import Unique as Unique
 
 if TYPE_CHECKING:
     from durable import embedded as embedded

@@ -30,7 +30,7 @@ Item = tuple[Any, ...] | Mapping[str, Any]
 MAX_TAGS = 50
 MAX_TAG = 100
 _SHOWN_ERRORS = 100
-_EACH = 1_000
+_PIECE = 64 * 1024  # characters sent at a time
 _META = ValueCodec(dict[str, Any], field="meta", max_bytes=requests.MAX_ATTRIBUTES)
 _FILTER = ValueCodec(dict[str, Any], field="filter")
 
@@ -127,32 +127,52 @@ _Keys = Callable[[Any, Mapping[str, Any], str], str]
 def _lines(target: Target, items: Iterable[Item], keys: _Keys | None) -> Iterator[str]:
     """Pieces of COPY's input, some lines each, until an item is bad; then only the check goes on. Raises BulkRefused in the end."""
     errors: list[tuple[int, PayloadError]] = []
-    bad = 0
+    bad = size = 0
     piece: list[str] = []
-    ids = _ids() if keys is None else _IdsByShard()
-    encode = target.encode
+    line_of = _plain_line(target) if keys is None else _keyed_line(target, keys)
     for index, item in enumerate(items):
         try:
-            args, kwargs = ((), item) if isinstance(item, Mapping) else (item, {})
-            if not isinstance(args, tuple):
-                raise _not_an_item(item)
-            text = encode(args, kwargs)
-            if bad:
-                continue
-            if keys is None:
-                piece.append(copy_line(next(ids), text))  # type: ignore[arg-type]
-            else:
-                key = keys(args, kwargs, text)
-                piece.append(copy_line(ids.of(shard_of(key)), text, key, index))  # type: ignore[union-attr]
+            line = line_of(index, item)
         except PayloadError as error:
             bad += 1
             errors += [(index, error)] if bad <= _SHOWN_ERRORS else []
-        if len(piece) >= _EACH:
+            continue
+        if bad:
+            continue
+        piece.append(line)
+        size += len(line)
+        if size >= _PIECE:
             yield "".join(piece)
-            piece.clear()
+            piece, size = [], 0
     if bad:
         raise BulkRefused(errors, bad)
     yield "".join(piece)
+
+
+def _plain_line(target: Target) -> Callable[[int, Item], str]:
+    encode, ids = target.encode, _ids()
+    return lambda _, item: copy_line(next(ids), encode(*_call(item)))
+
+
+def _keyed_line(target: Target, keys: _Keys) -> Callable[[int, Item], str]:
+    ids = _IdsByShard()
+
+    def line(index: int, item: Item) -> str:
+        args, kwargs = _call(item)
+        text = target.encode(args, kwargs)
+        key = keys(args, kwargs, text)
+        return copy_line(ids.of(shard_of(key)), text, key, index)
+
+    return line
+
+
+def _call(item: Item) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+    """An item as positional and named arguments. Raises PayloadError."""
+    if isinstance(item, tuple):
+        return item, {}
+    if isinstance(item, Mapping):
+        return (), item
+    raise _not_an_item(item)
 
 
 def _not_an_item(item: Any) -> PayloadError:
