@@ -14,10 +14,11 @@ from bench.server import Server
 
 ONE_PROCESS = "one process"
 TWO_PROCESSES = "two processes"
+LOCAL = "local()"
 FLOOR = "floor"
 DBOS_THREADS = "DBOS threads"
 DBOS_TASKS = "DBOS tasks"
-ROLES = {ONE_PROCESS: ("both",), TWO_PROCESSES: ("workflows", "activities")}
+ROLES = {ONE_PROCESS: ("both",), TWO_PROCESSES: ("workflows", "activities"), LOCAL: ("both",)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,8 @@ def durable(name: str, server: Server, url: str) -> Iterator[Contender]:
         ]
         for worker in workers:
             worker.ask()
-        driver = stack.enter_context(Child("bench.driver", ["--url", url]))
+        flow = ["--local"] if name == LOCAL else []
+        driver = stack.enter_context(Child("bench.driver", ["--url", url, *flow]))
         yield Contender(name, server, driver, tuple(workers))
 
 

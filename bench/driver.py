@@ -2,7 +2,7 @@
 
 The driver is an instrument, so it is light: it starts runs in bulk (durable.start_run, called once for each row of one statement) and finds the
 finished ones by key. Steps are counted in the database: `last_seq` of a run of ten_steps says how many of its activities have completed (two events a
-step after the first), so a window is exact to the step, not to the run.
+step after the first; of local ones one, after two), so a window is exact to the step, not to the run.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from uuid import uuid4
 
 import psycopg
 
-from bench.flows import STEPS, ten_steps
+from bench.flows import STEPS, ten_local_steps, ten_steps
 from bench.processes import say
 from durable import requests, targets
 from durable.requests import StartOptions
@@ -98,9 +98,10 @@ def connect(url: str) -> psycopg.Connection[Any]:
 class ClosedLoop:
     """K runs open at any time, the oldest first in `_open`."""
 
-    def __init__(self, url: str, width: int) -> None:
+    def __init__(self, url: str, width: int, *, local: bool = False) -> None:
         self._connection = connect(url)
-        self._starter = Starter(self._connection, ten_steps)
+        self._starter = Starter(self._connection, ten_local_steps if local else ten_steps)
+        self._local = local
         self._width = width
         self._open: list[Run] = []
         self._finished = 0
@@ -121,8 +122,11 @@ class ClosedLoop:
         self._connection.execute("discard plans")  # those made while the tables were small
         begin = time.monotonic()
         rows = self._look(self._open)
-        done = sum(max(0, last_seq // 2 - 1) for _, _, last_seq in rows)
+        done = sum(max(0, self._done(last_seq)) for _, _, last_seq in rows)
         return (begin + time.monotonic()) / 2, self._finished * STEPS + done
+
+    def _done(self, last_seq: int) -> int:
+        return last_seq - 2 if self._local else last_seq // 2 - 1
 
     def drain(self, timeout_s: float = 60.0) -> None:
         """Wait until no run is open. Raises TimeoutError."""
@@ -156,10 +160,10 @@ class ClosedLoop:
         return self._connection.execute(_LOOK, columns, prepare=True).fetchall()
 
 
-def serve(url: str, cells: Iterable[dict[str, Any]]) -> None:
+def serve(url: str, cells: Iterable[dict[str, Any]], *, local: bool) -> None:
     """Measure one cell after the other: say `begin` and `end` of each window, and `drained`."""
     for cell in cells:
-        loop = ClosedLoop(url, cell["width"])
+        loop = ClosedLoop(url, cell["width"], local=local)
         loop.run_for(cell["warm_s"])
         begin_s, before = loop.steps()
         say(event="begin")
@@ -177,8 +181,9 @@ def main() -> None:
     """Take cells from stdin."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--url", required=True)
+    parser.add_argument("--local", action="store_true")
     options = parser.parse_args()
-    serve(options.url, map(json.loads, sys.stdin))
+    serve(options.url, map(json.loads, sys.stdin), local=options.local)
 
 
 if __name__ == "__main__":

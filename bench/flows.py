@@ -35,6 +35,14 @@ async def ten_steps() -> int:
 
 
 @workflow
+async def ten_local_steps() -> int:
+    number = 0
+    for _ in range(STEPS):
+        number = await durable.local(add_one)(number)
+    return number
+
+
+@workflow
 async def many_steps(count: int) -> int:
     number = 0
     for _ in range(count):

@@ -10,6 +10,7 @@ from bench.contenders import (
     DBOS_TASKS,
     DBOS_THREADS,
     FLOOR,
+    LOCAL,
     ONE_PROCESS,
     TWO_PROCESSES,
     Cell,
@@ -80,7 +81,7 @@ def best_dbos(cells: Cells, width: int) -> tuple[Cell, str] | None:
 def throughput(cells: Cells, insert_us: float) -> str:
     """Steps/s side by side, with the ratios that survive a change of machine."""
     head = [
-        "K", "(a) steps/s", "of floor", "x DBOS", "(b) steps/s", "of floor", "x DBOS", "floor", "batch", "DBOS", "style",
+        "K", "(a) steps/s", "of floor", "x DBOS", "(b) steps/s", "of floor", "x DBOS", "(c) local()", "x (a)", "floor", "batch", "DBOS", "style",
         "(a)/insert", "proto", "(b)/insert", "proto",
     ]  # fmt: skip
     widths = sorted({width for by_width in cells.values() for width in by_width})
@@ -105,6 +106,8 @@ def _row(cells: Cells, width: int, insert_us: float) -> list[str]:
         prototype = PROTOTYPE[name].get(width)
         normalised += [number(speed and speed * insert_us / 1e6)]
         normalised += [number(prototype and prototype * PROTOTYPE_INSERT_US / 1e6)]
+    local = speeds.get(LOCAL)
+    row += [number(local), number(ratio(local, speeds.get(ONE_PROCESS)))]
     batch = (
         median_of(cells[ONE_PROCESS][width]).batch
         if cells.get(ONE_PROCESS, {}).get(width)

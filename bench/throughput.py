@@ -1,7 +1,7 @@
 """`python -m bench.throughput`: durable steps per second and latencies, beside the floor and DBOS, in one run.
 
 Ten trivial sequential async activities a run, K runs in a closed loop. (a) is one worker process that runs workflows and activities, (b) one process for
-each. Contenders take turns, round after round, each with its own database in one server, and every second round goes backwards, so that a
+each, (c) one process with local activities. Contenders take turns, round after round, each with its own database in one server, and every second round goes backwards, so that a
 machine that slows down meanwhile slows them all. Figures are medians of the rounds. See docs/benchmarks.md.
 """
 
@@ -24,6 +24,7 @@ from bench.contenders import (
     DBOS_TASKS,
     DBOS_THREADS,
     FLOOR,
+    LOCAL,
     ONE_PROCESS,
     ROLES,
     TWO_PROCESSES,
@@ -51,7 +52,7 @@ class Measurement:
         self.urls: dict[str, str] = {}
         self.cells: dict[str, dict[int, list[Cell]]] = {}
         for name in options.contenders:
-            purpose = name.replace(" ", "_").lower()
+            purpose = name.replace(" ", "_").strip("()").lower()
             self.urls[name] = stack.enter_context(
                 on.database(purpose, migrated=not name.startswith("DBOS"))
             )
@@ -158,7 +159,7 @@ def side_by_side(measurement: Measurement, options: argparse.Namespace) -> dict[
     print(f"\nSteps/s, medians of {options.repeat} windows of {options.window:g} s")
     print(report.throughput(cells, insert_us))
     print(
-        "\n(a) one process, (b) workflows and activities in two; batch: turns in one commit of (a), and of the floor\n"
+        "\n(a) one process, (b) workflows and activities in two, (c) one process with durable.local(); batch: turns in one commit of (a), and of the floor\n"
         f"../insert: steps in the time of one bare INSERT and commit (p50 {insert_us:g} us, p95 "
         f"{bare['p95']:g} us in this run; "
         f"{report.PROTOTYPE_INSERT_US:g} us where\nthe prototype was measured). It says more than steps/s while commits are the limit "
@@ -184,7 +185,7 @@ def progress(line: str) -> None:
 
 def known_contenders() -> Iterator[str]:
     """All of them, DBOS if it is installed."""
-    yield from (ONE_PROCESS, TWO_PROCESSES, FLOOR)
+    yield from (ONE_PROCESS, TWO_PROCESSES, LOCAL, FLOOR)
     if importlib.util.find_spec("dbos"):
         yield from (DBOS_THREADS, DBOS_TASKS)
     else:

@@ -5,7 +5,7 @@ Layout, from the bottom up; imports only ever point downwards:
     errors, payload, failure            errors; values and exceptions <-> JSON
     core/                               pure: history in, decision out
     definitions, signals, authoring,    what authors import: decorators, Signal, sleep, now, saga, ...
-    activity_context, saga
+    activity_context, in_process, saga
     store/                              all SQL
     client_sync, client_async           start, signal, cancel, result
     cli/, embedded/, testing            entry points; the worker process is the package durable_worker
@@ -26,6 +26,7 @@ from durable.activity_outcomes import Retry as Retry
 from durable.activity_outcomes import Snooze as Snooze
 from durable.authoring import WorkflowInfo as WorkflowInfo
 from durable.authoring import actor as actor
+from durable.authoring import checkpoint as checkpoint
 from durable.authoring import continue_as_new as continue_as_new
 from durable.authoring import gather as gather
 from durable.authoring import in_workflow as in_workflow
@@ -38,6 +39,11 @@ from durable.authoring import time as time
 from durable.authoring import uuid4 as uuid4
 from durable.authoring import wait as wait
 from durable.authoring import wait_until as wait_until
+from durable.context import acting_as as acting_as
+from durable.context import context_type as context_type
+from durable.context import current_actor as current_actor
+from durable.context import headers as headers
+from durable.context import sender as sender
 from durable.core.children import ChildFuture as ChildFuture
 from durable.core.futures import ActivityFuture as ActivityFuture
 from durable.core.futures import DurableFuture as DurableFuture
@@ -49,6 +55,7 @@ from durable.definitions import activity as activity
 from durable.definitions import workflow as workflow
 from durable.errors import ActivityError as ActivityError
 from durable.errors import ActivityTimeout as ActivityTimeout
+from durable.errors import ActorRequired as ActorRequired
 from durable.errors import BlockingCall as BlockingCall
 from durable.errors import BulkRefused as BulkRefused
 from durable.errors import ChildWorkflowError as ChildWorkflowError
@@ -61,24 +68,41 @@ from durable.errors import JobCancelled as JobCancelled
 from durable.errors import JobNotFound as JobNotFound
 from durable.errors import JobRefused as JobRefused
 from durable.errors import LeaseLost as LeaseLost
+from durable.errors import NewerSemantics as NewerSemantics
 from durable.errors import NondeterminismError as NondeterminismError
 from durable.errors import NonRetryable as NonRetryable
 from durable.errors import NotInWorkflow as NotInWorkflow
 from durable.errors import PayloadError as PayloadError
+from durable.errors import QueryFailed as QueryFailed
+from durable.errors import QueryTimeout as QueryTimeout
+from durable.errors import ReadOnlyViolation as ReadOnlyViolation
 from durable.errors import RemoteError as RemoteError
 from durable.errors import SagaFailed as SagaFailed
 from durable.errors import SchemaOutOfDate as SchemaOutOfDate
 from durable.errors import UnknownActivity as UnknownActivity
+from durable.errors import UnknownQuery as UnknownQuery
 from durable.errors import UnknownQueue as UnknownQueue
 from durable.errors import UnknownSignal as UnknownSignal
+from durable.errors import UnknownUpdate as UnknownUpdate
 from durable.errors import UnknownWorkflow as UnknownWorkflow
 from durable.errors import UnsafeWorkflow as UnsafeWorkflow
+from durable.errors import UpdateFailed as UpdateFailed
+from durable.errors import UpdateRejected as UpdateRejected
+from durable.errors import UpdateUnfinished as UpdateUnfinished
 from durable.errors import WorkflowAlreadyExists as WorkflowAlreadyExists
 from durable.errors import WorkflowCancelled as WorkflowCancelled
 from durable.errors import WorkflowClosed as WorkflowClosed
 from durable.errors import WorkflowFailed as WorkflowFailed
 from durable.errors import WorkflowNotFound as WorkflowNotFound
 from durable.errors import WorkflowTerminated as WorkflowTerminated
+from durable.handlers import Update as Update
+from durable.handlers import current_update as current_update
+from durable.handlers import handlers_finished as handlers_finished
+from durable.handlers import query as query
+from durable.handlers import update as update
+from durable.in_process import local as local
+from durable.patching import deprecate_patch as deprecate_patch
+from durable.patching import patched as patched
 from durable.saga import Saga as Saga
 from durable.saga import saga as saga
 from durable.signals import Signal as Signal

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -30,7 +30,7 @@ class ActivityInfo:
 
     `activity_id` names the call within its run; `idempotency_key` is the same for every attempt of that call and for no
     other: pass it to the service you call, since an attempt may run twice (C5). `attempt` counts from 1, `max_attempts` 0 is
-    no bound, `snoozes` the attempts that did not count. `deadline` is when this attempt times out. `heartbeat_details` are the last ones of the attempt before. A job
+    no bound, `snoozes` the attempts that did not count. `actor` and `headers` are those that travel with the run or job. `deadline` is when this attempt times out. `heartbeat_details` are the last ones of the attempt before. A job
     of its own, enqueued by a client, has no workflow_id and run_id.
     """
 
@@ -42,10 +42,11 @@ class ActivityInfo:
     attempt: int
     max_attempts: int
     idempotency_key: str
-    actor: str | None
+    actor: Any
     deadline: datetime | None
     heartbeat_details: tuple[Any, ...]
     scheduled_at: datetime
+    headers: Mapping[str, Any] = field(default_factory=dict)
     snoozes: int = 0
 
     @property
@@ -87,6 +88,11 @@ enter = _context.set
 """For the worker: make a context the current one; returns the token for `leave`."""
 
 leave = _context.reset
+
+
+def running_attempt() -> ActivityContext | None:
+    """The attempt that is calling, if any."""
+    return _context.get()
 
 
 def _current(call: str) -> ActivityContext:

@@ -10,17 +10,16 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn, TypeVar
 from uuid import UUID
 
+from durable.context import rebuilt, rebuilt_headers
 from durable.core import fiber
 from durable.core.durations import duration_us
 from durable.core.futures import DurableFuture
+from durable.core.history_length import LONG_HISTORY
 from durable.core.loop import apart, current, current_task
 from durable.core.run import Run
 from durable.errors import NotInWorkflow
 
 T = TypeVar("T")
-
-LONG_HISTORY = 10_000
-"""From how many events on a run had better continue as new: replaying them takes about a second."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -40,7 +39,7 @@ class WorkflowInfo:
     version: int
     queue: str
     priority: int
-    actor: str | None
+    actor: Any
     headers: dict[str, Any]
     started_at: datetime
     history_length: int
@@ -77,8 +76,8 @@ def info() -> WorkflowInfo:
         version=start.get("version", 1),
         queue=run.defaults.queue,
         priority=run.defaults.priority,
-        actor=start.get("actor"),
-        headers=start.get("headers") or {},
+        actor=rebuilt(start.get("actor")),
+        headers=rebuilt_headers(start.get("headers")),
         started_at=_instant(run.started_us),
         history_length=run.last_seq,
         is_replaying=run.replaying,
@@ -86,10 +85,9 @@ def info() -> WorkflowInfo:
     )
 
 
-def actor() -> str | None:
-    """Who started the run, as the client said."""
-    actor: str | None = _run("actor()").start.get("actor")
-    return actor
+def actor() -> Any:
+    """Who started the run, as the client said; `current_actor()` says it anywhere."""
+    return rebuilt(_run("actor()").start.get("actor"))
 
 
 def now() -> datetime:
@@ -104,9 +102,11 @@ def time() -> float:
 
 def random() -> _random.Random:
     """The run's random generator, seeded by its id: always the same one within a run."""
-    state = _run("random()").author_state
+    run = _run("random()")
+    run.is_inert()  # drawing moves the generator on: a query may not
+    state = run.author_state
     if "random" not in state:
-        state["random"] = _random.Random(_run("random()").run_id.int)  # noqa: S311
+        state["random"] = _random.Random(run.run_id.int)  # noqa: S311
     generator: _random.Random = state["random"]
     return generator
 
@@ -128,6 +128,18 @@ def continue_as_new(*args: Any, **kwargs: Any) -> NoReturn:
     run = _run("continue_as_new()")
     definition, version = run.definition, run.start.get("version", 1)
     run.continue_as_new(definition.name, version, definition.arguments, args, kwargs)
+
+
+def checkpoint(*args: Any, **kwargs: Any) -> None:
+    """Continue as new with these arguments if the history has become long, and this is a safe point; else do nothing.
+
+    For loops that never end: `durable.checkpoint(total)` at the end of each round, with the workflow's own arguments as they should now
+    be. Safe means that nothing would be lost: no activity, timer, child or other task of the run is under way. Signals that nobody has
+    received go along. Otherwise the next call looks again. Raises PayloadError when the arguments do not fit.
+    """
+    run = _run("checkpoint()")
+    if run.last_seq >= LONG_HISTORY and run.is_idle():
+        continue_as_new(*args, **kwargs)
 
 
 def sleep(duration: timedelta | float) -> DurableFuture[None]:

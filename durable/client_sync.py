@@ -16,7 +16,7 @@ from typing import Any, Concatenate, Self, TypeVar, overload
 
 from durable import requests, targets
 from durable.core.names import checked_name
-from durable.definitions import Workflow
+from durable.definitions import Workflow, checked_version
 from durable.descriptions import OperatorStatus, RunDescription, Status
 from durable.handles_sync import Handle
 from durable.jobs_sync import Jobs
@@ -70,13 +70,15 @@ class Client(Jobs):
         /,
         *,
         id: str | None = None,
+        version: int | None = None,
+        pinned: bool | None = None,
         queue: str | None = None,
         priority: int | None = None,
         delay: timedelta | float | None = None,
         attributes: Mapping[str, Any] | None = None,
         actor: Any = None,
         memo: Mapping[str, Any] | None = None,
-        headers: Mapping[str, str] | None = None,
+        headers: Mapping[str, Any] | None = None,
         on_running: OnRunning = "existing",
         on_closed: OnClosed = "existing",
         connection: Transaction | None = None,
@@ -89,13 +91,15 @@ class Client(Jobs):
         /,
         *,
         id: str | None = None,
+        version: int | None = None,
+        pinned: bool | None = None,
         queue: str | None = None,
         priority: int | None = None,
         delay: timedelta | float | None = None,
         attributes: Mapping[str, Any] | None = None,
         actor: Any = None,
         memo: Mapping[str, Any] | None = None,
-        headers: Mapping[str, str] | None = None,
+        headers: Mapping[str, Any] | None = None,
         on_running: OnRunning = "existing",
         on_closed: OnClosed = "existing",
         connection: Transaction | None = None,
@@ -110,13 +114,15 @@ class Client(Jobs):
         /,
         *,
         id: str | None = None,
+        version: int | None = None,
+        pinned: bool | None = None,
         queue: str | None = None,
         priority: int | None = None,
         delay: timedelta | float | None = None,
         attributes: Mapping[str, Any] | None = None,
         actor: Any = None,
         memo: Mapping[str, Any] | None = None,
-        headers: Mapping[str, str] | None = None,
+        headers: Mapping[str, Any] | None = None,
         on_running: OnRunning = "existing",
         on_closed: OnClosed = "existing",
         connection: Transaction | None = None,
@@ -132,13 +138,15 @@ class Client(Jobs):
         /,
         *,
         id: str | None = None,
+        version: int | None = None,
+        pinned: bool | None = None,
         queue: str | None = None,
         priority: int | None = None,
         delay: timedelta | float | None = None,
         attributes: Mapping[str, Any] | None = None,
         actor: Any = None,
         memo: Mapping[str, Any] | None = None,
-        headers: Mapping[str, str] | None = None,
+        headers: Mapping[str, Any] | None = None,
         on_running: OnRunning = "existing",
         on_closed: OnClosed = "existing",
         connection: Transaction | None = None,
@@ -155,13 +163,15 @@ class Client(Jobs):
         /,
         *more: Any,
         id: str | None = None,
+        version: int | None = None,
+        pinned: bool | None = None,
         queue: str | None = None,
         priority: int | None = None,
         delay: timedelta | float | None = None,
         attributes: Mapping[str, Any] | None = None,
         actor: Any = None,
         memo: Mapping[str, Any] | None = None,
-        headers: Mapping[str, str] | None = None,
+        headers: Mapping[str, Any] | None = None,
         on_running: OnRunning = "existing",
         on_closed: OnClosed = "existing",
         connection: Transaction | None = None,
@@ -174,13 +184,15 @@ class Client(Jobs):
         /,
         *args: Any,
         id: str | None = None,
+        version: int | None = None,
+        pinned: bool | None = None,
         queue: str | None = None,
         priority: int | None = None,
         delay: timedelta | float | None = None,
         attributes: Mapping[str, Any] | None = None,
         actor: Any = None,
         memo: Mapping[str, Any] | None = None,
-        headers: Mapping[str, str] | None = None,
+        headers: Mapping[str, Any] | None = None,
         on_running: OnRunning = "existing",
         on_closed: OnClosed = "existing",
         connection: Transaction | None = None,
@@ -189,16 +201,26 @@ class Client(Jobs):
         """Start a workflow and return its handle; idempotent by `id` (C20).
 
         `workflow` is a workflow, or the name of one with its arguments as a mapping (checked against what this process has imported or what a
-        worker has registered). `id`: at most 1000 characters, a new UUID by default. `queue` and `priority` (0-9, 0 first) override the
+        worker has registered). A name means its newest version, `version` another one; `pinned` overrides the workflow's own (see `@workflow`). `id`: at most 1000 characters, a new UUID by default. `queue` and `priority` (0-9, 0 first) override the
         workflow's own. `delay`: seconds or timedelta before it may run. `attributes`, `memo`: JSON objects kept beside the run. `actor`: who starts
-        it, text or a mapping; `headers`: text by name, handed to the run's code. What happens if the id is in use: `on_running` "existing"
+        it, text, a mapping or a `context_type`; `headers`: JSON values by name, which travel with the run (see `acting_as`). What happens if the id is in use: `on_running` "existing"
         (its handle) or "fail"; `on_closed` "existing", "new" (another run), "new_if_failed" (unless it completed) or "fail".
 
-        Raises PayloadError, InvalidOption, UnknownWorkflow, WorkflowAlreadyExists; nothing is written then.
+        Raises PayloadError, InvalidOption, ActorRequired, UnknownWorkflow, WorkflowAlreadyExists; nothing is written then.
         """
-        target = self._workflow(workflow)
+        target = self._workflow(workflow, version)
         options = requests.StartOptions(
-            id, queue, priority, delay, attributes, actor, memo, headers, on_running, on_closed
+            id,
+            queue,
+            priority,
+            delay,
+            attributes,
+            actor,
+            memo,
+            headers,
+            pinned,
+            on_running,
+            on_closed,
         )
         workflow_id, call = requests.start(target, args, arguments, options)
         started = self._send(call, connection)
@@ -246,8 +268,10 @@ class Client(Jobs):
 
     # -- for handles and the command line -----------------------------------------------------------------------------
 
-    def _workflow(self, workflow: Any) -> requests.Target:
+    def _workflow(self, workflow: Any, version: int | None) -> requests.Target:
         """What to start: the given definition, or by name the one imported here, or the one a worker has registered."""
+        if version is not None:
+            return self._version(workflow, checked_version("version", version))
         if not isinstance(workflow, str):
             return targets.of_workflow(workflow)
         if (local := targets.local_workflow(workflow)) is not None:
@@ -258,18 +282,36 @@ class Client(Jobs):
             raise targets.unknown_workflow(workflow, known)
         return targets.of_definition(definition)
 
-    def _signal_payload(self, signal: Any, value: Any) -> tuple[str, str]:
-        """A signal's name and its value as JSON text, checked against its type."""
+    def _version(self, workflow: Any, version: int) -> requests.Target:
+        """That version of a workflow or of a name. Raises UnknownWorkflow when neither this process nor a worker has it."""
+        if isinstance(workflow, str):
+            name, local = workflow, targets.local_workflow(workflow, version)
+        else:
+            name = targets.of_workflow(workflow).name
+            local = targets.another_version(workflow, version)
+        if local is not None:
+            return local
+        definition = self._execute(calls.read_definition("workflow", name, version))
+        if definition is not None:
+            return targets.of_definition(definition)
+        if versions := self._execute(calls.list_versions(name)):
+            raise targets.unknown_version(name, version, versions)
+        known = self._execute(calls.list_definitions("workflow"))
+        raise targets.unknown_workflow(name, known)
+
+    def _signal_payload(self, signal: Any, value: Any) -> tuple[str, str, bool]:
+        """A signal's name, its value as JSON text, checked against its type, and whether it requires an actor."""
         if not isinstance(signal, str):
-            return targets.signal_payload(signal, value)
+            return *targets.signal_payload(signal, value), signal.require_actor
         if (local := targets.local_signal(signal)) is not None:
-            return targets.signal_payload(local, targets.from_json(local, value))
+            payload = targets.signal_payload(local, targets.from_json(local, value))
+            return *payload, local.require_actor
         definition = self._execute(calls.read_definition("signal", signal))
         if definition is None:
             known = self._execute(calls.list_definitions("signal"))
             raise targets.unknown_signal(signal, known)
-        return signal, targets.checked_json(definition, value)
+        return signal, targets.checked_json(definition, value), targets.requires_actor(definition)
 
-    def _result_codec(self, workflow_name: str) -> ValueCodec | None:
-        local = targets.local_workflow(workflow_name)
+    def _result_codec(self, workflow_name: str, version: int) -> ValueCodec | None:
+        local = targets.local_workflow(workflow_name, version)
         return None if local is None else local.result

@@ -23,15 +23,14 @@ from durable.core.plans import ActivityPlan, ChildPlan, RunDefaults
 from durable.core.policy import LIBRARY_DEFAULT, RetryPolicy, Timeouts, merge
 from durable.core.scan import live_scope, scan
 from durable.core.styles import Style, style_of
-from durable.errors import InvalidOption, NotInWorkflow, UnsafeWorkflow
+from durable.errors import ActorRequired, InvalidOption, NotInWorkflow, UnsafeWorkflow
 from durable.payload import ArgumentsCodec
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-SEMANTICS = 1
-"""The semantics version that new runs are started with (C16)."""
-
+DEFAULTS_KEY = "x-durable"
+"""Where a registered schema keeps what else somebody without the code has to know about a definition."""
 
 # -- activities -------------------------------------------------------------------------------------------------------
 
@@ -152,8 +151,16 @@ class Activity(ActivityCall[P, R]):
     `.fn` is the plain function, `.arguments` encodes its arguments and `.arguments.result` what it returns.
     """
 
-    def __init__(self, fn: Callable[..., Any], name: str | None, options: ActivityOptions) -> None:
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        name: str | None,
+        options: ActivityOptions,
+        *,
+        require_actor: bool = False,
+    ) -> None:
         super().__init__(self, options)
+        self.require_actor = require_actor
         self.fn = fn
         self.name = checked_name("the activity's name", fn.__name__ if name is None else name)
         self.arguments = ArgumentsCodec(fn, name=self.name)
@@ -247,17 +254,26 @@ def activity(
     schedule_to_start: timedelta | None = None,
     heartbeat_timeout: timedelta | None = None,
     cancellation: Cancellation | None = None,
+    require_actor: bool = False,
 ) -> _ActivityDecorator: ...
-def activity(fn: Any = None, /, *, name: str | None = None, **options: Any) -> Any:
+def activity(
+    fn: Any = None,
+    /,
+    *,
+    name: str | None = None,
+    require_actor: bool = False,
+    **options: Any,
+) -> Any:
     """Make a function an activity: `@activity` or `@activity(queue=..., retry=..., timeout=..., ...)`.
 
     The function may be sync (it runs in a thread) or async. `name` defaults to its `__name__` and must stay the same while runs
-    that use it are alive. The other options are those of `ActivityOptions`. Raises InvalidOption on an impossible
+    that use it are alive. With `require_actor` it is not enqueued anonymously. The other options are those of `ActivityOptions`. Raises InvalidOption on an impossible
     option, or if another function has the name.
     """
 
     def decorate(fn: Any) -> Any:
-        return _register(_activities, Activity(fn, name, given), "activity")
+        made: Activity[..., Any] = Activity(fn, name, given, require_actor=require_actor)
+        return _register(_activities, made, "activity")
 
     given = ActivityOptions(**options)
     return decorate if fn is None else decorate(fn)
@@ -318,6 +334,8 @@ class WorkflowCall(Generic[P, R]):
         run = current()
         if run is None:
             self.workflow._refuse_outside()
+        if self.workflow.require_actor and run.start.get("actor") is None:
+            raise ActorRequired("workflow", self.workflow.name)
         plan = self._plans.get(run.defaults) or self._plan(run.defaults)
         return run.start_child(plan, args, kwargs)
 
@@ -330,6 +348,7 @@ class WorkflowCall(Generic[P, R]):
             "queue": options.queue or workflow.queue or defaults.queue,
             "priority": defaults.priority if priority is None else priority,
             "close_policy": options.close_policy or "terminate",
+            **({"pinned": True} if workflow.pinned else {}),
             **({} if workflow.retry is None else {"retry": workflow.retry.to_body()}),
         }
         plan = ChildPlan(
@@ -349,18 +368,21 @@ class Workflow(WorkflowCall[P, R]):
         queue: str | None,
         priority: int | None,
         retry: RetryPolicy | None,
+        *,
+        require_actor: bool = False,
+        pinned: bool = False,
     ) -> None:
-        if isinstance(version, bool) or not isinstance(version, int) or version < 1:
-            raise InvalidOption(f"version is {version!r}; give a whole number from 1")
         super().__init__(self, ChildOptions())
         self.fn = fn
         self.name = checked_name("the workflow's name", fn.__name__ if name is None else name)
-        self.version = version
+        self.version = checked_version("version", version)
         self.style: Style = style_of(fn)
         _refuse_unsafe(self.name, fn)
         self.queue = None if queue is None else checked_name("queue", queue)
         self.priority = None if priority is None else checked_priority("priority", priority)
         self.retry = retry
+        self.require_actor = require_actor
+        self.pinned = pinned
         self.arguments = ArgumentsCodec(fn, name=self.name)
         update_wrapper(self, fn)
 
@@ -392,6 +414,13 @@ class Workflow(WorkflowCall[P, R]):
 
     def __repr__(self) -> str:
         return f"<workflow {self.name!r} version {self.version}>"
+
+
+def checked_version(option: str, value: Any) -> int:
+    """`value` if it can be the version of a workflow. Raises InvalidOption, naming `option`."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < 2**31:
+        raise InvalidOption(f"{option} is {value!r}; give a whole number from 1")
+    return value
 
 
 def _refuse_unsafe(name: str, fn: Any) -> None:
@@ -428,6 +457,8 @@ def workflow(
     queue: str | None = None,
     priority: int | None = None,
     retry: RetryPolicy | None = None,
+    require_actor: bool = False,
+    pinned: bool = False,
 ) -> _WorkflowDecorator: ...
 def workflow(
     fn: Any = None,
@@ -438,19 +469,25 @@ def workflow(
     queue: str | None = None,
     priority: int | None = None,
     retry: RetryPolicy | None = None,
+    require_actor: bool = False,
+    pinned: bool = False,
 ) -> Any:
     """Make a function a workflow: `@workflow` or `@workflow(name=..., version=..., ...)`.
 
-    The function may be `async def`, a generator, or plain `def`. `name` defaults to its `__name__`. `queue` and `priority` are what
-    its runs are started with, `retry` the policy of its activities where they do not say (C6). Raises InvalidOption on an
+    The function may be `async def`, a generator, or plain `def`. `name` defaults to its `__name__`; several versions of one name may be
+    registered at once: runs stay with theirs, a start by name takes the newest. A `pinned` workflow's runs stay with the worker build
+    (`durable-worker --build`) that took their first turn. `queue` and `priority` are what
+    its runs are started with, `retry` the policy of its activities where they do not say (C6). With `require_actor` a start without an
+    actor is refused (ActorRequired), by clients, parents and the SQL API alike. Raises InvalidOption on an
     impossible option, or if another function has the name and version, and UnsafeWorkflow with all that the function does and replay
     could not repeat: clock, entropy, I/O, threads, blocking calls (C13).
     """
 
     def decorate(fn: Any) -> Any:
-        return _register(
-            _workflows, Workflow(fn, name, version, queue, priority, retry), "workflow"
+        made: Workflow[..., Any] = Workflow(
+            fn, name, version, queue, priority, retry, require_actor=require_actor, pinned=pinned
         )
+        return _register(_workflows, made, "workflow")
 
     return decorate if fn is None else decorate(fn)
 
@@ -461,6 +498,14 @@ _Key = tuple[str, int, str]
 
 _workflows: dict[_Key, Workflow[..., Any]] = {}
 _activities: dict[_Key, Activity[..., Any]] = {}
+
+
+def described(it: Workflow[..., Any] | Activity[..., Any]) -> dict[str, Any]:
+    """What is registered for those without the code: the schema of the arguments, and under DEFAULTS_KEY the defaults of a start."""
+    defaults = {"require_actor": True} if it.require_actor else {}
+    if isinstance(it, Workflow) and it.pinned:
+        defaults["pinned"] = True
+    return {**it.arguments.json_schema(), **({DEFAULTS_KEY: defaults} if defaults else {})}
 
 
 def registered_workflows(module: str | None = None) -> list[Workflow[..., Any]]:

@@ -13,6 +13,7 @@ from typing import Any
 from uuid import UUID
 
 from durable import requests
+from durable.context import encoded_headers, refuse_without_actor
 from durable.core.job_life import STATES
 from durable.core.names import checked_name, checked_priority
 from durable.definitions import Activity
@@ -46,6 +47,8 @@ class JobOptions:
     tags: Sequence[str] | None = None
     meta: Mapping[str, Any] | None = None
     unique: Unique | None = None
+    actor: Any = None
+    headers: Mapping[str, Any] | None = None
 
 
 def shared(target: Target, options: JobOptions) -> dict[str, Any]:
@@ -61,7 +64,7 @@ def shared(target: Target, options: JobOptions) -> dict[str, Any]:
         else checked_priority("priority", options.priority),
         "at_us": _instant_us(options.at),
         "delay_s": requests.seconds("delay", options.delay),
-        "options": json.dumps(target.options),
+        "options": json.dumps({**target.options, **_context(target, options)}),
         "tags": tags(options.tags),
         "meta": None if options.meta is None else _META.encode(dict(options.meta)),
         "states": None if unique is None else sorted(unique.states),
@@ -70,6 +73,15 @@ def shared(target: Target, options: JobOptions) -> dict[str, Any]:
         if unique is None or unique.replace_body is None
         else json.dumps(unique.replace_body),
     }
+
+
+def _context(target: Target, options: JobOptions) -> dict[str, Any]:
+    """The actor and the headers, where there are any. Raises ActorRequired, InvalidOption, PayloadError."""
+    who = requests.actor(options.actor)
+    if target.require_actor:
+        refuse_without_actor("activity", target.name, who)
+    context = {"actor": who, "headers": encoded_headers(options.headers)}
+    return {key: json.loads(value) for key, value in context.items() if value is not None}
 
 
 def one(

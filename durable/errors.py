@@ -95,10 +95,22 @@ class NondeterminismError(DurableError):
             f"  history says: {_one_line(self.expected)}",
             f"  the code gave{where}: {_one_line(self.got)}",
             *(f"  differs in {text}" for text in _differences(self.expected, self.got)),
+            *_about_patches(self.expected),
             "  The run is parked, nothing is lost. Deploy the code that it was started with,",
             "  guard the change with durable.patched(id), or reset or fork the run.",
         ]
         return "\n".join(lines)
+
+
+def _about_patches(expected: Mapping[str, Any] | None) -> list[str]:
+    if expected is None or expected.get("type") != "PatchRecorded":
+        return []
+    patch = repr(expected["id"])
+    return [
+        f"  The run has the change {patch}, and this code does not ask for it here. If the code is older than the change, a newer",
+        f"  worker will take the run. If durable.patched({patch}) was removed: put durable.deprecate_patch({patch}) in its place until no",
+        "  open run has this mark. If it was moved, or its id is used for two changes: give each change an id of its own.",
+    ]
 
 
 def _one_line(command: Mapping[str, Any] | None) -> str:
@@ -169,11 +181,35 @@ class InvalidOption(DurableError, ValueError):
     """
 
 
+class ActorRequired(DurableError):
+    """Something that must not happen anonymously was asked for without an actor.
+
+    The caller's fault: pass `actor=`, or call within `durable.acting_as(...)`. Nothing was written.
+    `what` is "workflow", "activity" or "signal", `name` its name.
+    """
+
+    def __init__(self, what: str, name: str) -> None:
+        super().__init__(
+            f"{what} {name!r} requires an actor, and nobody acts here; pass actor=..., or call it within"
+            " `with durable.acting_as(...)`"
+        )
+        self.what = what
+        self.name = name
+
+
 class NonRetryable(DurableError):
     """Raise it from an activity to say: trying again cannot help (C6).
 
     Not a fault of anybody's. The activity fails at once, whatever its retry policy; the workflow
     sees an `ActivityError` with this as its cause. Raise it `from` the error that made it clear.
+    """
+
+
+class ReadOnlyViolation(DurableError):
+    """A query, an update's validator or a wait_until predicate tried to change the run (C14).
+
+    The author's fault: such code may only read state. The caller of the query or update is told;
+    the run goes on unharmed. Do it in the update's handler, or in the workflow's own code.
     """
 
 
@@ -369,6 +405,48 @@ class UnknownSignal(DurableError):
     """
 
 
+class QueryFailed(DurableError):
+    """A query could not be answered; `.cause` is what its code raised, if it was that (C14). The
+    run is unharmed.
+    """
+
+
+class UnknownQuery(QueryFailed):
+    """The workflow has registered no query of this name, or not yet. The caller's typing error, or
+    too early.
+    """
+
+
+class QueryTimeout(DurableError, TimeoutError):
+    """Nobody answered a query in time (C10). The message says why: usually no worker serves the
+    run's queue.
+    """
+
+
+class UpdateRejected(DurableError):
+    """The workflow refused an update before anything was recorded (C14).
+
+    The caller's fault: `.cause` is what the validator raised, or why the arguments do not fit.
+    """
+
+
+class UnknownUpdate(UpdateRejected):
+    """The workflow has no update of this name, or not yet. The caller's typing error, or too
+    early.
+    """
+
+
+class UpdateFailed(DurableError):
+    """The handler of an accepted update raised; `.cause` is what. The workflow goes on."""
+
+
+class UpdateUnfinished(WorkflowClosed):
+    """The workflow ended while the handler of an accepted update was still running.
+
+    The author's fault: wait for `durable.handlers_finished` before returning.
+    """
+
+
 class UnknownQueue(DurableError):
     """No queue has this name. The caller's typing error, or the operator has not created it."""
 
@@ -423,6 +501,22 @@ class EmbeddedPostgresError(DurableError):
     """The embedded PostgreSQL could not be found, started or stopped. The message holds the
     server's own words.
     """
+
+
+class NewerSemantics(DurableError):
+    """The run was started by a newer release of `durable`, whose rules this one does not know (C16).
+
+    The operator's: let workers of the newer release run it. Nothing is lost meanwhile; the run is parked (C8).
+    `version` is the run's semantics version, `known` the newest one of this release.
+    """
+
+    def __init__(self, version: int, known: int) -> None:
+        super().__init__(
+            f"the run follows semantics version {version}, and this release of durable knows versions up to {known}; "
+            "upgrade the worker"
+        )
+        self.version = version
+        self.known = known
 
 
 class LeaseLost(DurableError):

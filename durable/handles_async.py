@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -11,6 +11,7 @@ from durable import outcomes, requests
 from durable.descriptions import (
     CancelReceipt,
     HistoryEvent,
+    MoveReceipt,
     PendingJob,
     RunDescription,
     SignalEvidence,
@@ -61,7 +62,7 @@ class AsyncHandle(Generic[R]):
         TimeoutError after `timeout` (seconds or timedelta); the workflow goes on then (C10).
         """
         outcome = await self.outcome(timeout)
-        codec = self._codec or self._client._result_codec(outcome.workflow)
+        codec = self._codec or self._client._result_codec(outcome.workflow, outcome.version)
         result: R = outcomes.result_of(self.workflow_id, outcome, codec)
         return result
 
@@ -82,18 +83,22 @@ class AsyncHandle(Generic[R]):
         *,
         dedupe_key: str | None = None,
         actor: Any = None,
+        headers: Mapping[str, Any] | None = None,
         connection: AsyncTransaction | None = None,
     ) -> SignalReceipt:
         """Send a signal (C11). The value is checked against the signal's type before anything is written.
 
         A name instead of a Signal is looked up among those imported here, then among those that workers have registered.
-        `dedupe_key`: a second signal of the same name and key is a duplicate and is not delivered.
+        `dedupe_key`: a second signal of the same name and key is a duplicate and is not delivered. `actor` and `headers` travel
+        with it; see `durable.sender`.
 
-        Raises PayloadError, UnknownSignal, WorkflowNotFound (nothing was written), and WorkflowClosed, after the attempt has been
+        Raises PayloadError, ActorRequired, UnknownSignal, WorkflowNotFound (nothing was written), and WorkflowClosed, after the attempt has been
         written down as evidence.
         """
-        name, payload = await self._client._signal_payload(signal, value)
-        call = requests.signal(self.workflow_id, name, payload, dedupe_key, actor)
+        name, payload, strict = await self._client._signal_payload(signal, value)
+        call = requests.signal(
+            self.workflow_id, name, payload, dedupe_key, actor, headers, require_actor=strict
+        )
         return await self._client._send(call, connection)
 
     async def cancel(
@@ -121,6 +126,27 @@ class AsyncHandle(Generic[R]):
         """
         call = calls.terminate_run(self.workflow_id, requests.reason(reason), requests.actor(actor))
         await self._client._send(call, connection)
+
+    async def move(
+        self,
+        build: str | None,
+        *,
+        reason: str | None = None,
+        actor: Any = None,
+        connection: AsyncTransaction | None = None,
+    ) -> MoveReceipt:
+        """Pin the workflow to another worker build, or free it from any (None); kept as an operator's command.
+
+        Meant for runs whose build has no worker any more: the new build's code must be able to replay them (`durable verify`).
+        A worker of another build that has it loses it at once. Raises InvalidOption, WorkflowNotFound or WorkflowClosed.
+        """
+        call = calls.move_run(
+            self.workflow_id,
+            requests.build(build),
+            requests.reason(reason),
+            requests.actor(actor),
+        )
+        return await self._client._send(call, connection)
 
     async def describe(self) -> RunDescription:
         """How the workflow stands. Raises WorkflowNotFound."""

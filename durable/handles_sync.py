@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -13,6 +13,7 @@ from durable import outcomes, requests
 from durable.descriptions import (
     CancelReceipt,
     HistoryEvent,
+    MoveReceipt,
     PendingJob,
     RunDescription,
     SignalEvidence,
@@ -63,7 +64,7 @@ class Handle(Generic[R]):
         TimeoutError after `timeout` (seconds or timedelta); the workflow goes on then (C10).
         """
         outcome = self.outcome(timeout)
-        codec = self._codec or self._client._result_codec(outcome.workflow)
+        codec = self._codec or self._client._result_codec(outcome.workflow, outcome.version)
         result: R = outcomes.result_of(self.workflow_id, outcome, codec)
         return result
 
@@ -84,18 +85,22 @@ class Handle(Generic[R]):
         *,
         dedupe_key: str | None = None,
         actor: Any = None,
+        headers: Mapping[str, Any] | None = None,
         connection: Transaction | None = None,
     ) -> SignalReceipt:
         """Send a signal (C11). The value is checked against the signal's type before anything is written.
 
         A name instead of a Signal is looked up among those imported here, then among those that workers have registered.
-        `dedupe_key`: a second signal of the same name and key is a duplicate and is not delivered.
+        `dedupe_key`: a second signal of the same name and key is a duplicate and is not delivered. `actor` and `headers` travel
+        with it; see `durable.sender`.
 
-        Raises PayloadError, UnknownSignal, WorkflowNotFound (nothing was written), and WorkflowClosed, after the attempt has been
+        Raises PayloadError, ActorRequired, UnknownSignal, WorkflowNotFound (nothing was written), and WorkflowClosed, after the attempt has been
         written down as evidence.
         """
-        name, payload = self._client._signal_payload(signal, value)
-        call = requests.signal(self.workflow_id, name, payload, dedupe_key, actor)
+        name, payload, strict = self._client._signal_payload(signal, value)
+        call = requests.signal(
+            self.workflow_id, name, payload, dedupe_key, actor, headers, require_actor=strict
+        )
         return self._client._send(call, connection)
 
     def cancel(
@@ -123,6 +128,27 @@ class Handle(Generic[R]):
         """
         call = calls.terminate_run(self.workflow_id, requests.reason(reason), requests.actor(actor))
         self._client._send(call, connection)
+
+    def move(
+        self,
+        build: str | None,
+        *,
+        reason: str | None = None,
+        actor: Any = None,
+        connection: Transaction | None = None,
+    ) -> MoveReceipt:
+        """Pin the workflow to another worker build, or free it from any (None); kept as an operator's command.
+
+        Meant for runs whose build has no worker any more: the new build's code must be able to replay them (`durable verify`).
+        A worker of another build that has it loses it at once. Raises InvalidOption, WorkflowNotFound or WorkflowClosed.
+        """
+        call = calls.move_run(
+            self.workflow_id,
+            requests.build(build),
+            requests.reason(reason),
+            requests.actor(actor),
+        )
+        return self._client._send(call, connection)
 
     def describe(self) -> RunDescription:
         """How the workflow stands. Raises WorkflowNotFound."""

@@ -53,6 +53,8 @@ class AsyncJobs:
         tags: Sequence[str] | None = None,
         meta: Mapping[str, Any] | None = None,
         unique: Unique | None = None,
+        actor: Any = None,
+        headers: Mapping[str, Any] | None = None,
         connection: AsyncTransaction | None = None,
     ) -> AsyncJobHandle[Any]: ...
 
@@ -70,6 +72,8 @@ class AsyncJobs:
         tags: Sequence[str] | None = None,
         meta: Mapping[str, Any] | None = None,
         unique: Unique | None = None,
+        actor: Any = None,
+        headers: Mapping[str, Any] | None = None,
         connection: AsyncTransaction | None = None,
         **arguments: Any,
     ) -> AsyncJobHandle[R]: ...
@@ -89,6 +93,8 @@ class AsyncJobs:
         tags: Sequence[str] | None = None,
         meta: Mapping[str, Any] | None = None,
         unique: Unique | None = None,
+        actor: Any = None,
+        headers: Mapping[str, Any] | None = None,
         connection: AsyncTransaction | None = None,
         **arguments: Any,
     ) -> AsyncJobHandle[R]: ...
@@ -109,6 +115,8 @@ class AsyncJobs:
         tags: Sequence[str] | None = None,
         meta: Mapping[str, Any] | None = None,
         unique: Unique | None = None,
+        actor: Any = None,
+        headers: Mapping[str, Any] | None = None,
         connection: AsyncTransaction | None = None,
         **arguments: Any,
     ) -> AsyncJobHandle[R]: ...
@@ -126,6 +134,8 @@ class AsyncJobs:
         tags: Sequence[str] | None = None,
         meta: Mapping[str, Any] | None = None,
         unique: Unique | None = None,
+        actor: Any = None,
+        headers: Mapping[str, Any] | None = None,
         connection: AsyncTransaction | None = None,
         **arguments: Any,
     ) -> AsyncJobHandle[Any]:
@@ -135,12 +145,12 @@ class AsyncJobs:
         what a worker has registered). `id`, a UUID, makes it idempotent; a new one by default. `queue` and `priority` (0-9, 0 first)
         override the activity's own. `at` (a datetime with time zone) or `delay` (seconds or timedelta): no sooner than then. `tags`:
         short texts; `meta`: a JSON object; both are kept for looking and filtering. `unique`: see `Unique`; the handle's `conflict` tells
-        whether it is another job's. `connection`: joins that transaction (psycopg, SQLAlchemy, Django).
+        whether it is another job's. `actor`: who asks for it; `headers`: JSON values by name, handed to the code. `connection`: joins that transaction (psycopg, SQLAlchemy, Django).
 
-        Raises PayloadError, InvalidOption, UnknownActivity; nothing is written then.
+        Raises PayloadError, InvalidOption, ActorRequired, UnknownActivity; nothing is written then.
         """
         target, known = await self._activity(activity)
-        options = JobOptions(queue, priority, delay, at, tags, meta, unique)
+        options = JobOptions(queue, priority, delay, at, tags, meta, unique, actor, headers)
         job_id, given = enqueueing.one(target, known, args, arguments, options, id)
         made = await self._send(job_calls.enqueue_job(job_id, given, fresh=id is None), connection)
         return AsyncJobHandle(
@@ -160,6 +170,8 @@ class AsyncJobs:
         tags: Sequence[str] | None = None,
         meta: Mapping[str, Any] | None = None,
         unique: Unique | None = None,
+        actor: Any = None,
+        headers: Mapping[str, Any] | None = None,
         connection: AsyncTransaction | None = None,
     ) -> EnqueuedMany:
         """Enqueue one job for each of `items`: tuples of arguments, or mappings by name. All of them, or none: one transaction.
@@ -171,7 +183,7 @@ class AsyncJobs:
         connection breaks meanwhile: it is not tried again, because the items are consumed.
         """
         target = targets.of_activity(activity)
-        options = JobOptions(queue, priority, delay, at, tags, meta, unique)
+        options = JobOptions(queue, priority, delay, at, tags, meta, unique, actor, headers)
         many = enqueueing.many(target, activity, items, options)
         done = await self._session.enqueue_many(many, connection)
         if done.created or done.conflicts:

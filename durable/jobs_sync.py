@@ -55,6 +55,8 @@ class Jobs:
         tags: Sequence[str] | None = None,
         meta: Mapping[str, Any] | None = None,
         unique: Unique | None = None,
+        actor: Any = None,
+        headers: Mapping[str, Any] | None = None,
         connection: Transaction | None = None,
     ) -> JobHandle[Any]: ...
 
@@ -72,6 +74,8 @@ class Jobs:
         tags: Sequence[str] | None = None,
         meta: Mapping[str, Any] | None = None,
         unique: Unique | None = None,
+        actor: Any = None,
+        headers: Mapping[str, Any] | None = None,
         connection: Transaction | None = None,
         **arguments: Any,
     ) -> JobHandle[R]: ...
@@ -91,6 +95,8 @@ class Jobs:
         tags: Sequence[str] | None = None,
         meta: Mapping[str, Any] | None = None,
         unique: Unique | None = None,
+        actor: Any = None,
+        headers: Mapping[str, Any] | None = None,
         connection: Transaction | None = None,
         **arguments: Any,
     ) -> JobHandle[R]: ...
@@ -111,6 +117,8 @@ class Jobs:
         tags: Sequence[str] | None = None,
         meta: Mapping[str, Any] | None = None,
         unique: Unique | None = None,
+        actor: Any = None,
+        headers: Mapping[str, Any] | None = None,
         connection: Transaction | None = None,
         **arguments: Any,
     ) -> JobHandle[R]: ...
@@ -128,6 +136,8 @@ class Jobs:
         tags: Sequence[str] | None = None,
         meta: Mapping[str, Any] | None = None,
         unique: Unique | None = None,
+        actor: Any = None,
+        headers: Mapping[str, Any] | None = None,
         connection: Transaction | None = None,
         **arguments: Any,
     ) -> JobHandle[Any]:
@@ -137,12 +147,12 @@ class Jobs:
         what a worker has registered). `id`, a UUID, makes it idempotent; a new one by default. `queue` and `priority` (0-9, 0 first)
         override the activity's own. `at` (a datetime with time zone) or `delay` (seconds or timedelta): no sooner than then. `tags`:
         short texts; `meta`: a JSON object; both are kept for looking and filtering. `unique`: see `Unique`; the handle's `conflict` tells
-        whether it is another job's. `connection`: joins that transaction (psycopg, SQLAlchemy, Django).
+        whether it is another job's. `actor`: who asks for it; `headers`: JSON values by name, handed to the code. `connection`: joins that transaction (psycopg, SQLAlchemy, Django).
 
-        Raises PayloadError, InvalidOption, UnknownActivity; nothing is written then.
+        Raises PayloadError, InvalidOption, ActorRequired, UnknownActivity; nothing is written then.
         """
         target, known = self._activity(activity)
-        options = JobOptions(queue, priority, delay, at, tags, meta, unique)
+        options = JobOptions(queue, priority, delay, at, tags, meta, unique, actor, headers)
         job_id, given = enqueueing.one(target, known, args, arguments, options, id)
         made = self._send(job_calls.enqueue_job(job_id, given, fresh=id is None), connection)
         return JobHandle(self, made.job_id, target.result, outcome=made.outcome, state=made.state)
@@ -160,6 +170,8 @@ class Jobs:
         tags: Sequence[str] | None = None,
         meta: Mapping[str, Any] | None = None,
         unique: Unique | None = None,
+        actor: Any = None,
+        headers: Mapping[str, Any] | None = None,
         connection: Transaction | None = None,
     ) -> EnqueuedMany:
         """Enqueue one job for each of `items`: tuples of arguments, or mappings by name. All of them, or none: one transaction.
@@ -171,7 +183,7 @@ class Jobs:
         connection breaks meanwhile: it is not tried again, because the items are consumed.
         """
         target = targets.of_activity(activity)
-        options = JobOptions(queue, priority, delay, at, tags, meta, unique)
+        options = JobOptions(queue, priority, delay, at, tags, meta, unique, actor, headers)
         many = enqueueing.many(target, activity, items, options)
         done = self._session.enqueue_many(many, connection)
         if done.created or done.conflicts:

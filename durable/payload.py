@@ -379,6 +379,11 @@ class ArgumentsCodec:
             )
         return self._result
 
+    @property
+    def positional(self) -> tuple[str, ...]:
+        """The names of the parameters that can be given by position."""
+        return tuple(n for n, p in self._parameters.items() if p.kind in _BY_POSITION)
+
     def encode(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
         """The call as a JSON object by parameter name. Raises PayloadError naming the parameter."""
         if not self._parameters and not args and not kwargs:

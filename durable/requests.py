@@ -14,8 +14,9 @@ from datetime import timedelta
 from typing import Any, Literal, get_args
 from uuid import UUID
 
+from durable.context import encoded_actor, encoded_headers, refuse_without_actor
+from durable.core import semantics
 from durable.core.names import checked_name, checked_priority
-from durable.definitions import SEMANTICS
 from durable.descriptions import SignalReceipt
 from durable.errors import DatabaseUnavailable, InvalidOption
 from durable.ids import uuid7
@@ -47,6 +48,7 @@ class Target:
     options: dict[str, Any]
     encode: Callable[[tuple[Any, ...], Mapping[str, Any]], str]
     result: ValueCodec | None
+    require_actor: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,19 +62,15 @@ class StartOptions:
     attributes: Mapping[str, Any] | None = None
     actor: Any = None
     memo: Mapping[str, Any] | None = None
-    headers: Mapping[str, str] | None = None
+    headers: Mapping[str, Any] | None = None
+    pinned: bool | None = None
     on_running: OnRunning = "existing"
     on_closed: OnClosed = "existing"
 
 
 _CODECS = {
-    option: ValueCodec(annotation, field=option, max_bytes=MAX_ATTRIBUTES)
-    for option, annotation in (
-        ("attributes", dict[str, Any]),
-        ("memo", dict[str, Any]),
-        ("headers", dict[str, str]),
-        ("actor", str | dict[str, Any]),
-    )
+    option: ValueCodec(dict[str, Any], field=option, max_bytes=MAX_ATTRIBUTES)
+    for option in ("attributes", "memo")
 }
 
 
@@ -100,15 +98,17 @@ def start(
         else checked_priority("priority", options.priority)
     )
     who = actor(options.actor)
-    optional = {"actor": who, "headers": _encoded("headers", options.headers)}
+    if target.require_actor:
+        refuse_without_actor("workflow", target.name, who)
+    optional = {"actor": who, "headers": encoded_headers(options.headers)}
     body = {
         "workflow": target.name,
         "version": target.version,
-        "semantics": SEMANTICS,
+        "semantics": semantics.CURRENT,
         "workflow_id": workflow_id,
         "queue": queue,
         "priority": priority,
-        **target.options,
+        **_pinned_as(options.pinned, target.options),
         **{key: json.loads(value) for key, value in optional.items() if value is not None},
     }
     given = {
@@ -126,17 +126,41 @@ def start(
     return workflow_id, calls.start_run(workflow_id, target.name, queue, given)
 
 
+def _pinned_as(pinned: bool | None, options: dict[str, Any]) -> dict[str, Any]:
+    """The workflow's options with this start's own word on pinning."""
+    if pinned is None:
+        return options
+    others = {key: value for key, value in options.items() if key != "pinned"}
+    return {**others, **({"pinned": True} if pinned else {})}
+
+
+def build(value: str | None) -> str | None:
+    """The name of a worker's build, checked; None is none."""
+    return None if value is None else checked_name("build", value)
+
+
 def signal(
-    workflow_id: str, signal_name: str, payload: str, dedupe_key: str | None, given_actor: Any
+    workflow_id: str,
+    signal_name: str,
+    payload: str,
+    dedupe_key: str | None,
+    given_actor: Any,
+    headers: Mapping[str, Any] | None = None,
+    *,
+    require_actor: bool = False,
 ) -> Call[Sent[SignalReceipt]]:
-    """`payload` is JSON text, already checked. Raises InvalidOption."""
+    """`payload` is JSON text, already checked. Raises InvalidOption, ActorRequired."""
+    who = actor(given_actor)
+    if require_actor:
+        refuse_without_actor("signal", signal_name, who)
     key = None if dedupe_key is None else text("dedupe_key", dedupe_key, MAX_ID)
     return calls.send_signal(
         text("id", workflow_id, MAX_ID),
         checked_name("signal", signal_name),
         payload,
         key,
-        actor(given_actor),
+        who,
+        encoded_headers(headers),
     )
 
 
@@ -158,8 +182,8 @@ def text(option: str, value: Any, longest: int) -> str:
 
 
 def actor(value: Any) -> str | None:
-    """Who acts, as JSON text: text or a JSON object. Raises InvalidOption."""
-    return _encoded("actor", value)
+    """Who acts, as JSON text: text, a JSON object, or a value of a context type. Raises InvalidOption."""
+    return encoded_actor(value)
 
 
 def seconds(option: str, value: timedelta | float | None) -> float:

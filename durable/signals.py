@@ -11,6 +11,7 @@ from durable.core.durations import duration_us
 from durable.core.futures import DurableFuture
 from durable.core.loop import current
 from durable.core.names import checked_name
+from durable.definitions import DEFAULTS_KEY
 from durable.errors import InvalidOption, NotInWorkflow
 from durable.payload import value_codec
 
@@ -23,19 +24,20 @@ class Signal(Generic[T]):
     """A message of one name and payload type, declared at module level: `paid = Signal("paid", Payment)`.
 
     Signals are never lost: those that arrive before the run starts, or before anybody receives, wait in order. Without a
-    type the payload is any JSON value. Declaring a name twice in a module with different types raises InvalidOption.
+    type the payload is any JSON value. With `require_actor` nobody can send it anonymously. Declaring a name twice in a module with different types raises InvalidOption.
     """
 
     @overload
-    def __init__(self: Signal[Any], name: str) -> None: ...
+    def __init__(self: Signal[Any], name: str, *, require_actor: bool = ...) -> None: ...
     @overload
-    def __init__(self, name: str, type: type[T]) -> None: ...
+    def __init__(self, name: str, type: type[T], *, require_actor: bool = ...) -> None: ...
     @overload
-    def __init__(self: Signal[Any], name: str, type: Any) -> None: ...
-    def __init__(self, name: str, type: Any = Any) -> None:
+    def __init__(self: Signal[Any], name: str, type: Any, *, require_actor: bool = ...) -> None: ...
+    def __init__(self, name: str, type: Any = Any, *, require_actor: bool = False) -> None:
         self.name = checked_name("the signal's name", name)
         self.type = type
         self.codec = value_codec(type)
+        self.require_actor = require_actor
         self.module: str = sys._getframe(1).f_globals.get("__name__", "")
         _register(self)
 
@@ -43,7 +45,7 @@ class Signal(Generic[T]):
         """The next signal of this name: `payment = await paid.receive(timeout=timedelta(days=3))`.
 
         Gives the oldest one that waits, else the next that arrives; each is received once. Raises TimeoutError when none came
-        within `timeout` (a timedelta, or seconds), NotInWorkflow outside a workflow.
+        within `timeout` (a timedelta, or seconds), NotInWorkflow outside a workflow. `durable.sender(future)` says who sent it.
         """
         run = current()
         if run is None:
@@ -52,6 +54,11 @@ class Signal(Generic[T]):
             )
         timeout_us = None if timeout is None else duration_us("timeout", timeout)
         return run.receive(self.name, self.codec, timeout_us)
+
+    def described(self) -> dict[str, Any]:
+        """What is registered for those without the code: the schema of the value, and whether it takes an actor."""
+        schema = self.codec.json_schema()
+        return {**schema, DEFAULTS_KEY: {"require_actor": True}} if self.require_actor else schema
 
     def pending(self) -> int:
         """How many have arrived and wait to be received."""

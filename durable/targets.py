@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from durable.definitions import (
+    DEFAULTS_KEY,
     Activity,
     Workflow,
     defined_twice,
@@ -46,10 +47,19 @@ def of_workflow(workflow: Any) -> Target:
         msg = f"start takes a function decorated with @workflow, or its name, not {workflow!r}"
         raise UnknownWorkflow(msg)
     codec, retry = workflow.arguments, workflow.retry
-    options = {} if retry is None else {"retry": retry.to_body()}
+    options: dict[str, Any] = {} if retry is None else {"retry": retry.to_body()}
+    if workflow.pinned:
+        options["pinned"] = True
     queue, priority = workflow.queue or DEFAULT_QUEUE, workflow.priority or 0
     return Target(
-        workflow.name, workflow.version, queue, priority, options, codec.encode, codec.result
+        workflow.name,
+        workflow.version,
+        queue,
+        priority,
+        options,
+        codec.encode,
+        codec.result,
+        workflow.require_actor,
     )
 
 
@@ -61,7 +71,16 @@ def of_activity(activity: Any) -> Target:
     codec = activity.arguments
     queue, priority = activity.queue or DEFAULT_QUEUE, activity.priority or 0
     options = job_options(activity.options_given)
-    return Target(activity.name, 1, queue, priority, options, codec.encode, codec.result)
+    return Target(
+        activity.name,
+        1,
+        queue,
+        priority,
+        options,
+        codec.encode,
+        codec.result,
+        activity.require_actor,
+    )
 
 
 def local_activity(name: str) -> Activity[..., Any] | None:
@@ -82,16 +101,32 @@ def by_name(target: Target, decode: Callable[[str], Any]) -> Target:
     return replace(target, encode=encode)
 
 
-def local_workflow(name: str) -> Target | None:
-    """The newest version of that name that this process has imported; it takes its arguments as a mapping."""
-    versions = [each for each in registered_workflows() if each.name == name]
+def local_workflow(name: str, version: int | None = None) -> Target | None:
+    """That version of the name (None: the newest) that this process has imported; it takes its arguments as a mapping."""
+    found = _imported(name, version)
+    if found is None:
+        return None
+    return by_name(of_workflow(found), found.arguments.decode)
+
+
+def another_version(workflow: Workflow[..., Any], version: int) -> Target | None:
+    """Another version of the given workflow, if this process has imported it; it takes its arguments as the workflow itself would."""
+    found = _imported(workflow.name, version)
+    return None if found is None else of_workflow(found)
+
+
+def _imported(name: str, version: int | None) -> Workflow[..., Any] | None:
+    """Raises InvalidOption when two functions are that version."""
+    versions = [it for it in registered_workflows() if it.name == name]
+    if version is not None:
+        versions = [it for it in versions if it.version == version]
     if not versions:
         return None
-    found = max(versions, key=lambda each: each.version)
+    found = max(versions, key=lambda it: it.version)
     for other in versions:
         if other is not found and other.version == found.version:
             raise defined_twice("workflow", found, other)
-    return by_name(of_workflow(found), found.arguments.decode)
+    return found
 
 
 def of_definition(definition: Definition) -> Target:
@@ -108,10 +143,19 @@ def of_definition(definition: Definition) -> Target:
         definition.version,
         definition.queue or DEFAULT_QUEUE,
         definition.options.get("priority", 0),
-        options,
+        {**options, **({"pinned": True} if _says(definition, "pinned") else {})},
         encode,
         None,
+        requires_actor(definition),
     )
+
+
+def requires_actor(definition: Definition) -> bool:
+    return _says(definition, "require_actor")
+
+
+def _says(definition: Definition, default: str) -> bool:
+    return bool(definition.schema.get(DEFAULTS_KEY, {}).get(default))
 
 
 def _by_name(args: tuple[Any, ...], arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,6 +171,14 @@ def unknown_workflow(name: str, known: Sequence[str]) -> UnknownWorkflow:
 
 def unknown_activity(name: str, known: Sequence[str]) -> UnknownActivity:
     return UnknownActivity(_unknown("activity", name, known))
+
+
+def unknown_version(name: str, version: int, known: Sequence[int]) -> UnknownWorkflow:
+    """`known`: the versions of that name that workers have registered, at least one."""
+    said = ", ".join(map(str, known))
+    return UnknownWorkflow(
+        f"workflow {name!r} has no version {version} here; workers have registered {said} (start a worker that has it first)"
+    )
 
 
 # -- signals ----------------------------------------------------------------------------------------------------------

@@ -28,7 +28,8 @@ $$ select (durable.shard_keys())[1 + get_byte(sha256(convert_to(workflow_id, 'UT
 
 -- One row a run. Only its owner updates it while it runs (C2); `generation` numbers the runs of one workflow id. `ready_at` is set while anybody
 -- may claim it, `delayed_until` while it shall become ready later (start delay, back-off): staged like due jobs, so that a claim reads only
--- what it can take. `losses` counts the workers that died holding it since its last commit.
+-- what it can take. `losses` counts the workers that died holding it since its last commit. A `pinned` run stays with the `build` of the worker
+-- that took its first recorded turn (see 0006).
 create table durable.runs (
     shard               smallint    not null,
     run_id              uuid        not null,
@@ -37,6 +38,8 @@ create table durable.runs (
     workflow            text        not null,
     version             integer     not null default 1,
     semantics           smallint    not null default 1,
+    pinned              boolean     not null default false,
+    build               text,
     status              text        not null default 'running',
     queue               text        not null default 'default',
     priority            smallint    not null default 0,
@@ -49,6 +52,7 @@ create table durable.runs (
     losses              smallint    not null default 0,
     waiting_on          jsonb,
     review              jsonb,
+    paused              jsonb,
     cancel_requested_at timestamptz,
     actor               jsonb,
     attributes          jsonb,
@@ -67,6 +71,7 @@ create table durable.runs (
     constraint runs_owned_is_not_claimable check (owner is null or (ready_at is null and delayed_until is null)),
     constraint runs_delayed_is_not_ready check (ready_at is null or delayed_until is null),
     constraint runs_workflow_id_length check (length(workflow_id) between 1 and 1000),
+    constraint runs_only_pinned_have_a_build check (build is null or pinned),
     constraint runs_positions check (epoch >= 0 and last_seq >= 1 and turn >= 0)
 ) with (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
 
@@ -127,12 +132,13 @@ create table durable.jobs (
     errors              jsonb,
     heartbeat           json,
     note                jsonb,
+    paused              jsonb,
     created_at          timestamptz not null,
     finished_at         timestamptz,
     primary key (shard, run_id, seq),
     constraint jobs_kind_known check (kind in ('activity', 'timer', 'job')),
-    constraint jobs_state_known check (state in ('scheduled', 'available', 'executing', 'retryable', 'completed', 'discarded', 'cancelled')),
-    constraint jobs_timer_only_waits check (kind <> 'timer' or state = 'scheduled'),
+    constraint jobs_state_known check (state in ('scheduled', 'available', 'executing', 'retryable', 'paused', 'completed', 'discarded', 'cancelled')),
+    constraint jobs_timer_only_waits check (kind <> 'timer' or state in ('scheduled', 'paused')),
     constraint jobs_executing_has_owner check ((state = 'executing') = (owner is not null)),
     constraint jobs_finished_has_time check ((state in ('completed', 'discarded', 'cancelled')) = (finished_at is not null)),
     constraint jobs_only_standalone_are_kept check (kind = 'job' or finished_at is null),
@@ -196,6 +202,8 @@ create table durable.workers (
     state       text        not null default 'alive' check (state in ('alive', 'stopping', 'dead', 'gone')),
     queues      jsonb       not null,
     info        jsonb       not null default '{}',
+    build       text,
+    workflows   jsonb       not null default '{}',
     started_at  timestamptz not null,
     beat_at     timestamptz not null,
     lease_until timestamptz not null,

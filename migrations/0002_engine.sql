@@ -183,8 +183,10 @@ as $$
 declare
     v_now timestamptz := durable.now();
     v_each integer := 2 + p_limit / 16;
+    v_build text;
 begin
-    if not durable.is_alive(p_worker) then
+    select w.build into v_build from durable.workers w where w.worker_id = p_worker and w.state in ('alive', 'stopping');
+    if not found then
         return;
     end if;
     return query
@@ -195,6 +197,7 @@ begin
              cross join lateral (
                 select r.shard, r.run_id, r.priority, r.ready_at from durable.runs r
                  where r.shard = k.key and r.queue = q.name and r.owner is null and r.ready_at is not null
+                   and (r.build is null or r.build = v_build)
                  order by r.priority, r.ready_at limit v_each) c
             union all
             select m.shard, m.run_id, m.priority, m.at
@@ -206,14 +209,15 @@ begin
                     select t.* from durable.runs t where t.shard = i.shard and t.run_id = i.run_id limit 1) r
                  where i.shard = k.key and i.queue = q.name
                    and r.owner is null and r.status = 'running' and r.ready_at is null and r.delayed_until is null
+                   and (r.build is null or r.build = v_build)
                  limit v_each) m
         ) h group by h.shard, h.run_id order by min(h.priority), min(h.ready_at) limit p_limit
     ), locked as materialized (
         select r.shard, r.run_id from heads h join durable.runs r on r.shard = h.shard and r.run_id = h.run_id
-         where r.owner is null and r.status is not distinct from 'running' and r.delayed_until is null
+         where r.owner is null and r.status is not distinct from 'running' and r.delayed_until is null and (r.build is null or r.build = v_build)
          for update of r skip locked
     )
-    update durable.runs r set owner = p_worker, epoch = r.epoch + 1, ready_at = null
+    update durable.runs r set owner = p_worker, epoch = r.epoch + 1, ready_at = null, build = case when r.pinned then coalesce(r.build, v_build) end
       from locked l where r.shard = l.shard and r.run_id = l.run_id
     returning r.shard, r.run_id, r.workflow_id, r.workflow, r.version, r.epoch, r.last_seq, r.turn, r.queue, r.priority,
         r.review is not null or r.losses > 0;  -- the turn that it takes then, even an empty one, ends the review and the suspicion
@@ -246,7 +250,8 @@ begin
      order by i.at, i.message_id limit p_limit;
 end $$;
 
--- Give runs back: with a delay and a reason (review) when they could not be run, at once when the worker stops or its cache is full.
+-- Give runs back: with a delay and a reason (review) when they could not be run, at once when the worker stops or its cache is full. One whose workflow
+-- this worker has not got, and another has (a rolling deployment), waits a moment for that one and is no case for review.
 create function durable.release_runs(p_worker uuid, r_shard smallint[], r_run uuid[], r_epoch integer[], r_delay_s double precision[], r_review jsonb[])
 returns integer language plpgsql
 set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
@@ -257,12 +262,15 @@ declare
 begin
     update durable.runs r
        set owner = null,
+           build = case when r.turn > 0 then r.build end,  -- nothing of it is recorded, so nothing binds it to the build
            ready_at = case when b.delay_s = 0 then v_now end,
            delayed_until = case when b.delay_s > 0 then v_now + b.delay_s * interval '1 second' * case
                when b.review is null then 1
+               when b.review ->> 'kind' = 'unknown_workflow' and durable.is_served(r.workflow, r.version, r.queue, case when r.turn > 0 then r.build end) then 0.05
                else power(2, least(coalesce((r.review ->> 'times')::int, 0), case b.review ->> 'kind' when 'unknown_workflow' then 2 else 4 end))
            end end,
            review = case when b.review is null then r.review
+                    when b.review ->> 'kind' = 'unknown_workflow' and durable.is_served(r.workflow, r.version, r.queue, case when r.turn > 0 then r.build end) then null
                     else b.review || jsonb_build_object(
                         'since', coalesce(r.review -> 'since', to_jsonb(v_now)),
                         'times', coalesce((r.review ->> 'times')::int, 0) + 1) end
@@ -322,7 +330,7 @@ end $$;
 -- CLAIM JOBS: per queue up to its free slots, by priority, then age. Input and options of a run's activity come from its opening event.
 create function durable.claim_jobs(p_worker uuid, p_queues text[], p_limits integer[])
 returns table (shard smallint, run_id uuid, seq integer, kind text, name text, queue text, attempt integer, input text, options text,
-               workflow_id text, actor text, heartbeat text, scheduled_us bigint, created_us bigint)
+               workflow_id text, actor text, heartbeat text, scheduled_us bigint, created_us bigint, headers text)
 language plpgsql
 set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set plan_cache_mode = force_generic_plan
 as $$
@@ -358,7 +366,7 @@ begin
         returning j.shard, j.run_id, j.seq, j.kind, j.name, j.queue, j.attempt, l.input, l.options, j.heartbeat, j.scheduled_at, j.created_at
     )
     select t.shard, t.run_id, t.seq, t.kind, t.name, t.queue, t.attempt, t.input::text, t.options::text,
-           r.workflow_id, r.actor::text, t.heartbeat::text, durable.to_us(t.scheduled_at), durable.to_us(t.created_at)
+           r.workflow_id, r.actor::text, t.heartbeat::text, durable.to_us(t.scheduled_at), durable.to_us(t.created_at), r.headers::text
       from taken t left join durable.runs r on t.kind = 'activity' and r.shard = t.shard and r.run_id = t.run_id;
 end $$;
 
@@ -437,8 +445,14 @@ begin
     return next;
 end $$;
 
+-- Why a job waits for an operator whose attempts have run out (on_exhausted = "pause").
+create function durable.exhausted(p_now timestamptz, p_error jsonb) returns jsonb language sql immutable as $$
+    select jsonb_strip_nulls(jsonb_build_object('kind', 'exhausted', 'at', p_now, 'retry_state', p_error -> 'retry_state', 'timeout', p_error -> 'timeout'))
+$$;
+
 -- RETRY: an attempt failed and another is due after a delay; the attempt's error stays on the row (C6: not in the history). Without an error the
--- attempt has snoozed: it does not count, so that one more is allowed. There is no further attempt once the run has asked it to stop, or has closed.
+-- attempt has snoozed: it does not count, so that one more is allowed. There is no further attempt once the run has asked it to stop, or has closed. A negative delay: none by itself, it
+-- waits for an operator.
 create function durable.retry_jobs(p_owner uuid, o_shard smallint[], o_run uuid[], o_seq integer[], o_attempt integer[],
                                    o_delay_s double precision[], o_error jsonb[])
 returns integer[] language plpgsql
@@ -457,8 +471,9 @@ begin
             as o(shard, run_id, seq, attempt, delay_s, error, ix)
     ), moved as (
         update durable.jobs j
-           set state = case when o.error is null then 'scheduled' else 'retryable' end, owner = null,
-               scheduled_at = v_now + o.delay_s * interval '1 second',
+           set state = case when o.delay_s < 0 or j.paused is not null then 'paused' when o.error is null then 'scheduled' else 'retryable' end, owner = null,
+               scheduled_at = v_now + greatest(o.delay_s, 0) * interval '1 second',
+               paused = case when o.delay_s < 0 then durable.exhausted(v_now, o.error) else j.paused end,
                options = case when o.error is null then durable.with_snooze(w.options) else j.options end,
                errors = case when o.error is null then j.errors else coalesce(j.errors, '[]') || jsonb_build_array(
                    o.error || jsonb_build_object('attempt', o.attempt, 'at', v_now, 'worker', p_owner, 'delay_s', o.delay_s)) end,
@@ -466,8 +481,8 @@ begin
                deadline_at = w.at, deadline_kind = case when w.at is not null then 'schedule_to_close' end
           from given o
           left join durable.history e on e.shard = o.shard and e.run_id = o.run_id and e.seq = o.seq and o.seq > 0
-          cross join lateral (select coalesce(d.options, e.body) as options,
-                                     d.created_at + (coalesce(d.options, e.body) -> 'timeouts' ->> 'schedule_to_close_s')::float8 * interval '1 second' as at
+          cross join lateral (select coalesce(d.options, e.body) as options, case when o.delay_s >= 0 and d.paused is null then
+                                     d.created_at + (coalesce(d.options, e.body) -> 'timeouts' ->> 'schedule_to_close_s')::float8 * interval '1 second' end as at
                                 from durable.jobs d where d.shard = o.shard and d.run_id = o.run_id and d.seq = o.seq) w
          where j.shard = o.shard and j.run_id = o.run_id and j.seq = o.seq
            and j.state = 'executing' and j.owner = p_owner and j.attempt = o.attempt and j.cancel_requested_at is null
@@ -535,10 +550,10 @@ begin
      where j.shard = o.shard and j.run_id = o.run_id and j.seq = o.seq and j.kind = 'job'
        and j.state = 'executing' and j.owner = p_owner and j.attempt = o.attempt and j.cancel_requested_at is not null;
     update durable.jobs j
-       set state = case when o.delay_s > 0 then 'scheduled' else 'available' end, owner = null, attempt = j.attempt - 1,
+       set state = case when j.paused is not null then 'paused' when o.delay_s > 0 then 'scheduled' else 'available' end, owner = null, attempt = j.attempt - 1,
            unique_key = case when 'executing' = any (j.unique_states) then j.unique_key end,
            scheduled_at = case when o.delay_s > 0 then v_now + o.delay_s * interval '1 second' else j.scheduled_at end,
-           note = o.note, deadline_at = w.at, deadline_kind = w.kind
+           note = o.note, deadline_at = case when j.paused is null then w.at end, deadline_kind = case when j.paused is null then w.kind end
       from unnest(o_shard, o_run, o_seq, o_attempt, o_delay_s, o_note) as o(shard, run_id, seq, attempt, delay_s, note)
       join durable.jobs b on b.shard = o.shard and b.run_id = o.run_id and b.seq = o.seq
       left join durable.history e on e.shard = o.shard and e.run_id = o.run_id and e.seq = o.seq and o.seq > 0
@@ -598,15 +613,19 @@ begin
                   * exp(least(ln(greatest(coalesce((v_retry ->> 'backoff_coefficient')::float8, 2), 1))
                             * (j.attempt - 1 - coalesce((v_options ->> 'snoozes')::int, 0)), 40))) end;
         update durable.jobs t
-           set state = case when v_delay_s = 0 then 'available' else 'retryable' end, owner = null,
+           set state = case when j.paused is not null then 'paused' when v_delay_s = 0 then 'available' else 'retryable' end, owner = null,
                scheduled_at = p_now + v_delay_s * interval '1 second', errors = coalesce(t.errors, '[]') || v_error,
                unique_key = case when 'executing' = any (t.unique_states) then t.unique_key end,
-               deadline_at = t.created_at + (v_options -> 'timeouts' ->> 'schedule_to_close_s')::float8 * interval '1 second',
-               deadline_kind = case when v_options -> 'timeouts' ? 'schedule_to_close_s' then 'schedule_to_close' end
+               deadline_at = case when j.paused is null then t.created_at + (v_options -> 'timeouts' ->> 'schedule_to_close_s')::float8 * interval '1 second' end,
+               deadline_kind = case when j.paused is null and v_options -> 'timeouts' ? 'schedule_to_close_s' then 'schedule_to_close' end
          where t.shard = j.shard and t.run_id = j.run_id and t.seq = j.seq;
     elsif j.kind = 'job' then
         update durable.jobs t set state = 'discarded', owner = null, finished_at = p_now, deadline_at = null, deadline_kind = null,
                errors = coalesce(t.errors, '[]') || v_error
+         where t.shard = j.shard and t.run_id = j.run_id and t.seq = j.seq;
+    elsif v_options ->> 'on_exhausted' = 'pause' then
+        update durable.jobs t set state = 'paused', owner = null, deadline_at = null, deadline_kind = null, errors = coalesce(t.errors, '[]') || v_error,
+               paused = durable.exhausted(p_now, jsonb_build_object('failure', p_failure, 'timeout', case when p_type <> 'WorkerLost' then j.deadline_kind end))
          where t.shard = j.shard and t.run_id = j.run_id and t.seq = j.seq;
     else
         delete from durable.jobs t where t.shard = j.shard and t.run_id = j.run_id and t.seq = j.seq;
@@ -653,7 +672,7 @@ begin
          where r.shard = any (durable.shard_keys()) and r.owner = any (v_dead) limit p_limit for update skip locked
     )
     update durable.runs r
-       set owner = null, epoch = r.epoch + 1, losses = r.losses + 1,
+       set owner = null, epoch = r.epoch + 1, losses = r.losses + 1, build = case when r.turn > 0 then r.build end,
            ready_at = case when r.losses < 2 then v_now end,
            delayed_until = case when r.losses >= 2 then v_now + least(power(2, r.losses), 300) * interval '1 second' end,
            review = case when r.losses < 2 then r.review else jsonb_build_object('kind', 'kills_workers', 'since', v_now, 'times', r.losses + 1,

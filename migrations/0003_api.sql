@@ -32,10 +32,12 @@ begin
             end if;
             v_generation := v_last.generation + 1;
         end if;
-        insert into durable.runs (shard, run_id, workflow_id, generation, workflow, version, queue, priority, ready_at, delayed_until,
-                                  actor, attributes, memo, created_at)
-        values (p_shard, p_run, p_workflow_id, v_generation, p_workflow, p_version, p_queue, p_priority,
-                case when coalesce(p_delay_s, 0) <= 0 then v_now end, case when p_delay_s > 0 then v_now + p_delay_s * interval '1 second' end, p_actor, p_attributes, p_memo, v_now)
+        insert into durable.runs (shard, run_id, workflow_id, generation, workflow, version, semantics, pinned, queue, priority, ready_at, delayed_until,
+                                  actor, headers, attributes, memo, created_at)
+        values (p_shard, p_run, p_workflow_id, v_generation, p_workflow, p_version, coalesce((p_body ->> 'semantics')::smallint, 1),
+                coalesce((p_body ->> 'pinned')::boolean, false), p_queue, p_priority,
+                case when coalesce(p_delay_s, 0) <= 0 then v_now end, case when p_delay_s > 0 then v_now + p_delay_s * interval '1 second' end, p_actor,
+                p_body -> 'headers', p_attributes, p_memo, v_now)
         on conflict do nothing;
         if found then
             insert into durable.history (shard, run_id, seq, turn, type, at, body, payload)
@@ -50,7 +52,7 @@ end $$;
 -- As in 0003, but that a dedupe key also holds for the runs that continue this one. SIGNAL: never lost (C11). Evidence row always; inbox row when the run is open and the key is new.
 -- status: buffered | duplicate | dropped (closed) | unknown (no run of that id: nothing is written).
 create function durable.send_signal(p_shard smallint, p_workflow_id text, p_signal uuid, p_name text, p_payload json,
-                                    p_dedupe_key text default null, p_actor jsonb default null)
+                                    p_dedupe_key text default null, p_actor jsonb default null, p_headers jsonb default null)
 returns table (run_id uuid, status text, reason text, queue text, owner uuid)
 language plpgsql as $$
 declare
@@ -106,7 +108,9 @@ begin
     end if;
     insert into durable.inbox (shard, run_id, message_id, queue, type, at, body, payload)
     values (p_shard, run_id, p_signal, queue, 'SignalReceived', v_now,
-            jsonb_build_object('name', p_name, 'signal_id', p_signal), p_payload);
+            jsonb_build_object('name', p_name, 'signal_id', p_signal)
+                || case when p_actor is null then '{}' else jsonb_build_object('actor', p_actor) end
+                || case when p_headers is null then '{}' else jsonb_build_object('headers', p_headers) end, p_payload);
     status := 'buffered';
     return next;
 end $$;
@@ -152,8 +156,11 @@ begin
             values (p_shard, run_id, queue, 'CancelRequested', v_now, jsonb_build_object('reason', p_reason));
         end if;
     end if;
-    insert into durable.operator_commands (shard, run_id, command_id, workflow_id, action, accepted, reason, refusal, actor, at)
-    values (p_shard, run_id, p_command, p_workflow_id, 'cancel', status = 'requested', p_reason, nullif(status, 'requested'), p_actor, v_now);
+    insert into durable.operator_commands (shard, run_id, command_id, workflow_id, action, accepted, reason, refusal, actor, at, code, before, after)
+    select p_shard, v_run.run_id, p_command, p_workflow_id, 'cancel', request_cancel.status = 'requested', p_reason, nullif(request_cancel.status, 'requested'), p_actor, v_now,
+           case request_cancel.status when 'requested' then 'accepted' when 'closed' then 'workflow_closed' else 'already_requested' end,
+           durable.standing(v_run), case when request_cancel.status = 'requested' then durable.standing(r) || '{"cancel_requested": true}' end
+      from durable.runs r where r.shard = p_shard and r.run_id = v_run.run_id;
     return next;
 end $$;
 
@@ -182,7 +189,7 @@ begin
     else
         status := 'terminated';
         update durable.runs r set status = 'terminated', closed_at = v_now, owner = null, epoch = r.epoch + 1, ready_at = null, delayed_until = null,
-               last_seq = r.last_seq + 1, turn = r.turn + 1
+               last_seq = r.last_seq + 1, turn = r.turn + 1, paused = null
          where r.shard = p_shard and r.run_id = v_run.run_id;
         insert into durable.history (shard, run_id, seq, turn, type, at, body)
         values (p_shard, v_run.run_id, v_run.last_seq + 1, v_run.turn + 1, 'WorkflowTerminated', v_now,
@@ -192,8 +199,11 @@ begin
             pushes := coalesce(pushes, '[]') || to_jsonb(v_run.owner);
         end if;
     end if;
-    insert into durable.operator_commands (shard, run_id, command_id, workflow_id, action, accepted, reason, refusal, actor, at)
-    values (p_shard, run_id, p_command, p_workflow_id, 'terminate', status = 'terminated', p_reason, nullif(status, 'terminated'), p_actor, v_now);
+    insert into durable.operator_commands (shard, run_id, command_id, workflow_id, action, accepted, reason, refusal, actor, at, code, before, after)
+    select p_shard, v_run.run_id, p_command, p_workflow_id, 'terminate', terminate_run.status = 'terminated', p_reason, nullif(terminate_run.status, 'terminated'), p_actor, v_now,
+           case terminate_run.status when 'terminated' then 'accepted' else 'workflow_closed' end,
+           durable.standing(v_run), case when terminate_run.status = 'terminated' then durable.standing(r) end
+      from durable.runs r where r.shard = p_shard and r.run_id = v_run.run_id;
     return next;
 end $$;
 
@@ -205,35 +215,45 @@ $$;
 
 -- The SQL API: usable from psql, a trigger or any language, inside any transaction.
 create function durable.start(workflow text, args json default '{}', id text default gen_random_uuid()::text, queue text default null,
-                              priority integer default 0, actor jsonb default null)
+                              priority integer default 0, actor jsonb default null, version integer default null)
 returns uuid language plpgsql as $$
 declare
     v_queue text;
     v_version integer;
+    v_defaults jsonb;
     v_started record;
 begin
-    select d.queue, d.version into v_queue, v_version from durable.definitions d
-     where d.kind = 'workflow' and d.name = start.workflow order by d.version desc limit 1;
+    select d.queue, d.version, coalesce(d.schema -> 'x-durable', '{}') into v_queue, v_version, v_defaults from durable.definitions d
+     where d.kind = 'workflow' and d.name = start.workflow and d.version = coalesce(start.version, durable.version_to_start(start.workflow));
     if not found then
-        raise exception 'no worker has registered a workflow named %', workflow
+        raise exception 'no worker has registered a workflow named %', workflow || coalesce(' of version ' || start.version, '')
             using errcode = 'DU011', hint = 'start a worker with the module that defines it, then try again';
+    end if;
+    if actor is null and v_defaults ? 'require_actor' then
+        raise exception 'workflow % requires an actor', workflow using errcode = 'DU013', hint = 'pass who acts as actor';
     end if;
     v_queue := coalesce(start.queue, v_queue, 'default');
     select * into v_started from durable.start_run(durable.shard_of(id), durable.uuid7(), id, workflow, v_version, v_queue,
-        start.priority::smallint, 0, jsonb_build_object('workflow', workflow, 'version', v_version, 'semantics', 1, 'workflow_id', id,
-        'queue', v_queue, 'priority', start.priority, 'actor', actor), args, actor, null, null);
+        start.priority::smallint, 0, jsonb_build_object('workflow', workflow, 'version', v_version, 'semantics', durable.semantics(), 'workflow_id', id,
+        'queue', v_queue, 'priority', start.priority, 'actor', actor)
+            || case when v_defaults ? 'pinned' then '{"pinned": true}'::jsonb else '{}' end, args, actor, null, null);
     if v_started.outcome = 'started' then
         perform pg_notify('durable', 'queue:' || v_queue);
     end if;
     return v_started.run_id;
 end $$;
 
-create function durable.signal(workflow_id text, name text, payload json default 'null', dedupe_key text default null)
+create function durable.signal(workflow_id text, name text, payload json default 'null', dedupe_key text default null,
+                               actor jsonb default null)
 returns text language plpgsql as $$
 declare
     v_sent record;
 begin
-    select * into v_sent from durable.send_signal(durable.shard_of(workflow_id), workflow_id, gen_random_uuid(), name, payload, dedupe_key);
+    if actor is null and exists (select from durable.definitions d
+            where d.kind = 'signal' and d.name = signal.name and d.schema -> 'x-durable' ? 'require_actor') then
+        raise exception 'signal % requires an actor', name using errcode = 'DU013', hint = 'pass who acts as actor';
+    end if;
+    select * into v_sent from durable.send_signal(durable.shard_of(workflow_id), workflow_id, gen_random_uuid(), name, payload, dedupe_key, actor);
     if v_sent.status = 'unknown' then
         raise exception 'no run has the workflow id %', workflow_id using errcode = 'DU012';
     end if;
@@ -257,13 +277,20 @@ end $$;
 create view durable.run_list as
 select r.workflow_id, r.run_id, r.workflow, r.version, r.status, r.queue, r.priority, r.created_at, r.started_at, r.closed_at,
        r.cancel_requested_at, r.attributes, r.actor, r.waiting_on, r.review, r.owner, r.last_seq, r.generation, r.shard,
+       r.paused,
        case when r.status <> 'running' then 'done'
+            when exists (select from durable.jobs j where j.shard = r.shard and j.run_id = r.run_id and j.state = 'paused'
+                            and j.paused ->> 'kind' = 'exhausted') then 'needs_review'
+            when r.paused is not null then 'blocked'
             when r.review is not null and r.review ->> 'kind' <> 'unknown_workflow' then 'needs_review'
             when r.review is not null then 'blocked'
+            when r.build is not null and r.owner is null and not exists (select from durable.workers w where w.state = 'alive'
+                 and w.lease_until >= durable.now() and w.build = r.build and w.queues ? r.queue) then 'blocked'
             when r.delayed_until is not null then 'waiting'
             when r.ready_at is not null then 'runnable'
             when r.waiting_on is not null then 'waiting'
-            else 'runnable' end as operator_status
+            else 'runnable' end as operator_status,
+       r.pinned, r.build
   from durable.runs r;
 
 create view durable.event_list as

@@ -22,11 +22,11 @@ begin
           from unnest(e_ix, e_seq, e_type, e_body, e_payload) as e(ix, seq, type, body, payload)
          where e.type = 'ChildStarted'
     ), started as (
-        insert into durable.runs (shard, run_id, workflow_id, generation, workflow, version, queue, priority, ready_at, actor,
+        insert into durable.runs (shard, run_id, workflow_id, generation, workflow, version, semantics, pinned, queue, priority, ready_at, actor, headers,
                                   parent_shard, parent_run_id, parent_seq, created_at)
         select a.shard, a.run_id, a.workflow_id,
                coalesce((select max(g.generation) + 1 from durable.runs g where g.shard = a.shard and g.workflow_id = a.workflow_id), 0),
-               a.body ->> 'workflow', (a.body ->> 'version')::int, a.body ->> 'queue', (a.body ->> 'priority')::smallint, p_now, p.actor,
+               a.body ->> 'workflow', (a.body ->> 'version')::int, p.semantics, a.body ? 'pinned', a.body ->> 'queue', (a.body ->> 'priority')::smallint, p_now, p.actor, p.headers,
                a.parent_shard, a.parent, a.seq, p_now
           from asked a join durable.runs p on p.shard = a.parent_shard and p.run_id = a.parent
          order by a.shard, a.workflow_id
@@ -36,7 +36,7 @@ begin
         insert into durable.history (shard, run_id, seq, turn, type, at, body, payload)
         select a.shard, a.run_id, 1, 0, 'WorkflowStarted', p_now,
                (a.body - '{digest,line,close_policy}'::text[]) || jsonb_strip_nulls(jsonb_build_object(
-                   'semantics', 1, 'actor', h.body -> 'actor', 'headers', h.body -> 'headers', 'parent', jsonb_build_object(
+                   'semantics', h.body -> 'semantics', 'actor', h.body -> 'actor', 'headers', h.body -> 'headers', 'parent', jsonb_build_object(
                        'workflow_id', h.body -> 'workflow_id', 'run_id', a.parent, 'seq', a.seq))), a.payload
           from started s join asked a on a.run_id = s.run_id
           join durable.history h on h.shard = a.parent_shard and h.run_id = a.parent and h.seq = 1
@@ -56,7 +56,9 @@ begin
               from (select c.shard, c.workflow_id, c.parent_shard, c.parent_run_id from durable.runs c
                      where c.shard = durable.shard_of(v_asked.body ->> 'workflow_id') and c.workflow_id = v_asked.body ->> 'workflow_id'
                      order by c.generation desc limit 1) n
-             cross join lateral durable.send_signal(n.shard, n.workflow_id, gen_random_uuid(), v_asked.body ->> 'name', v_asked.payload) s
+              join durable.runs p on p.shard = v_asked.parent_shard and p.run_id = v_asked.parent
+             cross join lateral durable.send_signal(n.shard, n.workflow_id, gen_random_uuid(), v_asked.body ->> 'name', v_asked.payload,
+                                                    null, p.actor, p.headers) s
              where n.parent_shard = v_asked.parent_shard and n.parent_run_id = v_asked.parent;
             if found then
                 v_pushes := v_pushes || to_jsonb(coalesce('worker:' || v_sent.owner, 'queue:' || v_sent.queue));
@@ -210,14 +212,14 @@ begin
         end;
         v_next := durable.uuid7();
         v_unread := array(select n::int from jsonb_array_elements_text(coalesce(v_run.asked -> 'unread', '[]')) as n);
-        insert into durable.runs (shard, run_id, workflow_id, generation, workflow, version, semantics, queue, priority, ready_at,
-                                  actor, attributes, memo, parent_shard, parent_run_id, parent_seq, created_at)
+        insert into durable.runs (shard, run_id, workflow_id, generation, workflow, version, semantics, pinned, queue, priority, ready_at,
+                                  actor, headers, attributes, memo, parent_shard, parent_run_id, parent_seq, created_at)
         values (v_run.shard, v_next, v_run.workflow_id, v_run.generation + 1, v_run.asked ->> 'workflow', (v_run.asked ->> 'version')::int,
-                v_run.semantics, v_run.queue, v_run.priority, p_now, v_run.actor, v_run.attributes, v_run.memo,
+                v_run.semantics, v_run.pinned, v_run.queue, v_run.priority, p_now, v_run.actor, v_run.headers, v_run.attributes, v_run.memo,
                 v_run.parent_shard, v_run.parent_run_id, v_run.parent_seq, p_now);
         insert into durable.history (shard, run_id, seq, turn, type, at, body, payload)
         values (v_run.shard, v_next, 1, 0, 'WorkflowStarted', p_now,
-                v_run.start || (v_run.asked - 'unread') || jsonb_build_object(
+                (v_run.start - '{origins,reset}'::text[]) || (v_run.asked - 'unread') || jsonb_build_object(
                     'continued', coalesce((v_run.start ->> 'continued')::int, 0) + 1, 'continued_from', v_run.run_id), v_run.input);
         update durable.signals s set run_id = v_next, status = 'buffered', seq = null
          where s.shard = v_run.shard and s.run_id = v_run.run_id and (s.status = 'buffered' or s.seq = any (v_unread));

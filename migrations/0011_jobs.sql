@@ -175,6 +175,14 @@ begin
     return next;
 end $$;
 
+-- Each command on a job, accepted or refused; one that was sent again is not written twice.
+create function durable.log_job_command(p_shard smallint, p_job uuid, p_command uuid, p_action text, p_code text, p_reason text, p_actor jsonb)
+returns void language sql as $$
+    insert into durable.operator_commands (shard, run_id, command_id, workflow_id, action, accepted, reason, refusal, actor, at, code)
+    values (p_shard, p_job, p_command, p_job::text, p_action, p_code = 'accepted', p_reason, nullif(p_code, 'accepted'), p_actor, durable.now(), p_code)
+    on conflict do nothing
+$$;
+
 -- CANCEL a job: one that waits is over now, one that executes is told to stop (its outcome decides), one that has ended stays as it is.
 create function durable.cancel_job(p_shard smallint, p_job uuid, p_reason text, p_actor jsonb default null, p_command uuid default gen_random_uuid())
 returns table (status text, state text, queue text, owner uuid) language plpgsql as $$
@@ -205,8 +213,7 @@ begin
                errors = coalesce(j.errors, '[]') || jsonb_build_object('attempt', j.attempt, 'at', v_now, 'failure', durable.cancel_failure(p_reason))
          where j.shard = p_shard and j.run_id = p_job and j.seq = 0;
     end if;
-    insert into durable.operator_commands (shard, run_id, command_id, workflow_id, action, accepted, reason, refusal, actor, at)
-    values (p_shard, p_job, p_command, p_job::text, 'cancel_job', status <> 'ended', p_reason, case when status = 'ended' then v_job.state end, p_actor, v_now);
+    perform durable.log_job_command(p_shard, p_job, p_command, 'cancel_job', case when status = 'ended' then 'job_ended' else 'accepted' end, p_reason, p_actor);
     return next;
 end $$;
 
@@ -248,9 +255,8 @@ begin
             status := 'conflict';
         end;
     end if;
-    insert into durable.operator_commands (shard, run_id, command_id, workflow_id, action, accepted, refusal, actor, at)
-    values (p_shard, p_job, p_command, p_job::text, 'retry_job', status = 'available', nullif(status, 'available'), p_actor, v_now)
-    on conflict do nothing;
+    perform durable.log_job_command(p_shard, p_job, p_command, 'retry_job', case status when 'available' then 'accepted' when 'executing' then 'job_executing'
+                                    else 'unique_key_taken' end, null, p_actor);
     return next;
 end $$;
 
@@ -268,9 +274,7 @@ begin
     if v_state <> 'executing' then
         delete from durable.jobs j where j.shard = p_shard and j.run_id = p_job and j.seq = 0;
     end if;
-    insert into durable.operator_commands (shard, run_id, command_id, workflow_id, action, accepted, refusal, actor, at)
-    values (p_shard, p_job, p_command, p_job::text, 'delete_job', v_state <> 'executing', case when v_state = 'executing' then 'executing' end, p_actor, durable.now())
-    on conflict do nothing;
+    perform durable.log_job_command(p_shard, p_job, p_command, 'delete_job', case when v_state = 'executing' then 'job_executing' else 'accepted' end, null, p_actor);
     return case when v_state = 'executing' then 'executing' else 'deleted' end;
 end $$;
 

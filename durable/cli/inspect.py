@@ -132,7 +132,13 @@ def show(workflow_id: WorkflowId, *, url: Url = None, in_json: Json = False) -> 
         pending, signals, events = handle.pending(), handle.signals(), handle.history()
     if in_json:
         print_json(
-            {"run": run, "pending": pending, "signals": signals, "events": dict(_counted(events))}
+            {
+                "run": run,
+                "warnings": run.warnings,
+                "pending": pending,
+                "signals": signals,
+                "events": dict(_counted(events)),
+            }
         )
         return
     _print_head(run)
@@ -162,6 +168,7 @@ def _print_head(run: RunDescription) -> None:
     )
     facts = [
         ("workflow", f"{run.workflow} version {run.version}"),
+        ("build", run.build or ("the first that takes it" if run.pinned else "")),
         ("status", state),
         ("queue", f"{run.queue}, priority {run.priority}"),
         ("created", moment(run.created_at) + (f" by {_actor(run.actor)}" if run.actor else "")),
@@ -180,6 +187,8 @@ def _print_head(run: RunDescription) -> None:
             line(f"{label:<11}{value}", style=STYLES.get(value, "") if label == "status" else "")
     for index, phrase in enumerate(_waits(run)):
         line(f"{'waits for' if index == 0 else '':<11}{phrase}")
+    for warning in run.warnings:
+        line(f"{'attention':<11}{warning}", style="yellow")
 
 
 def _actor(actor: Any) -> str:

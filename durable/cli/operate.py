@@ -37,6 +37,10 @@ def start(
     id: Annotated[
         str | None, typer.Option("--id", help="The workflow's id; starting is idempotent by it.")
     ] = None,
+    version: Annotated[int | None, typer.Option(help="Another version than the newest.")] = None,
+    pinned: Annotated[
+        bool | None, typer.Option(help="Stay with the worker build that takes it first.")
+    ] = None,
     queue: Annotated[
         str | None, typer.Option(help="Another queue than the workflow's own.")
     ] = None,
@@ -74,6 +78,8 @@ def start(
             workflow,
             given,
             id=id,
+            version=version,
+            pinned=pinned,
             queue=queue,
             priority=priority,
             delay=delay,
@@ -84,6 +90,10 @@ def start(
         )
         if wait:
             raise SystemExit(_print_result(handle, timeout, in_json=in_json))
+    _print_started(workflow, handle, in_json=in_json)
+
+
+def _print_started(workflow: str, handle: Handle[Any], *, in_json: bool) -> None:
     if in_json:
         print_json(
             {"workflow_id": handle.workflow_id, "run_id": handle.run_id, "created": handle.created}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from durable.core.commands import Command
 from durable.core.events import CHILD_CANCEL_REQUESTED, CHILD_SIGNALLED, Event
 from durable.core.futures import DurableFuture, OperationFuture
-from durable.errors import ChildWorkflowError, DurableError
+from durable.errors import ActorRequired, ChildWorkflowError, DurableError
 
 if TYPE_CHECKING:
     from durable.payload import ValueCodec
@@ -24,6 +24,8 @@ class TypedSignal(Protocol[V]):
     def name(self) -> str: ...
     @property
     def codec(self) -> ValueCodec: ...
+    @property
+    def require_actor(self) -> bool: ...
     def receive(self, timeout: timedelta | float | None = None) -> DurableFuture[V]: ...
 
 
@@ -50,6 +52,8 @@ class ChildFuture(OperationFuture[T]):
             raise DurableError(
                 f"child workflow {self.name!r} ({self.id!r}) has ended; nobody would receive {signal.name!r}"
             )
+        if signal.require_actor and run.start.get("actor") is None:
+            raise ActorRequired("signal", signal.name)
         body = {"workflow_id": self.id, "name": signal.name}
         run.emit(Command(CHILD_SIGNALLED, body, signal.codec.encode(value)))
 

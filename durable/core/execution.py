@@ -35,12 +35,22 @@ from typing import Any, NamedTuple, NoReturn
 from uuid import UUID
 
 from durable.core import events as e
+from durable.core import semantics
 from durable.core.commands import Command
 from durable.core.compare import pair
 from durable.core.events import Event, Message
 from durable.core.futures import OperationFuture
+from durable.core.handlers import Handlers, Offer, Verdicts
+from durable.core.history_length import LONG_HISTORY, long_history
 from durable.core.loop import DurableTask
-from durable.core.machine import ARRIVALS, CLOSES, INBOUND, OUTBOUND, TERMINAL
+from durable.core.machine import (
+    ARRIVALS,
+    CLOSES,
+    INBOUND,
+    OUTBOUND,
+    TERMINAL,
+    ended_from_outside,
+)
 from durable.core.plans import Definition, RunDefaults
 from durable.core.run import Run
 from durable.core.stacks import stack_of
@@ -63,6 +73,17 @@ _event: Callable[..., Event] = tuple.__new__
 
 _decision: Callable[..., Decision] = tuple.__new__
 
+_RECORDED = OUTBOUND | {e.WORKFLOW_TERMINATED, e.WORKFLOW_RESET}
+"""What may follow the inbound rows of a recorded turn."""
+_OFFERLESS = _RECORDED - {e.UPDATE_ACCEPTED}
+"""The same for a turn to which no update was offered: nearly all turns."""
+
+
+def _offer(row: Event) -> Offer:
+    """The offer that a replay makes for a recorded acceptance."""
+    body = row.body
+    return Offer(body["after"], body["update_id"], body["name"], row.payload or "{}")
+
 
 class Execution(Run):
     """One run, live or replaying. Pure: history in, decision out.
@@ -76,6 +97,9 @@ class Execution(Run):
         super().__init__(definition, run_id, workflow_id)
         self._input: str | None = None
         self._broken = False
+        self._offers: list[Offer] = []
+        self.verdicts: Verdicts | None = None  # of the last turn to which updates were offered
+        self.outlives_its_end = False  # keep what a closed run looked like, for queries
         self.survivors: list[str] = []
 
     # -- the worker's side ----------------------------------------------------------------------------------------------
@@ -124,6 +148,22 @@ class Execution(Run):
             (start + events if start else events, self.closed, self.waiting_on(), warnings),
         )
 
+    def query(self, name: str, payload: str) -> str:
+        """Ask a query of the code as it stands after the last turn; `payload` and the answer are JSON text (C14).
+
+        `__stack` and `__handlers` are there for every run. Raises UnknownQuery, PayloadError for arguments that do not
+        fit, ReadOnlyViolation, and what the query raises; the run goes on unharmed.
+        """
+        if self._broken:
+            raise InternalError(f"run {self.run_id} was evicted, and answers no query")
+        if name in _BUILT_IN:
+            return _BUILT_IN[name](self)
+        outer = self.loop.enter()
+        try:
+            return (self.handlers or Handlers(self)).answer(name, payload)
+        finally:
+            self.loop.leave(outer)
+
     def evict(self) -> None:
         """Drop all coroutines without any durable effect: no command, no compensation (C12). Idempotent.
 
@@ -161,6 +201,7 @@ class Execution(Run):
             self._damaged(
                 event, "a history begins with WorkflowStarted as event 1, alone in turn 0"
             )
+        semantics.check_known(event.body.get("semantics", 1))
         self.last_seq = 1
         self.now_us = self.started_us = event.at_us
         self.start = start = event.body
@@ -170,11 +211,12 @@ class Execution(Run):
             json.dumps(retry, sort_keys=True) if (retry := start.get("retry")) else "null",
         )
         self._input = event.payload
+        self._begin_origins(start.get("origins") or ())
         return 1
 
     def _live_turn(self, inbound: Sequence[Message], now_us: int) -> list[Event]:
         events = [] if self.closed else self._inbound_rows(inbound)
-        if self.closed or (not events and self._main is not None):
+        if self.closed or not (events or self._offers or self._main is None):
             return []
         if self._provisional:
             self._start_over()
@@ -190,7 +232,7 @@ class Execution(Run):
             self.loop.leave(outer)
         outbound = self._outbound_rows(self.last_seq + len(events))
         if not outbound and not events:
-            self._provisional, self.now_us = True, before_us
+            self._provisional, self.now_us = not self.turn, before_us
             return []
         if not outbound:
             events[-1] = events[-1]._replace(at_us=self.now_us)
@@ -207,13 +249,20 @@ class Execution(Run):
                 history[at], f"turn {self.turn} with event {self.last_seq} was the last one{ended}"
             )
         middle = self._rows_of(turn, history, at, INBOUND)
-        end = self._rows_of(turn, history, middle, OUTBOUND)
+        end = self._rows_of(turn, history, middle, _OFFERLESS)
+        if end < len(history) and history[end].type == e.UPDATE_ACCEPTED:
+            end = self._rows_of(turn, history, end, _RECORDED)
+            self._offers = [
+                _offer(row) for row in history[middle:end] if row.type == e.UPDATE_ACCEPTED
+            ]
         if end < len(history) and history[end].turn == turn:
             self._damaged(history[end], "its number or type is not what can follow here")
         last = history[end - 1]
         self.now_us = max(self.now_us, last.at_us)
-        self._turn(history[at:middle])
-        self._compare(history[middle:end], last.seq + 1)
+        if not ended_from_outside(last):
+            self._replayed = (history, middle, end)
+            self._turn(history[at:middle])
+            self._compare(history[middle:end], last.seq + 1)
         self._finish_turn(last)
         return end
 
@@ -233,11 +282,24 @@ class Execution(Run):
     def _turn(self, inbound: Sequence[Event]) -> None:
         """What live and replay have in common: all events into state, then the loop, once."""
         main = self._main or self._begin()
-        for event in inbound:
-            self._apply(event)
-        self.loop.run_until_quiet(len(inbound))
+        if self._offers:
+            offers, self._offers = self._offers, []
+            self.handlers = handlers = self.handlers or Handlers(self)
+            self.verdicts = handlers.take_turn(main, inbound, offers, self._apply)
+        else:
+            for event in inbound:
+                self._apply(event)
+            self.loop.run_until_quiet(len(inbound))
         if main.done():
             self._commands.append(self._closing_command(main))
+        elif (
+            self.locals
+            and not self.turn
+            and not self.replaying
+            and not inbound
+            and all(it.struck for it in self._commands)
+        ):
+            self._commands.append(Command(e.FIRST_TURN_TAKEN, {}))
         if self._poison is not None:
             raise self._poison
 
@@ -279,6 +341,11 @@ class Execution(Run):
         )
         for type_, sent_us, body, payload in inbound:
             if type_ not in INBOUND:
+                if type_ == e.UPDATE_REQUESTED:
+                    self._offers.append(
+                        Offer(seq, body["update_id"], body["name"], payload or "{}")
+                    )
+                    continue
                 raise InternalError(f"{type_!r} is no inbound event that this release knows")
             if type_ == e.CANCEL_REQUESTED:
                 if requested:
@@ -311,18 +378,25 @@ class Execution(Run):
 
     def _finish_turn(self, last: Event) -> None:
         self.turn = last.turn
+        if self.last_seq < LONG_HISTORY <= last.seq:
+            self.warn(long_history(last.seq))  # in this turn alone: once in the run's life
         self.last_seq = last.seq
+        if self._origins:
+            self._leave_origin()
+        self._replayed = ((), 0, 0)
         if last.type in TERMINAL:
             self.closed = True
             if not self.replaying:
                 self._report_loose_ends()
             self.gate = "the run has closed"
-            self.loop.tear_down()
-            self._forget_everything()
+            if not self.outlives_its_end:
+                self.loop.tear_down()
+                self._forget_everything()
 
     def _forget_everything(self) -> None:
         """Free what only a live run needs."""
         self._pending = {}
+        self.locals = {}
         self.conditions = []
         self._receivers = {}
         self._buffered = {}
@@ -375,15 +449,29 @@ class Execution(Run):
                 task._log_traceback = False
                 self.warn(f"{task.get_name()} failed and nobody awaited it: {task.exception()!r}")
             elif task is not self._main and not task.done():
-                self.warn(f"{task.get_name()} was still running when the workflow returned")
+                name = task.get_name()
+                caller = "; its caller is told" if name.startswith("update ") else ""
+                self.warn(f"{name} was still running when the workflow returned{caller}")
         for future in self._unclaimed:
             if not future.observed:
                 failed = not future.cancelled() and asyncio.Future.exception(future) is not None
                 self.warn(
                     f"{future.id} ({future.line}) {'failed' if failed else 'ended'} and nobody awaited it"
                 )
-        for operation in self._pending.values():
+        for operation in (*self._pending.values(), *self.locals.values()):
             if isinstance(operation, OperationFuture):
                 self.warn(
                     f"{operation.id} ({operation.line}) was still pending when the workflow returned"
                 )
+
+
+def _handler_names(execution: Execution) -> str:
+    known = execution.handlers or Handlers(execution)
+    return json.dumps({"queries": sorted(known.queries), "updates": sorted(known.updates)})
+
+
+_BUILT_IN: dict[str, Callable[[Execution], str]] = {
+    "__handlers": _handler_names,
+    "__stack": lambda execution: json.dumps(execution.stacks()),
+}
+"""Queries of every run."""

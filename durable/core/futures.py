@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from durable.core import fiber
@@ -353,6 +353,12 @@ class SignalFuture(_Deadlined[T]):
         self.set_result(self._codec.decode("null" if payload is None else payload))
         self._disarm()
         self._settled()
+
+    @property
+    def sender(self) -> Mapping[str, Any]:
+        """Who sent the signal that was received, as stored: `actor` and `headers`, each only if there is one."""
+        body = {} if self._received is None else self._received.body
+        return {key: body[key] for key in ("actor", "headers") if key in body}
 
     def waiting(self) -> dict[str, Any]:
         return self._entry("signal", self.name)

@@ -133,9 +133,10 @@ def _is_zone_data(event: str, args: tuple[Any, ...]) -> bool:
     """`ZoneInfo("Europe/Rome")` reads its file from C, without a frame of its own."""
     zoneinfo = sys.modules.get("zoneinfo")
     path = args[0] if event == "open" and args else None
-    return (
-        zoneinfo is not None and isinstance(path, str) and path.startswith(tuple(zoneinfo.TZPATH))
-    )
+    if zoneinfo is None or not isinstance(path, str):
+        return False
+    folders = getattr(zoneinfo, "TZPATH", ())  # it may just be being imported, by pydantic, say
+    return path.startswith(tuple(folders))
 
 
 def _frames(frame: FrameType | None) -> Iterator[FrameType]:

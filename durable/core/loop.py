@@ -34,6 +34,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from uuid import UUID
 
 from durable.core import guard
 from durable.core.commands import drain_code
@@ -135,7 +136,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         self.created = 0
         # The low bits are the creation number, so small sets iterate by creation; the high bits keep asyncio's
         # process-wide sets of tasks from piling ten thousand runs' first tasks into one bucket.
-        self.hash_base = (run.run_id.int & (2**40 - 1)) << 20
+        self.hash_like(run.run_id)
         self._ready: deque[asyncio.Handle] = deque()
         self._tasks: list[
             DurableTask[Any]
@@ -145,6 +146,10 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         self._asyncgens_limit = 16
         self._asyncgen_hooks = (self._keep_asyncgen, _leave_asyncgen)
         self._early: dict[Any, DurableTask[Any]] = {}
+
+    def hash_like(self, run_id: UUID) -> None:
+        """Have tasks hash as those of this run; before the first one."""
+        self.hash_base = (run_id.int & (2**40 - 1)) << 20
 
     # -- running ------------------------------------------------------------------------------------------------------
 
@@ -167,6 +172,15 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         limit = self._drain(STEP_LIMIT + 10 * events)
         while self.run.conditions and self.run.settle_conditions():
             limit = self._drain(limit)
+
+    def run_queue(self, events: int) -> None:
+        """Run callbacks alone; no condition is checked."""
+        self._drain(STEP_LIMIT + 10 * events)
+
+    def swap_queue(self, queue: Any) -> Any:
+        """Put another queue of callbacks in place, and return the one that was there."""
+        before, self._ready = self._ready, queue
+        return before
 
     def _drain(self, limit: int) -> int:
         """Run callbacks until none is left, at most `limit`; what is left of the limit."""
@@ -275,6 +289,12 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         _alive.add(self)
         self._tasks.append(task)
         return task
+
+    def begin_task(self, coro: Coroutine[Any, Any, Any], name: str, context: Any) -> None:
+        """A task whose first steps run now, before what waits in the queue. Not to be called from within a task."""
+        self._new_task(coro, name, context)
+        first: Any = self._ready.pop()
+        first._context.run(first._callback, *first._args)
 
     def _in_given_order(self, coro: Any, frame: Any) -> DurableTask[Any] | None:
         """The task for `coro` if asyncio.as_completed wants it (see the essay)."""

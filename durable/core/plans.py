@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 from durable.core.futures import Cancellation
+from durable.core.local import LocalTarget
 from durable.core.styles import Style
 from durable.payload import ArgumentsCodec
 
@@ -34,6 +35,15 @@ class ActivityPlan(NamedTuple):
     arguments: ArgumentsCodec
     cancellation: Cancellation = "try"
     id: str | None = None
+
+
+class LocalPlan(NamedTuple):
+    """All of a local activity's call that does not depend on its arguments; `body` holds name, retry and timeouts."""
+
+    target: LocalTarget
+    body: dict[str, Any]
+    cancellation: Cancellation
+    id: str | None
 
 
 class ChildPlan(NamedTuple):

@@ -11,12 +11,13 @@ from __future__ import annotations
 import contextvars
 import inspect
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Any, NoReturn, TypeVar, cast
 from uuid import UUID
 
 from durable.core import events as e
+from durable.core import semantics
 from durable.core.children import ChildFuture
 from durable.core.commands import Command, source_line
 from durable.core.durations import LONGEST_US
@@ -29,9 +30,17 @@ from durable.core.futures import (
     Timer,
     TimerFuture,
 )
+from durable.core.handlers import Handlers
+from durable.core.local import LOCAL_ACTIVITY, LocalFuture, lost_track_of
 from durable.core.loop import DeterministicLoop, DurableTask
-from durable.core.plans import ActivityPlan, ChildPlan, Definition, RunDefaults
-from durable.errors import ContinueAsNew, DurableError, Evicted, InvalidOption, PayloadError
+from durable.core.plans import ActivityPlan, ChildPlan, Definition, LocalPlan, RunDefaults
+from durable.errors import (
+    ContinueAsNew,
+    Evicted,
+    InvalidOption,
+    PayloadError,
+    ReadOnlyViolation,
+)
 from durable.payload import ArgumentsCodec, ValueCodec, digest
 
 T = TypeVar("T")
@@ -43,6 +52,18 @@ SHOWN_WAITS = 16
 
 _REFUSALS = 100
 """How many calls a dying coroutine may make and get Evicted for, before they just never complete."""
+
+
+class _ClosedQueue:
+    """Stands in for the loop's queue of callbacks: who wants to wake or start something is refused."""
+
+    def __init__(self, rule: str) -> None:
+        self.rule = rule
+        self.touched = False
+
+    def append(self, _handle: Any) -> None:
+        self.touched = True
+        raise ReadOnlyViolation(self.rule)
 
 
 class Run:
@@ -60,6 +81,9 @@ class Run:
         self.started_us = 0
         self.start: dict[str, Any] = {}
         self.defaults = RunDefaults("default", 5, "null")
+        self._itself = (run_id, workflow_id)
+        self._origins: list[Sequence[Any]] = []
+        self._replayed: tuple[Sequence[e.Event], int, int] = ((), 0, 0)
         self._reset()
 
     def _reset(self) -> None:
@@ -70,6 +94,9 @@ class Run:
         self._unclaimed: list[DurableFuture[Any]] = []
         self._unclaimed_limit = 16
         self._asking = False
+        self._reading = False
+        self.tainted = False  # read-only code may have left something behind: drop the execution
+        self.handlers: Handlers | None = None
         self._refused = 0
         self._poison: BaseException | None = None
         self._cancel_reason: str | None = None
@@ -77,20 +104,54 @@ class Run:
         self._provisional = False
         self._commands: list[Command] = []
         self._pending: dict[int, Any] = {}
+        self.locals: dict[str, LocalFuture[Any]] = {}  # local activities that are due, by id
+        self._locals_given_up: set[str] = set()
         self.conditions: list[ConditionFuture] = []
         self._buffered: dict[str, deque[e.Event]] = {}
         self._receivers: dict[str, deque[SignalFuture[Any]]] = {}
         self._counts: dict[str, int] = {}
         self._chosen_ids: set[str] = set()
+        self._patches: dict[str, bool] = {}
         self._warnings: list[str] = []
         self.loop = DeterministicLoop(self)  # type: ignore[abstract]
+
+    # -- who it is --------------------------------------------------------------------------------------------------------
+
+    def _begin_origins(self, origins: Sequence[Sequence[Any]]) -> None:
+        """Take the turns that were copied from other runs (a reset, a fork) as the runs that took them: [last turn, run id, workflow id] each.
+
+        Their code had used those ids: in arguments, for random numbers, to name children.
+        """
+        self._origins = [it for it in origins if it[0] > 0]
+        if self._origins:
+            self._be(UUID(self._origins[0][1]), self._origins[0][2])
+            self.loop.hash_like(self.run_id)
+
+    def _leave_origin(self) -> None:
+        """Become who takes the next turn, with random numbers of its own."""
+        while self._origins and self._origins[0][0] <= self.turn:
+            self._origins.pop(0)
+            run_id, workflow_id = self._itself
+            if self._origins:
+                run_id, workflow_id = UUID(self._origins[0][1]), self._origins[0][2]
+            self._be(run_id, workflow_id)
+            self.author_state.pop("random", None)
+
+    def _be(self, run_id: UUID, workflow_id: str) -> None:
+        self.run_id, self.workflow_id = run_id, workflow_id
 
     def waiting_on(self) -> list[dict[str, Any]]:
         """What the run waits for, for `explain`: kind, name, line and, where there is one, seq and until_us."""
         pending = self._pending
-        if not self._receivers and not self.conditions and len(pending) < SHOWN_WAITS:
+        if (
+            not self._receivers
+            and not self.conditions
+            and not self.locals
+            and len(pending) < SHOWN_WAITS
+        ):
             return [operation.waiting() for operation in pending.values()]
         waits: list[Any] = [it for queue in self._receivers.values() for it in queue]
+        waits += islice(self.locals.values(), SHOWN_WAITS)
         waits += self.conditions
         # A deadline is told by what it is the deadline of.
         waits += [
@@ -99,7 +160,7 @@ class Run:
             if not getattr(it, "is_deadline", False)
         ]
         shown = [wait.waiting() for wait in waits[:SHOWN_WAITS]]
-        more = len(pending) + len(self.conditions) - 2 * SHOWN_WAITS
+        more = len(pending) + len(self.conditions) + len(self.locals) - 2 * SHOWN_WAITS
         return [*shown, {"kind": "more", "name": f"over {more} more"}] if more > 0 else shown
 
     def warn(self, text: str) -> None:
@@ -143,6 +204,20 @@ class Run:
         receiver.deliver(event)
         return True
 
+    def called_locally(self, event: e.Event) -> LocalFuture[Any] | None:
+        """The call that a local activity's event is about; None if the code gave it up. Raises NondeterminismError if there is none."""
+        call_id = event.body["id"]
+        if (future := self.locals.pop(call_id, None)) is None and (
+            call_id not in self._locals_given_up
+        ):
+            raise lost_track_of(event)
+        return future
+
+    def give_up_local(self, future: LocalFuture[Any]) -> None:
+        """Its outcome, if there will be one, is only evidence."""
+        self.locals.pop(future.id, None)
+        self._locals_given_up.add(future.id)
+
     # -- the author's side: what the author API calls ---------------------------------------------------------------------
 
     def start_activity(
@@ -166,6 +241,23 @@ class Run:
         )
         command.operation = future
         self._commands.append(command)
+        return future
+
+    def call_locally(
+        self, plan: LocalPlan, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> LocalFuture[Any]:
+        """Have the worker run an activity itself. Raises PayloadError when the arguments cannot be stored."""
+        if self.gate:
+            return self._refuse(LocalFuture)
+        target, template, cancellation, chosen_id = plan
+        payload = target.arguments.encode(args, kwargs)
+        line = source_line(3)
+        call_id = self._next_id(target.name) if chosen_id is None else self._choose_id(chosen_id)
+        body = {**template, "id": call_id, "digest": "", "line": line}
+        future = LocalFuture[Any](
+            self, target, cancellation, Command(LOCAL_ACTIVITY, body, payload, line)
+        )
+        self.locals[call_id] = future
         return future
 
     def start_child(
@@ -204,6 +296,38 @@ class Run:
         if self.gate:
             self._refuse(ContinueAsNew)
         raise ContinueAsNew(name, version, arguments.encode(args, kwargs))
+
+    def patched(self, patch_id: str, *, deprecated: bool = False) -> bool:
+        """Whether the run has the change: answered once, live by yes, in replay by whether this turn holds the mark."""
+        answer = self._patches.get(patch_id)
+        if answer is None:
+            if self.gate:
+                self._refuse(bool)
+                return False
+            answer = self._patches[patch_id] = not self.replaying or self._is_marked(patch_id)
+            if answer:
+                body: dict[str, Any] = {"id": patch_id, "line": (line := source_line(2))}
+                if deprecated:
+                    body["deprecated"] = True
+                self._commands.append(Command(e.PATCH_RECORDED, body, None, line))
+        return answer
+
+    def _is_marked(self, patch_id: str) -> bool:
+        history, begin, end = self._replayed
+        return any(
+            row.type == e.PATCH_RECORDED and row.body["id"] == patch_id
+            for row in islice(history, begin, end)
+        )
+
+    def follows(self, rule: str) -> bool:
+        """Whether this run was started under a semantics version that has the rule (C16)."""
+        return semantics.holds(rule, self.start.get("semantics", 1))
+
+    def is_idle(self) -> bool:
+        """Whether the calling main task is all there is: to end the run here would leave nothing unfinished."""
+        others = [it for it in self.loop.tasks() if it is not self._main and not it.done()]
+        started = any(it.operation is not None and not it.struck for it in self._commands)
+        return not (others or started or self._pending or self.conditions or self._receivers)
 
     def unread_signals(self) -> list[int]:
         """The numbers of the signals that arrived and that nobody has received."""
@@ -272,6 +396,8 @@ class Run:
 
     def spoil(self, error: Exception) -> None:
         """Nothing of this turn will be kept: `error` comes out of it, whatever author code does, and parks the run (C8)."""
+        if self._reading:
+            return  # the error goes to whoever asked
         self._poison = self._poison or error
         self.gate = "this turn is spoilt, and the run will be parked"
 
@@ -306,6 +432,39 @@ class Run:
             self.gate = ""
             self._asking = False
 
+    def read_only(
+        self,
+        rule: str,
+        context: contextvars.Context,
+        fn: Callable[..., T],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> T:
+        """Call author code that may look at the run but not touch it. Raises ReadOnlyViolation where it tries to."""
+        loop, closed = self.loop, _ClosedQueue(rule)
+        gate, asking, created, queue = (
+            self.gate,
+            self._asking,
+            loop.created,
+            loop.swap_queue(closed),
+        )
+        self.gate, self._asking, self._reading = rule, True, True
+        try:
+            return context.copy().run(fn, *args, **kwargs)
+        finally:
+            self.gate, self._asking, self._reading = gate, asking, False
+            loop.created = created
+            loop.swap_queue(queue)
+            self.tainted = self.tainted or closed.touched
+
+    def registry(self) -> Handlers:
+        """Where the run's queries and updates are registered. Raises ReadOnlyViolation in a query or predicate."""
+        if self.gate:
+            self._refuse(Handlers)
+        if self.handlers is None:
+            self.handlers = Handlers(self)
+        return self.handlers
+
     def settle_conditions(self) -> bool:
         """Ask all conditions; whether any was settled."""
         still = [condition for condition in self.conditions if not condition.check()]
@@ -323,7 +482,7 @@ class Run:
     def is_inert(self) -> bool:
         """Whether cancelling tells nobody, because the run is being torn down. Raises in a predicate."""
         if self._asking:
-            raise DurableError(self.gate)
+            raise ReadOnlyViolation(self.gate)
         return bool(self.gate)
 
     def emit(self, command: Command) -> None:
@@ -361,7 +520,7 @@ class Run:
     def _refuse(self, kind: type[T]) -> T:
         """No durable call now: raise, or after many refusals give something that never completes (see loop.py)."""
         if self._asking:
-            raise DurableError(self.gate)
+            raise ReadOnlyViolation(self.gate)
         self._refused += 1
         if self._refused <= _REFUSALS:
             raise Evicted(self.gate)

@@ -18,6 +18,7 @@ from typing import Any, Generic, LiteralString, TypeVar
 from durable.descriptions import (
     CancelReceipt,
     HistoryEvent,
+    MoveReceipt,
     PendingJob,
     RunDescription,
     SignalEvidence,
@@ -118,7 +119,12 @@ def start_run(
 
 
 def send_signal(
-    workflow_id: str, name: str, payload: str, dedupe_key: str | None, actor: str | None
+    workflow_id: str,
+    name: str,
+    payload: str,
+    dedupe_key: str | None,
+    actor: str | None,
+    headers: str | None = None,
 ) -> Call[Sent[SignalReceipt]]:
     """Signal the newest run of an id. Raises WorkflowNotFound, or WorkflowClosed (the attempt is kept as evidence, C11)."""
     signal_id = str(uuid7())
@@ -144,6 +150,7 @@ def send_signal(
         "payload": payload,
         "dedupe_key": dedupe_key,
         "actor": actor,
+        "headers": headers,
     }
     return Call(_SQL["send_signal"], parameters, decode)
 
@@ -171,6 +178,22 @@ def terminate_run(workflow_id: str, reason: str | None, actor: str | None) -> Ca
         return Sent(row["run_id"], tuple(it if ":" in it else f"worker:{it}" for it in told))
 
     return Call(_SQL["terminate_run"], _command(workflow_id, reason, actor), decode)
+
+
+def move_run(
+    workflow_id: str, build: str | None, reason: str | None, actor: str | None
+) -> Call[Sent[MoveReceipt]]:
+    """Pin the newest run of an id to a build, or free it (None). Raises WorkflowNotFound or WorkflowClosed."""
+
+    def decode(rows: list[Row]) -> Sent[MoveReceipt]:
+        row = rows[0]
+        _refuse_unless_open(workflow_id, row["status"])
+        told = (f"worker:{row['owner']}",) if row["owner"] else ()
+        receipt = MoveReceipt(row["run_id"], row["status"], row["was"], build, row["served"])
+        return Sent(receipt, (*told, _queue(row["queue"])))
+
+    parameters = {**_command(workflow_id, reason, actor), "build": build}
+    return Call(_SQL["move_run"], parameters, decode)
 
 
 def _command(workflow_id: str, reason: str | None, actor: str | None) -> dict[str, Any]:
@@ -270,9 +293,16 @@ def read_pending(workflow_id: str, run_id: str | None) -> Call[list[PendingJob]]
     )
 
 
-def read_definition(kind: str, name: str) -> Call[Definition | None]:
+def read_definition(kind: str, name: str, version: int | None = None) -> Call[Definition | None]:
+    """That version of a definition, or the one that a start by name takes: the newest that live workers have."""
+    parameters = {"kind": kind, "name": name, "version": version}
+    return Call(_SQL["read_definition"], parameters, lambda rows: _first(Definition, rows))
+
+
+def list_versions(workflow: str) -> Call[list[int]]:
+    """The versions of a workflow that workers have registered."""
     return Call(
-        _SQL["read_definition"], {"kind": kind, "name": name}, lambda rows: _first(Definition, rows)
+        _SQL["list_versions"], {"name": workflow}, lambda rows: [row["version"] for row in rows]
     )
 
 

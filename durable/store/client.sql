@@ -9,7 +9,8 @@ select run_id::text, outcome, status from durable.start_run(
 
 -- name: send_signal
 select run_id::text, status, reason, queue, owner::text from durable.send_signal(
-    %(shard)s::smallint, %(workflow_id)s, %(signal_id)s::uuid, %(name)s, %(payload)s::json, %(dedupe_key)s, %(actor)s::jsonb)
+    %(shard)s::smallint, %(workflow_id)s, %(signal_id)s::uuid, %(name)s, %(payload)s::json, %(dedupe_key)s, %(actor)s::jsonb,
+    %(headers)s::jsonb)
 
 -- name: request_cancel
 select run_id::text, status, queue, owner::text from durable.request_cancel(
@@ -18,6 +19,10 @@ select run_id::text, status, queue, owner::text from durable.request_cancel(
 -- name: terminate_run
 select run_id::text, status, pushes::text from durable.terminate_run(
     %(shard)s::smallint, %(workflow_id)s, %(reason)s, %(actor)s::jsonb, %(command_id)s::uuid)
+
+-- name: move_run
+select run_id::text, status, was, served, queue, owner::text from durable.move_run(
+    %(shard)s::smallint, %(workflow_id)s, %(build)s, %(reason)s, %(actor)s::jsonb, %(command_id)s::uuid)
 
 -- name: notify
 select pg_notify('durable', %(hint)s)
@@ -37,7 +42,8 @@ select r.run_id::text, r.workflow, r.version, r.status, h.type, h.body::text, h.
 select l.workflow_id, l.run_id::text, l.workflow, l.version, l.status, l.operator_status, l.queue, l.priority,
        durable.to_us(l.created_at) as created_at, durable.to_us(l.started_at) as started_at, durable.to_us(l.closed_at) as closed_at,
        durable.to_us(coalesce(r.ready_at, r.delayed_until)) as ready_at, durable.to_us(l.cancel_requested_at) as cancel_requested_at,
-       l.waiting_on::text, l.review::text, l.attributes::text, r.memo::text, l.actor::text, l.owner::text, l.last_seq, l.generation
+       l.waiting_on::text, l.review::text, l.attributes::text, r.memo::text, l.actor::text, l.owner::text, l.last_seq, l.generation,
+       l.pinned, l.build
   from durable.run_list l join durable.runs r on r.shard = l.shard and r.run_id = l.run_id
  where l.shard = %(shard)s::smallint and l.workflow_id = %(workflow_id)s
    and (%(run_id)s::uuid is null or l.run_id = %(run_id)s::uuid)
@@ -49,7 +55,8 @@ select l.workflow_id, l.run_id::text, l.workflow, l.version, l.status, l.operato
 select l.workflow_id, l.run_id::text, l.workflow, l.version, l.status, l.operator_status, l.queue, l.priority,
        durable.to_us(l.created_at) as created_at, durable.to_us(l.started_at) as started_at, durable.to_us(l.closed_at) as closed_at,
        durable.to_us(coalesce(r.ready_at, r.delayed_until)) as ready_at, durable.to_us(l.cancel_requested_at) as cancel_requested_at,
-       l.waiting_on::text, l.review::text, l.attributes::text, r.memo::text, l.actor::text, l.owner::text, l.last_seq, l.generation
+       l.waiting_on::text, l.review::text, l.attributes::text, r.memo::text, l.actor::text, l.owner::text, l.last_seq, l.generation,
+       l.pinned, l.build
   from unnest(durable.shard_keys()) as k(key)
  cross join lateral (
         select * from durable.run_list c
@@ -101,9 +108,13 @@ select j.seq, j.kind, j.name, j.queue, j.state, j.attempt, (h.body -> 'retry' ->
  order by j.seq
 
 -- name: read_definition
--- The newest version of one definition, and the names of its kind for the error message when there is none.
+-- One definition: the given version, or the one that a start by name takes.
 select d.name, d.version, d.queue, d.schema::text, d.options::text from durable.definitions d
- where d.kind = %(kind)s and d.name = %(name)s order by d.version desc limit 1
+ where d.kind = %(kind)s and d.name = %(name)s
+   and d.version = coalesce(%(version)s::int, case when d.kind = 'workflow' then durable.version_to_start(d.name) else d.version end)
+
+-- name: list_versions
+select d.version from durable.definitions d where d.kind = 'workflow' and d.name = %(name)s order by d.version
 
 -- name: list_definitions
 select distinct d.name from durable.definitions d where d.kind = %(kind)s order by d.name
@@ -114,7 +125,7 @@ select current_setting('server_version') as server_version, durable.to_us(clock_
 
 -- name: list_workers
 select w.worker_id::text, w.name, case when w.state in ('alive', 'stopping') and w.lease_until < durable.now() then 'late' else w.state end as state,
-       w.queues::text, w.info::text, durable.to_us(w.started_at) as started_at, durable.to_us(w.beat_at) as beat_at,
+       w.build, w.queues::text, w.info::text, durable.to_us(w.started_at) as started_at, durable.to_us(w.beat_at) as beat_at,
        durable.to_us(durable.now()) as now
   from durable.workers w
  where w.state <> 'gone' or w.beat_at > durable.now() - interval '1 hour'

@@ -82,6 +82,7 @@ class ClaimedJob(NamedTuple):
     heartbeat: str | None
     scheduled_us: int
     created_us: int
+    headers: str | None
 
 
 class Held(NamedTuple):
@@ -246,6 +247,11 @@ async def beat(
         await session.fetch(_SQL["beat"], (owner, name, state, queues, info, lease_s))
     )[0]
     return alive, now_us
+
+
+async def announce(session: Session, owner: str, build: str | None, workflows: str) -> None:
+    """Publish the worker's build, and as a JSON object the versions of each workflow that it has."""
+    await session.fetch(_SQL["announce"], (build, workflows, owner))
 
 
 async def owned(session: Session, owner: str, *, jobs: bool) -> list[Held]:

@@ -29,7 +29,7 @@ select durable.release_runs(%s::uuid, %s::smallint[], %s::uuid[], %s::int[], %s:
 select fired, staged, next_due_us from durable.stage_due(%s)
 
 -- name: claim_jobs
-select shard, run_id::text, seq, kind, name, queue, attempt, input, options, workflow_id, actor, heartbeat, scheduled_us, created_us
+select shard, run_id::text, seq, kind, name, queue, attempt, input, options, workflow_id, actor, heartbeat, scheduled_us, created_us, headers
   from durable.claim_jobs(%s::uuid, %s::text[], %s::int[])
 
 -- name: settle_jobs
@@ -54,6 +54,10 @@ select durable.expire_deadlines(%s, %s)
 
 -- name: beat
 select alive, now_us from durable.beat(%s::uuid, %s, %s, %s::jsonb, %s::jsonb, %s)
+
+-- name: announce
+-- What this worker's code is: for runs pinned to a build, and for starts by name.
+update durable.workers set build = %s, workflows = %s::jsonb where worker_id = %s::uuid
 
 -- name: owned
 -- What the database believes this worker holds: to find what was lost in a broken connection.

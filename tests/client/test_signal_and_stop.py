@@ -33,7 +33,7 @@ def test_c11_a_signal_is_evidence_and_a_message(client: Client, database: Databa
     )
     assert (type_, body, payload) == (
         "SignalReceived",
-        {"name": "payment_arrived", "signal_id": receipt.signal_id},
+        {"name": "payment_arrived", "signal_id": receipt.signal_id, "actor": "bank"},
         {"amount": 7},
     )
 

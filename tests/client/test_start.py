@@ -128,7 +128,7 @@ def test_c20_policies(
         ({"attributes": {"a": object()}}, "attributes"),
         ({"attributes": {"a": "x" * 70_000}}, "attributes"),
         ({"memo": [1]}, "memo"),
-        ({"headers": {"a": 1}}, "headers"),
+        ({"headers": {"a": {1, 2}}}, "headers"),
         ({"actor": 5}, "actor"),
         ({"on_running": "maybe"}, "on_running"),
         ({"on_closed": "maybe"}, "on_closed"),

@@ -132,7 +132,7 @@ def test_what_comes_after_the_start_gets_a_job_of_its_own(
     first = client.enqueue(remind, "ann", unique=UNTIL_START)
     worker = "00000000-0000-7000-8000-000000000001"
     database.rows(
-        "insert into durable.workers values (%s, 'w', 'alive', '{}', '{}', now(), now(), now() + '1 h')",
+        "insert into durable.workers (worker_id, name, state, queues, started_at, beat_at, lease_until) values (%s, 'w', 'alive', '{}', now(), now(), now() + '1 h')",
         worker,
     )
     claim = "select attempt from durable.claim_jobs(%s, '{default}', '{1}')"
@@ -157,7 +157,7 @@ def test_a_lost_worker_does_not_bring_a_released_key_back(
     first = client.enqueue(remind, "ann", unique=UNTIL_START)
     worker = "00000000-0000-7000-8000-000000000002"
     database.rows(
-        "insert into durable.workers values (%s, 'w', 'alive', '{}', '{}', now(), now(), now() + '1 h')",
+        "insert into durable.workers (worker_id, name, state, queues, started_at, beat_at, lease_until) values (%s, 'w', 'alive', '{}', now(), now(), now() + '1 h')",
         worker,
     )
     database.rows("select * from durable.claim_jobs(%s, '{default}', '{1}')", worker)

@@ -199,6 +199,15 @@ async def randomness() -> list[Any]:
     ]
 
 
+@workflow(name="golden.identity")
+async def identity() -> list[Any]:
+    seen = []
+    for n in range(4):
+        seen.append([durable.info().workflow_id, str(durable.info().run_id), str(durable.uuid4())])
+        await step(n)
+    return seen
+
+
 @workflow(name="golden.child", version=2, queue="children", retry=RetryPolicy(max_attempts=2))
 async def child(n: int) -> int:
     return n
@@ -229,6 +238,64 @@ async def continued(n: int) -> str:
         await step(n)
         durable.continue_as_new(n + 1)
     return text
+
+
+@workflow(name="golden.updates")
+async def updates() -> list[int]:
+    kept: list[int] = []
+    open_for_more = True
+
+    @durable.update
+    async def keep(n: int) -> int:
+        kept.append(await step(n))
+        return len(kept)
+
+    @keep.validator
+    def positive(n: int) -> None:
+        if n < 0:
+            raise ValueError(n)
+
+    @durable.update
+    def close() -> None:
+        nonlocal open_for_more
+        open_for_more = False
+
+    @durable.update(name="break")
+    def broken() -> None:
+        raise ValueError("broken")
+
+    await durable.wait_until(lambda: not open_for_more and durable.handlers_finished())
+    return kept
+
+
+@workflow(name="golden.local")
+async def local_steps(n: int) -> list[Any]:
+    first = await durable.local(step)(n)
+    both: list[Any] = list(await asyncio.gather(durable.local(step)(1), durable.local(rich)(["a"])))
+    try:
+        await durable.local(fail)("here")
+    except ActivityError as error:
+        both.append({"failed": error.attempt or 0})
+    for late in (durable.local(step.options(id="given-up"))(5), durable.local(waits)(6)):
+        try:
+            async with asyncio.timeout(5):
+                await late
+        except TimeoutError:
+            both.append({"timed out": 5})
+    return [first, *both, await durable.local(step)(3), await step(4)]
+
+
+@workflow(name="golden.patched")
+async def patched(n: int) -> int:
+    durable.deprecate_patch("golden change, long done")
+    total = 0
+    for i in range(n):
+        total += await (step(10 * i) if durable.patched("golden change") else step(i))
+    return total
+
+
+async def _not_yet_patched(n: int) -> int:
+    return sum([await step(i) for i in range(n)])
 
 
 def _run(it: Workflow[..., Any], *args: Any) -> Callable[[], Simulation]:
@@ -310,6 +377,90 @@ def _continued() -> Simulation:
     return sim.run()
 
 
+def _updates() -> Simulation:
+    sim = Simulation(updates)
+    sim.turn(sim.updating("keep", 1, update_id="with-start"))
+    sim.turn(
+        sim.updating("keep", -1, update_id="refused"),
+        sim.signalled(note, "between"),
+        sim.updating("keep", n=2, update_id="second"),
+        sim.updating("break", update_id="fails"),
+    )
+    sim.turn(sim.updating("keep", -1, update_id="refused"))
+    sim.turn(sim.completed("golden.step-2", 2), sim.updating("close", update_id="last"))
+    return sim.run()
+
+
+def _mended() -> Simulation:
+    """An operator edits an activity's input, has it tried again, and sets the result of another by hand."""
+    sim = Simulation(steps, 2)
+    sim.turn()
+    by = {"actor": "ann", "reason": "a typing error"}
+    was = {"state": "paused", "attempt": 5}
+    sim.turn(sim.message(e.ACTIVITY_EDITED, '{"n":7}', ref=2, operator=by, before=was))
+    sim.turn(sim.message(e.ACTIVITY_RETRIED, ref=2, operator=by, before=was))
+    sim.turn(sim.completed("golden.step-1", 7))
+    ref = sim.find("golden.step-2").seq
+    sim.turn(sim.message(e.ACTIVITY_COMPLETED, "8", ref=ref, attempt=5, operator=by, before=was))
+    return sim
+
+
+def _reset() -> Simulation:
+    """A run whose first two turns were taken by another one: ids and random numbers are that one's, then its own."""
+    former = "0190a0b0-0000-7000-8000-000000000009"
+    return Simulation(identity, start={"origins": [[2, former, "former"]]}).run()
+
+
+def _local() -> Simulation:
+    sim = Simulation(local_steps, 7)
+    sim.turn()
+    sim.turn(sim.local_ended("golden.step-1", 7))
+    sim.turn(sim.local_ended("golden.step-2", 1), sim.local_ended("golden.rich-1", {"a": 1}))
+    later = sim.local_ended("golden.fail-1", error=ValueError("once"), delay_us=9 * SECOND)
+    sim.turn(later)
+    sim.fire()
+    sim.turn(sim.local_ended("golden.fail-1", error=ValueError("twice")))
+    too_late = sim.local_ended("given-up", 5)
+    sim.fire()
+    sim.fire()
+    sim.turn(too_late, sim.local_ended("golden.wait-1", 6))
+    return sim.run()
+
+
+def _ended_by_others(sim: Simulation, *rows: tuple[str, dict[str, Any]]) -> Simulation:
+    """A turn that the database wrote alone."""
+    last = sim.history[-1]
+    sim.history += [
+        Event(last.seq + n, last.turn + 1, kind, last.at_us, body)
+        for n, (kind, body) in enumerate(rows, 1)
+    ]
+    sim.execution = sim.fresh()
+    sim.execution.replay(sim.history)
+    sim.decision = sim.decision._replace(closed=True)
+    return sim
+
+
+def _cancelled_before_start() -> Simulation:
+    reason = {"reason": "never mind"}
+    return _ended_by_others(
+        Simulation(cancelled),
+        (e.CANCEL_REQUESTED, reason),
+        (e.WORKFLOW_CANCELLED, {**reason, "before_start": True}),
+    )
+
+
+def _terminated() -> Simulation:
+    sim = Simulation(cancelled)
+    sim.turn()
+    return _ended_by_others(sim, (e.WORKFLOW_TERMINATED, {"reason": "by force"}))
+
+
+def _reset_away() -> Simulation:
+    sim = Simulation(cancelled)
+    sim.turn()
+    return _ended_by_others(sim, (e.WORKFLOW_RESET, {"run_id": "another", "event": 1}))
+
+
 SCENARIOS: dict[str, Callable[[], Simulation]] = {
     "steps": _run(steps, 3),
     "steps_blocking": _run(steps_blocking, 3),
@@ -328,6 +479,15 @@ SCENARIOS: dict[str, Callable[[], Simulation]] = {
     "randomness": _run(randomness),
     "children": _children,
     "continued": _continued,
+    "updates": _updates,
+    "mended": _mended,
+    "reset": _reset,
+    "local": _local,
+    "patched": _run(patched, 3),
+    "patched_later": _run(Workflow(_not_yet_patched, "golden.patched", 1, None, None, None), 3),
+    "cancelled_before_start": _cancelled_before_start,
+    "terminated": _terminated,
+    "reset_away": _reset_away,
 }
 
 

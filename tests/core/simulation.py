@@ -97,6 +97,19 @@ class Simulation:
         started = [it for it in self.history if it.type == e.CHILD_STARTED]
         return self.message(type, payload, ref=started[index].seq, run_id="child", **body)
 
+    def local_ended(
+        self, call_id: str, value: Any = None, *, error: BaseException | None = None, **body: Any
+    ) -> Message:
+        """What the worker tells of a local activity that is due; with `delay_us` that it backs off."""
+        future = self.execution.locals[call_id]
+        body = {**future.body, "attempt": future.attempt, **body}
+        if error is None and "failure" not in body:
+            return self.message(e.LOCAL_ACTIVITY_COMPLETED, json.dumps(value), **body)
+        body.setdefault("failure", json.loads(json.dumps(encode_failure(error or RuntimeError()))))
+        if "delay_us" in body:
+            return self.message(e.LOCAL_ACTIVITY_BACKED_OFF, **body)
+        return self.message(e.LOCAL_ACTIVITY_FAILED, **{"retry_state": "max_attempts", **body})
+
     def fired(self, event: Event) -> Message:
         return Message(
             e.TIMER_FIRED, max(self.now_us, event.body["fire_at_us"]), {"ref": event.seq}
@@ -106,6 +119,20 @@ class Simulation:
         return self.message(
             e.SIGNAL_RECEIVED, signal.codec.encode(value), name=signal.name, signal_id=signal_id
         )
+
+    def updating(self, name: str, *args: Any, update_id: str = "u", **kwargs: Any) -> Message:
+        """A request for an update, with its arguments by position or by name."""
+        payload = json.dumps(kwargs or list(args))
+        return self.message(e.UPDATE_REQUESTED, payload, update_id=update_id, name=name)
+
+    def refused(self, update_id: str = "u") -> BaseException:
+        """What the requester of an update of the last turn is told."""
+        assert self.execution.verdicts is not None
+        return decode_failure(self.execution.verdicts.refused[update_id])
+
+    def ask(self, name: str, *args: Any) -> Any:
+        """Query the run as it stands."""
+        return json.loads(self.execution.query(name, json.dumps(list(args))))
 
     def cancelling(self, reason: str | None = None) -> Message:
         return self.message(e.CANCEL_REQUESTED, reason=reason)
@@ -141,6 +168,8 @@ class Simulation:
                 break
             if self.activities:
                 self.turn(self.perform(self.activities[0]))
+            elif self.execution.locals:
+                self.turn(self.perform_locally(next(iter(self.execution.locals))))
             elif self.timers:
                 self.fire()
             else:
@@ -165,6 +194,17 @@ class Simulation:
         return self.message(
             e.ACTIVITY_COMPLETED, activity.arguments.result.encode(value), ref=event.seq, attempt=1
         )
+
+    def perform_locally(self, call_id: str) -> Message:
+        """What the local activity's own function answers."""
+        future = self.execution.locals[call_id]
+        args, kwargs = future.target.arguments.decode(future.payload)
+        try:
+            value = future.target.fn(*args, **kwargs)
+            value = asyncio.run(value) if asyncio.iscoroutine(value) else value
+        except Exception as error:
+            return self.local_ended(call_id, error=error)
+        return self.local_ended(call_id, value)
 
     # -- the outcome ----------------------------------------------------------------------------------------------------
 

@@ -177,7 +177,7 @@ def test_the_parent_s_cancel_reaches_the_child() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"close_policy": "cancel"}, {"queue": "q"}, {"workflow_id": "other"}, {"version": 2}]
+    "change", [{"close_policy": "cancel"}, {"queue": "q"}, {"workflow_id": "other"}]
 )
 def test_other_options_are_nondeterminism(change: dict[str, Any]) -> None:
     sim = Simulation(parent_of, 1)
@@ -188,6 +188,21 @@ def test_other_options_are_nondeterminism(change: dict[str, Any]) -> None:
     ]
     with pytest.raises(NondeterminismError):
         sim.fresh().replay(stored)
+
+
+@pytest.mark.parametrize("change", [{"version": 2}, {"pinned": True}])
+def test_another_version_of_the_child_breaks_no_open_parent(change: dict[str, Any]) -> None:
+    """The child has started as what it was then; the parent's code names what starts now."""
+    sim = Simulation(parent_of, 1)
+    sim.turn()
+    stored = [
+        it._replace(body={**it.body, **change}) if it.type == e.CHILD_STARTED else it
+        for it in sim.history
+    ]
+    execution = sim.fresh()
+    execution.replay(stored)
+    decision = execution.activate([sim.child_ended(0, e.CHILD_COMPLETED, "2")], sim.now_us + 1)
+    assert decision.closed
 
 
 def test_other_arguments_are_nondeterminism() -> None:

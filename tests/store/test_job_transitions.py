@@ -45,7 +45,7 @@ class Wanderer:
 
     def revive(self) -> None:
         self.sql.execute(
-            "insert into durable.workers values (%s, 'w', 'alive', '{}', '{}', now(), now(), durable.now() + '1 h')"
+            "insert into durable.workers (worker_id, name, state, queues, started_at, beat_at, lease_until) values (%s, 'w', 'alive', '{}', now(), now(), durable.now() + '1 h')"
             " on conflict (worker_id) do update set state = 'alive', lease_until = excluded.lease_until, buried_at = null",
             (WORKER,),
         )

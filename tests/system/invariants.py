@@ -45,8 +45,6 @@ select 'message', i.run_id, 0, i.type from durable.inbox i join durable.runs r u
 HISTORIES = """
 select r.workflow_id, r.workflow, r.version, h.run_id::text, h.seq, h.turn, h.type, durable.to_us(h.at), h.body::text, h.payload::text
   from durable.history h join durable.runs r using (shard, run_id)
- where r.status <> 'terminated'  -- nor do those whose code never began
-   and not exists (select from durable.history c where c.shard = r.shard and c.run_id = r.run_id and c.seq = r.last_seq and c.body ? 'before_start')
  order by h.run_id, h.seq
 """
 

@@ -28,6 +28,7 @@ EXAMPLES: list[BaseException] = [
     errors.RemoteError("shop:PaymentDeclined", "no money"),
     errors.NonRetryable("never"),
     errors.LeaseLost("gone"),
+    errors.NewerSemantics(2, 1),
     errors.Evicted("evicted"),
     errors.ContinueAsNew("checkout", 2, "{}"),
 ]

@@ -24,6 +24,7 @@ from uuid import UUID
 from durable import activity_context
 from durable.activity_context import ActivityCancelledError, ActivityContext, ActivityInfo
 from durable.activity_outcomes import ActivityOutcome, Cancel, Retry, Snooze
+from durable.context import rebuilt, rebuilt_headers
 from durable.core.events import Event
 from durable.core.policy import LIBRARY_DEFAULT, RetryPolicy, delay_s, is_excluded, merge
 from durable.definitions import Activity
@@ -187,8 +188,8 @@ class Attempts:
         attempt.input = event.payload
         attempt.options = body
         attempt.workflow_id = run.workflow_id
-        actor = run.execution.start.get("actor")
-        self._start(attempt, actor, None, event.at_us, event.at_us)
+        start = run.execution.start
+        self._start(attempt, start, None, event.at_us, event.at_us)
 
     def start_claimed(self, job: ClaimedJob) -> None:
         """Run a claimed job, or put it back if this worker's code does not know it (rolling deploys)."""
@@ -207,8 +208,8 @@ class Attempts:
         attempt.input = job.input
         attempt.options = json.loads(job.options)
         attempt.workflow_id = job.workflow_id
-        actor = json.loads(job.actor) if job.actor else None
-        self._start(attempt, actor, job.heartbeat, job.scheduled_us, job.created_us)
+        carried = _carried(job, attempt.options)
+        self._start(attempt, carried, job.heartbeat, job.scheduled_us, job.created_us)
 
     def _put_back_unknown(self, job: ClaimedJob) -> None:
         logger.warning("no activity named %s here; put back", job.name)
@@ -222,7 +223,7 @@ class Attempts:
     def _start(
         self,
         attempt: Attempt,
-        actor: Any,
+        carried: Mapping[str, Any],
         heartbeat: str | None,
         scheduled_us: int,
         created_us: int,
@@ -242,7 +243,7 @@ class Attempts:
         attempt.context = ActivityContext(
             lambda: _info(
                 attempt,
-                actor,
+                carried,
                 heartbeat,
                 scheduled_us,
                 None if limit_s is None else now_us + int(limit_s * 1e6),
@@ -508,8 +509,22 @@ class Attempts:
         return beats
 
 
+def _carried(job: ClaimedJob, options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The actor and the headers that came with the run, or with the standalone job."""
+    if job.kind == "job":
+        return options
+    return {
+        "actor": json.loads(job.actor) if job.actor else None,
+        "headers": json.loads(job.headers) if job.headers else None,
+    }
+
+
 def _info(
-    attempt: Attempt, actor: Any, heartbeat: str | None, scheduled_us: int, deadline_us: int | None
+    attempt: Attempt,
+    carried: Mapping[str, Any],
+    heartbeat: str | None,
+    scheduled_us: int,
+    deadline_us: int | None,
 ) -> ActivityInfo:
     retry = attempt.options.get("retry") or {}
     snoozes = attempt.options.get("snoozes", 0)
@@ -523,11 +538,12 @@ def _info(
         attempt=attempt.attempt - snoozes,
         max_attempts=limit and limit - snoozes,
         idempotency_key=f"{attempt.run_id}/{attempt.seq}",
-        actor=actor,
+        actor=rebuilt(carried.get("actor")),
         deadline=None if deadline_us is None else _instant(deadline_us),
         heartbeat_details=tuple(json.loads(heartbeat)) if heartbeat else (),
         scheduled_at=_instant(scheduled_us),
         snoozes=snoozes,
+        headers=rebuilt_headers(carried.get("headers")),
     )
 
 

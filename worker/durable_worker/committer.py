@@ -88,6 +88,7 @@ class Committer:
         self._pause_s = 0.0
         self.commits = 0
         self.turns = 0
+        self.settled = 0
 
     def submit(self, ticket: Ticket) -> None:
         """Add a turn to the next batch."""
@@ -215,6 +216,7 @@ class Committer:
         else:
             self._pause_s = 0.0
             if kind is Outcome:
+                self.settled += len(records)
                 self._report_outcomes(records, *answer)
 
     def _write_later(self, kind: type[Any], records: list[Any], error: Exception) -> None:

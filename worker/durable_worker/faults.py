@@ -22,6 +22,8 @@ POINTS = (
     "stage.after",
     "attempt.before",
     "attempt.after",
+    "local.before",
+    "local.after",
 )
 
 _crash_point, _, _crash_count = os.environ.get("DURABLE_CRASH_AT", "").partition(":")

@@ -21,8 +21,9 @@ from uuid import UUID
 
 from pydantic_core import to_json
 
-from durable.core.events import Event, Message
+from durable.core.events import FIRST_TURN_TAKEN, Event, Message
 from durable.core.execution import Decision, Execution
+from durable.core.local import LOCAL_ACTIVITY
 from durable.definitions import Workflow
 from durable.failure import encode_failure
 from durable.store.batch import Outcome, PutBack, Release, RunCommit
@@ -53,15 +54,19 @@ class LiveRun:
         "epoch",
         "execution",
         "fresh",
+        "held",
         "known",
         "last_seq",
+        "locals",
         "name",
         "pending",
         "priority",
         "queue",
         "ready",
+        "reviewed",
         "run_id",
         "shard",
+        "shown",
         "workflow_id",
     )
 
@@ -79,6 +84,10 @@ class LiveRun:
         self.known: set[str] = set()  # message ids taken and not yet committed
         self.committing = False
         self.ready = False
+        self.locals: dict[str, Any] = {}  # local activities that run here, by id
+        self.held: list[Event] = []  # a first turn that may wait for the next commit
+        self.reviewed = claimed.reviewed
+        self.shown = False  # that it waits for local activities
         self.fresh = (
             claimed.turn == 0 or claimed.reviewed
         )  # a turn, even an empty one, ends a review
@@ -102,6 +111,16 @@ class AttemptHandOver(Protocol):
 
     def cancel_run(self, run_id: str) -> None:
         """Tell every attempt of a closed run to stop."""
+
+
+class LocalHandOver(Protocol):
+    """Where local activities go, and are stopped."""
+
+    def sync(self, run: LiveRun) -> None:
+        """Begin what is due and does not run, stop what nobody waits for any more."""
+
+    def stop(self, run: LiveRun) -> None:
+        """Stop all of a run that is dropped or closed."""
 
 
 class Runs:
@@ -133,6 +152,7 @@ class Runs:
             str, int
         ] = {}  # message ids, by the number of reads begun before their commit ended
         self.attempts: AttemptHandOver
+        self.local_activities: LocalHandOver
         self.eager = True
 
     def __len__(self) -> int:
@@ -159,6 +179,8 @@ class Runs:
         finally:
             self._watch(None)
         self._runs[run.run_id] = run
+        if execution.locals:
+            self.local_activities.sync(run)
         return run
 
     def begin_read(self) -> None:
@@ -195,6 +217,12 @@ class Runs:
         run.pending.append(Inbound(message, done=outcome))
         self.wake(run)
         return True
+
+    def deliver_local(self, run: LiveRun, message: Message) -> None:
+        """The outcome of a local activity: into its run's next turn, if that lives here still. Otherwise it is run again elsewhere."""
+        if self._runs.get(run.run_id) is run:
+            run.pending.append(Inbound(message))
+            self.wake(run)
 
     def wake(self, run: LiveRun) -> None:
         """Put a run in the queue for a turn."""
@@ -237,18 +265,11 @@ class Runs:
             self._watch(None)
 
     def _submit(self, run: LiveRun, inbound: list[Inbound], decision: Decision) -> None:
-        execution = run.execution
-        commit = RunCommit(
-            run.shard,
-            run.run_id,
-            run.epoch,
-            run.last_seq,
-            execution.last_seq,
-            execution.turn,
-            "running",
-            None,
-            decision.events,
-        )
+        if _may_wait(run, decision):
+            run.held = decision.events
+            self.local_activities.sync(run)
+            return
+        commit = self._begin_commit(run, decision.events)
         for item in inbound:
             if item.message_id is not None:
                 commit.consumed.append(item.message_id)
@@ -258,8 +279,32 @@ class Runs:
         for event in decision.events:
             add_effects(commit, event, run.queue, take_slot)
         commit.waiting_on = _shown(decision.waiting_on, commit)
-        run.committing = True
         self._committer.submit(TurnTicket(self, run, commit, inbound))
+
+    def show(self, run: LiveRun) -> None:
+        """Write what a run waits for that only waits for local activities: what is short is not worth it (see `_shown`)."""
+        if self._runs.get(run.run_id) is not run or run.shown or _in_turn(run):
+            return
+        commit = self._begin_commit(run, [])
+        run.shown = True
+        commit.waiting_on = to_json(run.execution.waiting_on()).decode()
+        self._committer.submit(TurnTicket(self, run, commit, []))
+
+    def _begin_commit(self, run: LiveRun, events: list[Event]) -> RunCommit:
+        """The commit of a turn, with the one that may have waited for it."""
+        execution = run.execution
+        run.committing, run.shown = True, False
+        return RunCommit(
+            run.shard,
+            run.run_id,
+            run.epoch,
+            run.last_seq,
+            execution.last_seq,
+            execution.turn,
+            "running",
+            None,
+            run.held + events if run.held else events,
+        )
 
     # -- answers from the committer ---------------------------------------------------------------
 
@@ -268,6 +313,7 @@ class Runs:
         run, commit = ticket.run, ticket.commit
         run.committing = False
         run.last_seq = commit.last_seq
+        run.held = []
         if commit.consumed:
             run.known.difference_update(commit.consumed)
             self._consumed.update(dict.fromkeys(commit.consumed, self._reads))
@@ -283,6 +329,8 @@ class Runs:
             self._begin_effects(run, commit)
         for seq in commit.activities_cancelled:
             self.attempts.cancel(run.run_id, seq)
+        if run.locals or run.execution.locals:
+            self.local_activities.sync(run)
         self._runs.move_to_end(run.run_id)
         if run.pending:
             self.wake(run)
@@ -310,6 +358,7 @@ class Runs:
 
     def _close(self, run: LiveRun, status: str) -> None:
         self._runs.pop(run.run_id, None)
+        self.local_activities.stop(run)
         self._hand_outcomes(run.pending)
         run.execution.evict()
         self.attempts.cancel_run(run.run_id)
@@ -335,6 +384,7 @@ class Runs:
                     self.attempts.return_slot(job.queue)
         if self._runs.get(run.run_id) is run:
             del self._runs[run.run_id]
+        self.local_activities.stop(run)
         self._hand_outcomes([*inbound, *run.pending])
         run.pending.clear()
         run.execution.evict()
@@ -377,14 +427,18 @@ class Runs:
 
     def _evict(self, run: LiveRun) -> None:
         del self._runs[run.run_id]
+        due = bool(run.execution.locals)  # no message would make somebody claim it
+        self.local_activities.stop(run)
         run.execution.evict()
-        self._give_back(run, None, None)
+        self._give_back(run, 0.0 if due else None, None)
 
     def evict_parked(self) -> int:
-        """Give back every parked run; returns how many are still busy."""
-        for run in [r for r in self._runs.values() if _is_parked(r)]:
-            self._evict(run)
-        return len(self._runs)
+        """When the worker stops: give back every run that has no turn under way and no local activity running; returns how many still have a turn."""
+        idle = [r for r in self._runs.values() if not _in_turn(r)]
+        for run in idle:
+            if not any(attempt.task for attempt in run.locals.values()):
+                self._evict(run)
+        return sum(_in_turn(run) for run in self._runs.values())
 
     def forget(self, run_id: str, epoch: int) -> None:
         """Drop a run that is not ours any more (it was terminated, say), unless a commit of it will find that out."""
@@ -427,18 +481,32 @@ class TurnTicket(Ticket):
 
 
 def _shown(waits: list[dict[str, Any]], commit: RunCommit) -> str | None:
-    """What `waiting_on` stores. A run that only waits for what is just being started here says so with its jobs' rows."""
+    """What `waiting_on` stores. A run that only waits for what is just being started here says so with its jobs' rows, or for local
+    activities when they take long (see `Runs.show`).
+    """
     if not waits or (
         commit.jobs
         and all(w["kind"] == "activity" for w in waits)
         and all(j.eager for j in commit.jobs)
     ):
         return None
+    if not commit.jobs and all(w["kind"] == LOCAL_ACTIVITY for w in waits):
+        return None
     return to_json(waits).decode()
 
 
 def _is_parked(run: LiveRun) -> bool:
-    return not (run.committing or run.ready or run.pending or run.fresh)
+    return not (run.locals or _in_turn(run))
+
+
+def _in_turn(run: LiveRun) -> bool:
+    return bool(run.committing or run.ready or run.pending or run.fresh)
+
+
+def _may_wait(run: LiveRun, decision: Decision) -> bool:
+    """A first turn that only called local activities is written with the first outcome. (But a turn, even an empty one, ends a review.)"""
+    events = decision.events
+    return len(events) == 1 and events[0].type == FIRST_TURN_TAKEN and not run.reviewed
 
 
 def _no_slot(_name: str, _queue: str) -> bool:

@@ -11,13 +11,16 @@ DEFAULT_SLOTS = 100
 class WorkerSettings:
     """How a worker behaves. Times are in seconds.
 
-    `queues` maps a queue's name to the number of attempts that may run at once here. `lease_s` is how long the worker may be silent before others take
+    `queues` maps a queue's name to the number of attempts that may run at once here, `local_slots` is the same for local activities. `lease_s` is how long the worker may be silent before others take
     over what it holds (C2). `max_cached_runs` bounds the live coroutines kept (sticky cache, LRU). `notify` False gives and takes no hints (C4).
+    `build` names the code that runs here; runs of pinned workflows stay with the build that took their first turn.
     `run_workflows` False makes a worker that only runs activities, `run_activities` False one that only runs workflows.
     """
 
     queues: dict[str, int] = field(default_factory=lambda: {"default": DEFAULT_SLOTS})
+    local_slots: int = DEFAULT_SLOTS
     name: str = "worker"
+    build: str | None = None
     lease_s: float = 15.0
     poll_s: float = 0.2
     poll_min_s: float = 0.004

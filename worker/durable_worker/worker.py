@@ -25,7 +25,8 @@ from types import ModuleType, TracebackType
 from typing import Any, Self, TypeVar
 
 from durable import definitions
-from durable.definitions import Activity, Workflow
+from durable.core.names import checked_name
+from durable.definitions import Activity, Workflow, described
 from durable.errors import DatabaseUnavailable, InvalidOption
 from durable.ids import uuid7
 from durable.signals import Signal, registered_signals
@@ -37,6 +38,7 @@ from durable_worker.clock import DatabaseClock
 from durable_worker.committer import Committer
 from durable_worker.housekeeping import Housekeeping
 from durable_worker.intake import INBOX, JOBS, RUNS, Intake
+from durable_worker.local_activities import LocalActivities
 from durable_worker.runs import Runs
 from durable_worker.settings import WorkerSettings
 from durable_worker.wakeup import Hints, listen
@@ -97,6 +99,9 @@ class Worker:
         await engine.check_schema(self._keeping)
         await self._register()
         await self.housekeeping.beat()
+        await engine.announce(
+            self._keeping, self.worker_id, self.settings.build, json.dumps(self._versions())
+        )
         self._watchdog.start()
         loops: dict[str, Coroutine[Any, Any, None]] = {
             "committer": self.committer.run(),
@@ -144,6 +149,13 @@ class Worker:
             due=self._due,
         )
         self.runs.attempts = self.attempts
+        self.local_activities = LocalActivities(
+            self.clock,
+            settings.local_slots,
+            deliver=self.runs.deliver_local,
+            show=self.runs.show,
+        )
+        self.runs.local_activities = self.local_activities
         self.attempts.deliver_outcome = self.runs.deliver_outcome
         self.intake = Intake(
             self._taking,
@@ -163,9 +175,7 @@ class Worker:
 
     async def _register(self) -> None:
         registrations = [
-            Registration(
-                "workflow", w.name, w.version, w.queue, json.dumps(w.arguments.json_schema())
-            )
+            Registration("workflow", w.name, w.version, w.queue, json.dumps(described(w)))
             for w in self._workflows.values()
         ]
         registrations += [
@@ -174,17 +184,24 @@ class Worker:
                 a.name,
                 1,
                 a.queue,
-                json.dumps(a.arguments.json_schema()),
+                json.dumps(described(a)),
                 json.dumps(a.job_options()),
             )
             for a in self._activities.values()
         ]
         registrations += [
-            Registration("signal", s.name, 1, None, json.dumps(s.codec.json_schema()))
+            Registration("signal", s.name, 1, None, json.dumps(s.described()))
             for s in self._signals()
         ]
         if registrations:
             await engine.register_definitions(self._keeping, registrations)
+
+    def _versions(self) -> dict[str, list[int]]:
+        """The versions of each workflow that this worker runs."""
+        versions: dict[str, list[int]] = {}
+        for name, version in self._workflows if self.settings.run_workflows else ():
+            versions.setdefault(name, []).append(version)
+        return versions
 
     def _signals(self) -> Iterable[Signal[Any]]:
         """The signals of the applications that run here: one of each name, those declared beside the workflows first."""
@@ -254,10 +271,12 @@ class Worker:
             return
         self.intake.stopping = True
         self.attempts.starting = False
+        self.local_activities.starting = False
         self.intake.wake()
         await asyncio.wait(self._intake_task(), timeout=5.0)
         await self._hand_back()
         await self._finish_attempts()
+        await self._hand_back()  # what local activities kept here until now
         await self._drain()
         await self._end()
 
@@ -265,7 +284,7 @@ class Worker:
         return [task for task in self._tasks if task.get_name() == "durable-intake"]
 
     async def _finish_attempts(self) -> None:
-        finished = asyncio.ensure_future(self.attempts.idle.wait())
+        finished = asyncio.ensure_future(self._idle())
         hurried = asyncio.ensure_future(self._hurried.wait())
         await asyncio.wait(
             [finished, hurried],
@@ -275,8 +294,13 @@ class Worker:
         finished.cancel()
         hurried.cancel()
         self.attempts.hurry()
+        self.local_activities.hurry()
         with contextlib.suppress(TimeoutError):  # those in threads do not hear it
-            await asyncio.wait_for(self.attempts.idle.wait(), 0.5)
+            await asyncio.wait_for(self._idle(), 0.5)
+
+    async def _idle(self) -> None:
+        await self.attempts.idle.wait()
+        await self.local_activities.idle.wait()
 
     def hurry(self) -> None:
         """Do not wait for running attempts any longer (second SIGTERM)."""
@@ -316,6 +340,7 @@ class Worker:
         for session in (self._committing, self._taking, self._keeping, self._listening):
             await session.close()
         self.attempts.close()
+        self.local_activities.close()
         self._watchdog.stop()
 
     async def __aenter__(self) -> Self:
@@ -341,9 +366,13 @@ def _settings(settings: WorkerSettings | None, overrides: Mapping[str, Any]) -> 
             f"Worker has no option {unknown[0]!r}; there are: {', '.join(sorted(known))}"
         )
     merged = dataclasses.replace(settings or WorkerSettings(), **overrides)
+    if merged.build is not None:
+        checked_name("build", merged.build)
     for queue, slots in merged.queues.items():
         if not queue or slots < 0:
             raise InvalidOption(f"queue {queue!r}: needs a name and a number of slots of 0 or more")
+    if merged.local_slots < 1:
+        raise InvalidOption(f"local_slots is {merged.local_slots}; give a number from 1")
     return merged
 
 
