@@ -24,6 +24,10 @@ from durable.activity_context import heartbeat as heartbeat
 from durable.activity_outcomes import Cancel as Cancel
 from durable.activity_outcomes import Retry as Retry
 from durable.activity_outcomes import Snooze as Snooze
+from durable.attributes import Attribute as Attribute
+from durable.attributes import attributes as attributes
+from durable.attributes import set_attributes as set_attributes
+from durable.attributes import set_details as set_details
 from durable.authoring import WorkflowInfo as WorkflowInfo
 from durable.authoring import actor as actor
 from durable.authoring import checkpoint as checkpoint
@@ -49,6 +53,7 @@ from durable.core.futures import ActivityFuture as ActivityFuture
 from durable.core.futures import DurableFuture as DurableFuture
 from durable.core.guard import unguarded as unguarded
 from durable.core.policy import RetryPolicy as RetryPolicy
+from durable.core.schedule_times import Calendar as Calendar
 from durable.definitions import Activity as Activity
 from durable.definitions import Workflow as Workflow
 from durable.definitions import activity as activity
@@ -68,6 +73,7 @@ from durable.errors import JobCancelled as JobCancelled
 from durable.errors import JobNotFound as JobNotFound
 from durable.errors import JobRefused as JobRefused
 from durable.errors import LeaseLost as LeaseLost
+from durable.errors import LimitExceeded as LimitExceeded
 from durable.errors import NewerSemantics as NewerSemantics
 from durable.errors import NondeterminismError as NondeterminismError
 from durable.errors import NonRetryable as NonRetryable
@@ -78,6 +84,9 @@ from durable.errors import QueryTimeout as QueryTimeout
 from durable.errors import ReadOnlyViolation as ReadOnlyViolation
 from durable.errors import RemoteError as RemoteError
 from durable.errors import SagaFailed as SagaFailed
+from durable.errors import ScheduleAlreadyExists as ScheduleAlreadyExists
+from durable.errors import ScheduleChanged as ScheduleChanged
+from durable.errors import ScheduleNotFound as ScheduleNotFound
 from durable.errors import SchemaOutOfDate as SchemaOutOfDate
 from durable.errors import UnknownActivity as UnknownActivity
 from durable.errors import UnknownQuery as UnknownQuery
@@ -95,6 +104,7 @@ from durable.errors import WorkflowClosed as WorkflowClosed
 from durable.errors import WorkflowFailed as WorkflowFailed
 from durable.errors import WorkflowNotFound as WorkflowNotFound
 from durable.errors import WorkflowTerminated as WorkflowTerminated
+from durable.errors import WorkflowTimedOut as WorkflowTimedOut
 from durable.handlers import Update as Update
 from durable.handlers import current_update as current_update
 from durable.handlers import handlers_finished as handlers_finished
@@ -105,6 +115,10 @@ from durable.patching import deprecate_patch as deprecate_patch
 from durable.patching import patched as patched
 from durable.saga import Saga as Saga
 from durable.saga import saga as saga
+from durable.schedules import Schedule as Schedule
+from durable.schedules import calendar as calendar
+from durable.schedules import cron as cron
+from durable.schedules import every as every
 from durable.signals import Signal as Signal
 from durable.unique import Unique as Unique
 

@@ -30,7 +30,7 @@ class WorkflowInfo:
 
     `history_length` is the number of events at the beginning of this turn; from 10,000 on it is `continue_as_new_suggested`.
     `is_replaying` is for logging only: code that
-    decides by it is not deterministic.
+    decides by it is not deterministic. `schedule_id` and `scheduled_for` are those of the slot that started the run; None for others.
     """
 
     workflow_id: str
@@ -45,6 +45,8 @@ class WorkflowInfo:
     history_length: int
     is_replaying: bool
     continue_as_new_suggested: bool
+    schedule_id: str | None = None
+    scheduled_for: datetime | None = None
 
 
 def _run(call: str) -> Run:
@@ -69,6 +71,7 @@ def info() -> WorkflowInfo:
     """Facts about the calling run. Raises NotInWorkflow outside a workflow, like everything here."""
     run = _run("info()")
     start = run.start
+    slot = start.get("schedule") or {}
     return WorkflowInfo(
         workflow_id=run.workflow_id,
         run_id=run.run_id,
@@ -82,6 +85,8 @@ def info() -> WorkflowInfo:
         history_length=run.last_seq,
         is_replaying=run.replaying,
         continue_as_new_suggested=run.last_seq >= LONG_HISTORY,
+        schedule_id=slot.get("id"),
+        scheduled_for=_instant(slot["slot_us"]) if slot else None,
     )
 
 

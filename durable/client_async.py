@@ -13,13 +13,16 @@ from types import TracebackType
 from typing import Any, Concatenate, Self, TypeVar, overload
 
 from durable import requests, targets
+from durable.attributes import Attributes
 from durable.core.names import checked_name
 from durable.definitions import Workflow, checked_version
 from durable.descriptions import OperatorStatus, RunDescription, Status
+from durable.filters import compiled_filter
 from durable.handles_async import AsyncHandle
 from durable.jobs_async import AsyncJobs
 from durable.payload import ValueCodec
 from durable.requests import OnClosed, OnRunning
+from durable.scheduling_async import AsyncScheduling
 from durable.store import calls
 from durable.store.client_session_async import AsyncClientSession, AsyncTransaction
 
@@ -30,7 +33,7 @@ B = TypeVar("B")
 C = TypeVar("C")
 
 
-class AsyncClient(AsyncJobs):
+class AsyncClient(AsyncJobs, AsyncScheduling):
     """Talks to one database. Use it as a context manager, or call `close()`.
 
     `url` defaults to DURABLE_DATABASE_URL; a connection is opened by the first operation. `notify=False` sends no NOTIFY at all: for
@@ -75,12 +78,15 @@ class AsyncClient(AsyncJobs):
         queue: str | None = None,
         priority: int | None = None,
         delay: timedelta | float | None = None,
-        attributes: Mapping[str, Any] | None = None,
+        attributes: Attributes | None = None,
         actor: Any = None,
         memo: Mapping[str, Any] | None = None,
         headers: Mapping[str, Any] | None = None,
         on_running: OnRunning = "existing",
         on_closed: OnClosed = "existing",
+        run_timeout: timedelta | None = None,
+        execution_timeout: timedelta | None = None,
+        details: str | None = None,
         connection: AsyncTransaction | None = None,
     ) -> AsyncHandle[Any]: ...
 
@@ -96,12 +102,15 @@ class AsyncClient(AsyncJobs):
         queue: str | None = None,
         priority: int | None = None,
         delay: timedelta | float | None = None,
-        attributes: Mapping[str, Any] | None = None,
+        attributes: Attributes | None = None,
         actor: Any = None,
         memo: Mapping[str, Any] | None = None,
         headers: Mapping[str, Any] | None = None,
         on_running: OnRunning = "existing",
         on_closed: OnClosed = "existing",
+        run_timeout: timedelta | None = None,
+        execution_timeout: timedelta | None = None,
+        details: str | None = None,
         connection: AsyncTransaction | None = None,
         **arguments: Any,
     ) -> AsyncHandle[R]: ...
@@ -119,12 +128,15 @@ class AsyncClient(AsyncJobs):
         queue: str | None = None,
         priority: int | None = None,
         delay: timedelta | float | None = None,
-        attributes: Mapping[str, Any] | None = None,
+        attributes: Attributes | None = None,
         actor: Any = None,
         memo: Mapping[str, Any] | None = None,
         headers: Mapping[str, Any] | None = None,
         on_running: OnRunning = "existing",
         on_closed: OnClosed = "existing",
+        run_timeout: timedelta | None = None,
+        execution_timeout: timedelta | None = None,
+        details: str | None = None,
         connection: AsyncTransaction | None = None,
         **arguments: Any,
     ) -> AsyncHandle[R]: ...
@@ -143,12 +155,15 @@ class AsyncClient(AsyncJobs):
         queue: str | None = None,
         priority: int | None = None,
         delay: timedelta | float | None = None,
-        attributes: Mapping[str, Any] | None = None,
+        attributes: Attributes | None = None,
         actor: Any = None,
         memo: Mapping[str, Any] | None = None,
         headers: Mapping[str, Any] | None = None,
         on_running: OnRunning = "existing",
         on_closed: OnClosed = "existing",
+        run_timeout: timedelta | None = None,
+        execution_timeout: timedelta | None = None,
+        details: str | None = None,
         connection: AsyncTransaction | None = None,
         **arguments: Any,
     ) -> AsyncHandle[R]: ...
@@ -168,12 +183,15 @@ class AsyncClient(AsyncJobs):
         queue: str | None = None,
         priority: int | None = None,
         delay: timedelta | float | None = None,
-        attributes: Mapping[str, Any] | None = None,
+        attributes: Attributes | None = None,
         actor: Any = None,
         memo: Mapping[str, Any] | None = None,
         headers: Mapping[str, Any] | None = None,
         on_running: OnRunning = "existing",
         on_closed: OnClosed = "existing",
+        run_timeout: timedelta | None = None,
+        execution_timeout: timedelta | None = None,
+        details: str | None = None,
         connection: AsyncTransaction | None = None,
         **arguments: Any,
     ) -> AsyncHandle[R]: ...
@@ -189,22 +207,27 @@ class AsyncClient(AsyncJobs):
         queue: str | None = None,
         priority: int | None = None,
         delay: timedelta | float | None = None,
-        attributes: Mapping[str, Any] | None = None,
+        attributes: Attributes | None = None,
         actor: Any = None,
         memo: Mapping[str, Any] | None = None,
         headers: Mapping[str, Any] | None = None,
         on_running: OnRunning = "existing",
         on_closed: OnClosed = "existing",
+        run_timeout: timedelta | None = None,
+        execution_timeout: timedelta | None = None,
+        details: str | None = None,
         connection: AsyncTransaction | None = None,
         **arguments: Any,
     ) -> AsyncHandle[Any]:
         """Start a workflow and return its handle; idempotent by `id` (C20).
 
         `workflow` is a workflow, or the name of one with its arguments as a mapping (checked against what this process has imported or what a
-        worker has registered). A name means its newest version, `version` another one; `pinned` overrides the workflow's own (see `@workflow`). `id`: at most 1000 characters, a new UUID by default. `queue` and `priority` (0-9, 0 first) override the
-        workflow's own. `delay`: seconds or timedelta before it may run. `attributes`, `memo`: JSON objects kept beside the run. `actor`: who starts
+        worker has registered). A name means its newest version, `version` another one; `pinned` overrides the workflow's own (see `@workflow`).
+        `id`: at most 1000 characters, a new UUID by default. `queue` and `priority` (0-9, 0 first) override the
+        workflow's own. `delay`: seconds or timedelta before it may run. `attributes`: what `list(where=)` finds it by; `memo`: a JSON object kept
+        beside the run; `details`: a line for people. `run_timeout`, `execution_timeout`: see `durable.core.policy.LifeLimits`. `actor`: who starts
         it, text, a mapping or a `context_type`; `headers`: JSON values by name, which travel with the run (see `acting_as`). What happens if the id is in use: `on_running` "existing"
-        (its handle) or "fail"; `on_closed` "existing", "new" (another run), "new_if_failed" (unless it completed) or "fail".
+        (its handle), "fail" or "terminate" (it is ended by force and another run starts); `on_closed` "existing", "new" (another run), "new_if_failed" (unless it completed) or "fail".
 
         Raises PayloadError, InvalidOption, ActorRequired, UnknownWorkflow, WorkflowAlreadyExists; nothing is written then.
         """
@@ -221,6 +244,9 @@ class AsyncClient(AsyncJobs):
             pinned,
             on_running,
             on_closed,
+            run_timeout,
+            execution_timeout,
+            details,
         )
         workflow_id, call = requests.start(target, args, arguments, options)
         started = await self._send(call, connection)
@@ -251,9 +277,13 @@ class AsyncClient(AsyncJobs):
         workflow: str | None = None,
         queue: str | None = None,
         id_prefix: str | None = None,
+        where: str | None = None,
         limit: int = 100,
     ) -> Sequence[RunDescription]:
-        """The newest runs that pass every given filter, newest first. `limit`: 1 to 10,000. Raises InvalidOption."""
+        """The newest runs that pass every given filter, newest first. `limit`: 1 to 10,000. Raises InvalidOption.
+
+        `where` is about attributes: `customer = "x" and amount > 5`; the language is in `durable.filters`.
+        """
         call = calls.list_runs(
             status=None if status is None else requests.one_of("status", status, Status),
             operator_status=None
@@ -264,6 +294,7 @@ class AsyncClient(AsyncJobs):
             id_prefix=None
             if id_prefix is None
             else requests.text("id_prefix", id_prefix, requests.MAX_ID),
+            where=None if where is None else compiled_filter(where),
             limit=requests.whole("limit", limit, 1, 10_000),
         )
         return await self._execute(call)

@@ -20,11 +20,12 @@ from durable.core.futures import ActivityFuture, Cancellation
 from durable.core.loop import current
 from durable.core.names import checked_name, checked_priority
 from durable.core.plans import ActivityPlan, ChildPlan, RunDefaults
-from durable.core.policy import LIBRARY_DEFAULT, RetryPolicy, Timeouts, merge
+from durable.core.policy import LIBRARY_DEFAULT, LifeLimits, RetryPolicy, Timeouts, merge
 from durable.core.scan import live_scope, scan
 from durable.core.styles import Style, style_of
 from durable.errors import ActorRequired, InvalidOption, NotInWorkflow, UnsafeWorkflow
 from durable.payload import ArgumentsCodec
+from durable.schedules import Schedule, checked_declaration
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -165,6 +166,7 @@ class Activity(ActivityCall[P, R]):
         self.name = checked_name("the activity's name", fn.__name__ if name is None else name)
         self.arguments = ArgumentsCodec(fn, name=self.name)
         self.is_async = inspect.iscoroutinefunction(fn)
+        self.schedule: Schedule | None = None
         update_wrapper(self, fn)
 
     @property
@@ -255,6 +257,7 @@ def activity(
     heartbeat_timeout: timedelta | None = None,
     cancellation: Cancellation | None = None,
     require_actor: bool = False,
+    schedule: Schedule | None = None,
 ) -> _ActivityDecorator: ...
 def activity(
     fn: Any = None,
@@ -262,18 +265,20 @@ def activity(
     *,
     name: str | None = None,
     require_actor: bool = False,
+    schedule: Schedule | None = None,
     **options: Any,
 ) -> Any:
     """Make a function an activity: `@activity` or `@activity(queue=..., retry=..., timeout=..., ...)`.
 
     The function may be sync (it runs in a thread) or async. `name` defaults to its `__name__` and must stay the same while runs
-    that use it are alive. With `require_actor` it is not enqueued anonymously. The other options are those of `ActivityOptions`. Raises InvalidOption on an impossible
+    that use it are alive. With `require_actor` it is not enqueued anonymously. `schedule` has workers enqueue it as a job of its own at
+    times: `schedule=durable.cron("0 9 * * *")`. The other options are those of `ActivityOptions`. Raises InvalidOption on an impossible
     option, or if another function has the name.
     """
 
     def decorate(fn: Any) -> Any:
         made: Activity[..., Any] = Activity(fn, name, given, require_actor=require_actor)
-        return _register(_activities, made, "activity")
+        return _register(_activities, _scheduled(made, schedule), "activity")
 
     given = ActivityOptions(**options)
     return decorate if fn is None else decorate(fn)
@@ -293,7 +298,8 @@ class ChildOptions:
 
     id: its workflow id; by default the parent's, "/", and its place among the parent's calls. queue, priority: by default the
     workflow's own, else the parent's. close_policy: see `ClosePolicy`; by default "terminate". cancellation: see
-    `Cancellation`; by default "wait", so that a child has compensated before its parent goes on.
+    `Cancellation`; by default "wait", so that a child has compensated before its parent goes on. run_timeout,
+    execution_timeout: by default the workflow's own; see `LifeLimits`.
     """
 
     id: str | None = None
@@ -301,6 +307,8 @@ class ChildOptions:
     priority: int | None = None
     close_policy: ClosePolicy | None = None
     cancellation: Cancellation | None = None
+    run_timeout: timedelta | None = None
+    execution_timeout: timedelta | None = None
 
     def __post_init__(self) -> None:
         for option in ("id", "queue"):
@@ -316,6 +324,11 @@ class ChildOptions:
             raise InvalidOption(
                 f'cancellation is {self.cancellation!r}; give "try", "wait" or "abandon"'
             )
+        _ = self.limits
+
+    @property
+    def limits(self) -> LifeLimits:
+        return LifeLimits(self.run_timeout, self.execution_timeout)
 
 
 class WorkflowCall(Generic[P, R]):
@@ -350,6 +363,8 @@ class WorkflowCall(Generic[P, R]):
             "close_policy": options.close_policy or "terminate",
             **({"pinned": True} if workflow.pinned else {}),
             **({} if workflow.retry is None else {"retry": workflow.retry.to_body()}),
+            **workflow.limits.to_body(),
+            **options.limits.to_body(),
         }
         plan = ChildPlan(
             workflow.name, body, workflow.arguments, options.cancellation or "wait", options.id
@@ -370,6 +385,7 @@ class Workflow(WorkflowCall[P, R]):
         retry: RetryPolicy | None,
         *,
         require_actor: bool = False,
+        limits: LifeLimits | None = None,
         pinned: bool = False,
     ) -> None:
         super().__init__(self, ChildOptions())
@@ -382,8 +398,10 @@ class Workflow(WorkflowCall[P, R]):
         self.priority = None if priority is None else checked_priority("priority", priority)
         self.retry = retry
         self.require_actor = require_actor
+        self.limits = limits or LifeLimits()
         self.pinned = pinned
         self.arguments = ArgumentsCodec(fn, name=self.name)
+        self.schedule: Schedule | None = None
         update_wrapper(self, fn)
 
     def options(
@@ -394,9 +412,14 @@ class Workflow(WorkflowCall[P, R]):
         priority: int | None = None,
         close_policy: ClosePolicy | None = None,
         cancellation: Cancellation | None = None,
+        run_timeout: timedelta | None = None,
+        execution_timeout: timedelta | None = None,
     ) -> WorkflowCall[P, R]:
         """The same workflow with options for this child. See `ChildOptions`."""
-        return WorkflowCall(self, ChildOptions(id, queue, priority, close_policy, cancellation))
+        given = ChildOptions(
+            id, queue, priority, close_policy, cancellation, run_timeout, execution_timeout
+        )
+        return WorkflowCall(self, given)
 
     def continue_as_new(self, *args: P.args, **kwargs: P.kwargs) -> NoReturn:
         """`durable.continue_as_new`, with checked types: the calling run ends, and this workflow goes on under its id."""
@@ -458,7 +481,10 @@ def workflow(
     priority: int | None = None,
     retry: RetryPolicy | None = None,
     require_actor: bool = False,
+    run_timeout: timedelta | None = None,
+    execution_timeout: timedelta | None = None,
     pinned: bool = False,
+    schedule: Schedule | None = None,
 ) -> _WorkflowDecorator: ...
 def workflow(
     fn: Any = None,
@@ -470,7 +496,10 @@ def workflow(
     priority: int | None = None,
     retry: RetryPolicy | None = None,
     require_actor: bool = False,
+    run_timeout: timedelta | None = None,
+    execution_timeout: timedelta | None = None,
     pinned: bool = False,
+    schedule: Schedule | None = None,
 ) -> Any:
     """Make a function a workflow: `@workflow` or `@workflow(name=..., version=..., ...)`.
 
@@ -478,17 +507,28 @@ def workflow(
     registered at once: runs stay with theirs, a start by name takes the newest. A `pinned` workflow's runs stay with the worker build
     (`durable-worker --build`) that took their first turn. `queue` and `priority` are what
     its runs are started with, `retry` the policy of its activities where they do not say (C6). With `require_actor` a start without an
-    actor is refused (ActorRequired), by clients, parents and the SQL API alike. Raises InvalidOption on an
+    actor is refused (ActorRequired), by clients, parents and the SQL API alike. `run_timeout` and `execution_timeout` end a run that takes
+    longer, as `LifeLimits` says. `schedule` has workers start it at times: `schedule=durable.cron("0 9 * * *", timezone="Europe/Berlin")`.
+    Raises InvalidOption on an
     impossible option, or if another function has the name and version, and UnsafeWorkflow with all that the function does and replay
     could not repeat: clock, entropy, I/O, threads, blocking calls (C13).
     """
 
     def decorate(fn: Any) -> Any:
         made: Workflow[..., Any] = Workflow(
-            fn, name, version, queue, priority, retry, require_actor=require_actor, pinned=pinned
+            fn,
+            name,
+            version,
+            queue,
+            priority,
+            retry,
+            require_actor=require_actor,
+            pinned=pinned,
+            limits=limits,
         )
-        return _register(_workflows, made, "workflow")
+        return _register(_workflows, _scheduled(made, schedule), "workflow")
 
+    limits = LifeLimits(run_timeout, execution_timeout)
     return decorate if fn is None else decorate(fn)
 
 
@@ -502,9 +542,11 @@ _activities: dict[_Key, Activity[..., Any]] = {}
 
 def described(it: Workflow[..., Any] | Activity[..., Any]) -> dict[str, Any]:
     """What is registered for those without the code: the schema of the arguments, and under DEFAULTS_KEY the defaults of a start."""
-    defaults = {"require_actor": True} if it.require_actor else {}
-    if isinstance(it, Workflow) and it.pinned:
-        defaults["pinned"] = True
+    defaults: dict[str, Any] = {"require_actor": True} if it.require_actor else {}
+    if isinstance(it, Workflow):
+        defaults |= it.limits.to_body()
+        if it.pinned:
+            defaults["pinned"] = True
     return {**it.arguments.json_schema(), **({DEFAULTS_KEY: defaults} if defaults else {})}
 
 
@@ -516,6 +558,12 @@ def registered_workflows(module: str | None = None) -> list[Workflow[..., Any]]:
 def registered_activities(module: str | None = None) -> list[Activity[..., Any]]:
     """All decorated activities, or those that a module defines."""
     return [it for it in _activities.values() if module in (None, it.fn.__module__)]
+
+
+def _scheduled(it: Any, schedule: Schedule | None) -> Any:
+    it.schedule = schedule
+    checked_declaration(it)
+    return it
 
 
 def _register(register: dict[_Key, Any], it: Any, kind: str) -> Any:

@@ -26,7 +26,9 @@ class RunDescription:
 
     `operator_status`: runnable (a worker has, or should have, something to do), waiting (for a timer, signal, activity or its start time),
     blocked (no worker knows the function), needs_review (somebody must look: `review` says why, C8), done.
-    blocked also is a run pinned to a `build` that no live worker has. `waiting_on` is what the code awaits, as the worker last wrote it. `last_seq` is the number of its events.
+    blocked also is a run pinned to a `build` that no live worker has. `waiting_on` is what the code awaits, as the worker last wrote it.
+    `static_details` were given at the start, `details` by `set_details`; `deadline_at` is when its run or execution timeout ends it.
+    `last_seq` is the number of its events.
     """
 
     workflow_id: str
@@ -50,6 +52,10 @@ class RunDescription:
     owner: str | None
     last_seq: int
     generation: int
+    headers: Any = None
+    static_details: str | None = None
+    details: str | None = None
+    deadline_at: datetime | None = None
     pinned: bool = False
     build: str | None = None
 

@@ -48,6 +48,7 @@ def of_workflow(workflow: Any) -> Target:
         raise UnknownWorkflow(msg)
     codec, retry = workflow.arguments, workflow.retry
     options: dict[str, Any] = {} if retry is None else {"retry": retry.to_body()}
+    options |= workflow.limits.to_body()
     if workflow.pinned:
         options["pinned"] = True
     queue, priority = workflow.queue or DEFAULT_QUEUE, workflow.priority or 0
@@ -143,7 +144,12 @@ def of_definition(definition: Definition) -> Target:
         definition.version,
         definition.queue or DEFAULT_QUEUE,
         definition.options.get("priority", 0),
-        {**options, **({"pinned": True} if _says(definition, "pinned") else {})},
+        {
+            **options,
+            **{
+                key: value for key, value in _defaults(definition).items() if key != "require_actor"
+            },
+        },
         encode,
         None,
         requires_actor(definition),
@@ -151,11 +157,13 @@ def of_definition(definition: Definition) -> Target:
 
 
 def requires_actor(definition: Definition) -> bool:
-    return _says(definition, "require_actor")
+    return bool(_defaults(definition).get("require_actor"))
 
 
-def _says(definition: Definition, default: str) -> bool:
-    return bool(definition.schema.get(DEFAULTS_KEY, {}).get(default))
+def _defaults(definition: Definition) -> Mapping[str, Any]:
+    """What its decorator says about starts, as registered."""
+    defaults: Mapping[str, Any] = definition.schema.get(DEFAULTS_KEY, {})
+    return defaults
 
 
 def _by_name(args: tuple[Any, ...], arguments: Mapping[str, Any]) -> dict[str, Any]:

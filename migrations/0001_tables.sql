@@ -12,10 +12,11 @@ create function durable.now() returns timestamptz language sql volatile parallel
 $$ select clock_timestamp() + offset_us * interval '1 microsecond' from durable.clock $$;
 
 
-create function durable.from_us(us bigint) returns timestamptz language sql immutable parallel safe as
+-- Stable, not immutable: PostgreSQL takes its own arithmetic of times for stable, and would not inline a function that claims more.
+create function durable.from_us(us bigint) returns timestamptz language sql stable parallel safe as
 $$ select timestamptz 'epoch' + us * interval '1 microsecond' $$;
 
-create function durable.to_us(at timestamptz) returns bigint language sql immutable parallel safe as
+create function durable.to_us(at timestamptz) returns bigint language sql stable parallel safe as
 $$ select (extract(epoch from at) * 1000000)::bigint $$;
 
 -- The 64 shard keys, fixed for ever: chosen so that each falls on a hash shard of its own in a 64-shard distributed table.
@@ -111,6 +112,8 @@ create table durable.inbox (
 create index inbox_by_queue on durable.inbox (shard, queue);
 
 -- Activities of runs (input and options live in the opening event of the history), timers, and standalone jobs (seq 0, input and options here).
+-- `phase` is what the indexes know of a state: it stays null when an attempt ends, so that this update touches no index (a heap-only tuple) unless the
+-- queue has limits. `limit_key` and `serial`: see 0012_queues.sql; `limited`: the attempt counts against a limit of its queue.
 create table durable.jobs (
     shard               smallint    not null,
     run_id              uuid        not null,
@@ -132,9 +135,16 @@ create table durable.jobs (
     errors              jsonb,
     heartbeat           json,
     note                jsonb,
+    limit_key           text,
+    serial              boolean     not null default false,
+    limited             boolean     not null default false,
     paused              jsonb,
     created_at          timestamptz not null,
     finished_at         timestamptz,
+    phase               text generated always as (case state
+        when 'available' then case when limit_key is null then 'ready' else 'keyed' end
+        when 'scheduled' then 'due' when 'retryable' then 'due'
+        when 'executing' then case when limited then 'limited' end end) stored,
     primary key (shard, run_id, seq),
     constraint jobs_kind_known check (kind in ('activity', 'timer', 'job')),
     constraint jobs_state_known check (state in ('scheduled', 'available', 'executing', 'retryable', 'paused', 'completed', 'discarded', 'cancelled')),
@@ -147,8 +157,8 @@ create table durable.jobs (
     constraint jobs_priority_range check (priority between 0 and 9)
 ) with (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
 
-create index jobs_claimable on durable.jobs (shard, queue, priority, scheduled_at) where state = 'available';
-create index jobs_due on durable.jobs (shard, scheduled_at) where state in ('scheduled', 'retryable');
+create index jobs_claimable on durable.jobs (shard, queue, priority, scheduled_at) where phase = 'ready';
+create index jobs_due on durable.jobs (shard, scheduled_at) where phase = 'due';
 create index jobs_deadlines on durable.jobs (shard, deadline_at) where deadline_at is not null;
 
 -- Evidence of each attempt to signal (C11).

@@ -119,6 +119,9 @@ begin
     if e_type && array['ChildStarted', 'ChildSignalled', 'ChildCancelRequested'] then
         pushes := coalesce(pushes, '[]') || durable.act_on_children(r_shard, r_run, e_ix, e_seq, e_type, e_body, e_payload, v_now);
     end if;
+    if e_type && array['AttributesSet', 'DetailsSet'] then
+        perform durable.note_runs(r_shard, r_run, e_ix, e_seq, e_type, e_body);
+    end if;
     if 'WorkflowContinued' = any (e_type) then
         perform durable.continue_runs(r_shard, r_run, e_ix, e_type, e_body, e_payload, v_now);
     end if;
@@ -293,7 +296,7 @@ begin
         select d.shard, d.run_id, d.seq, d.kind from unnest(durable.shard_keys()) as k(key)
          cross join lateral (
             select j.shard, j.run_id, j.seq, j.kind from durable.jobs j
-             where j.shard = k.key and j.state in ('scheduled', 'retryable') and j.scheduled_at <= v_now
+             where j.shard = k.key and j.phase = 'due' and j.scheduled_at <= v_now
              order by j.scheduled_at limit v_each for update skip locked) d
     ), gone as (
         delete from durable.jobs j using due d
@@ -321,13 +324,14 @@ begin
     select durable.to_us(min(n.at)) into next_due_us from unnest(durable.shard_keys()) as k(key)
      cross join lateral (
         (select j.scheduled_at as at from durable.jobs j
-          where j.shard = k.key and j.state in ('scheduled', 'retryable') order by j.scheduled_at limit 1)
+          where j.shard = k.key and j.phase = 'due' order by j.scheduled_at limit 1)
         union all
         (select r.delayed_until from durable.runs r where r.shard = k.key and r.delayed_until is not null order by r.delayed_until limit 1)) n;
     return next;
 end $$;
 
--- CLAIM JOBS: per queue up to its free slots, by priority, then age. Input and options of a run's activity come from its opening event.
+-- CLAIM JOBS: per queue up to what is asked for, by priority, then age. Input and options of a run's activity come from its opening event. A few heads of
+-- each shard, the best of them locked where they still are (`ctid`), taken in one statement.
 create function durable.claim_jobs(p_worker uuid, p_queues text[], p_limits integer[])
 returns table (shard smallint, run_id uuid, seq integer, kind text, name text, queue text, attempt integer, input text, options text,
                workflow_id text, actor text, heartbeat text, scheduled_us bigint, created_us bigint, headers text)
@@ -342,32 +346,34 @@ begin
     end if;
     return query
     with heads as materialized (
-        select h.shard, h.run_id, h.seq from unnest(p_queues, p_limits) as q(name, free)
+        select h.place from unnest(p_queues, p_limits) as q(name, free)
          cross join lateral (
-            select c.shard, c.run_id, c.seq from unnest(durable.shard_keys()) as k(key)
+            select c.place from unnest(durable.shard_keys()) as k(key)
              cross join lateral (
-                select j.shard, j.run_id, j.seq, j.priority, j.scheduled_at from durable.jobs j
-                 where j.shard = k.key and j.queue = q.name and j.state = 'available'
-                 order by j.priority, j.scheduled_at limit 2 + q.free / 8) c
+                select j.ctid as place, j.priority, j.scheduled_at from durable.jobs j
+                 where j.shard = k.key and j.queue = q.name and j.phase = 'ready'
+                 order by j.priority, j.scheduled_at limit 2 + q.free / 24) c
              order by c.priority, c.scheduled_at limit q.free) h
     ), locked as materialized (
-        select j.shard, j.run_id, j.seq, j.created_at, coalesce(j.options, e.body) as options, coalesce(j.input, e.payload) as input
-          from heads h join durable.jobs j on j.shard = h.shard and j.run_id = h.run_id and j.seq = h.seq
-          left join durable.history e on j.kind = 'activity' and e.shard = j.shard and e.run_id = j.run_id and e.seq = j.seq
-         where j.state is not distinct from 'available'
-           and (j.kind = 'job' or exists (select from durable.runs r where r.shard = j.shard and r.run_id = j.run_id and r.status is not distinct from 'running'))
+        select j.ctid as place, coalesce(j.options, e.body) as options, coalesce(j.input, e.payload) as input, r.workflow_id, r.actor, r.headers
+          from heads h join durable.jobs j on j.ctid = h.place
+          left join lateral (  -- a null key finds nothing without looking; `limit` has it looked up by key, whatever the planner believes
+            select t.body, t.payload from durable.history t
+             where t.shard = case when j.kind = 'activity' then j.shard end and t.run_id = j.run_id and t.seq = j.seq limit 1) e on true
+          left join lateral (
+            select t.workflow_id, t.actor, t.headers from durable.runs t
+             where t.shard = case when j.kind = 'activity' then j.shard end and t.run_id = j.run_id and t.status is not distinct from 'running' limit 1) r on true
+         where j.state is not distinct from 'available' and (j.kind = 'job' or r.workflow_id is not null)
          for update of j skip locked
-    ), taken as (
-        update durable.jobs j
-           set state = 'executing', owner = p_worker, attempt = j.attempt + 1, note = null,
-               deadline_at = d.at, deadline_kind = d.kind
-          from locked l cross join lateral durable.execution_deadline(l.options, v_now, l.created_at) d
-         where j.shard = l.shard and j.run_id = l.run_id and j.seq = l.seq
-        returning j.shard, j.run_id, j.seq, j.kind, j.name, j.queue, j.attempt, l.input, l.options, j.heartbeat, j.scheduled_at, j.created_at
     )
-    select t.shard, t.run_id, t.seq, t.kind, t.name, t.queue, t.attempt, t.input::text, t.options::text,
-           r.workflow_id, r.actor::text, t.heartbeat::text, durable.to_us(t.scheduled_at), durable.to_us(t.created_at), r.headers::text
-      from taken t left join durable.runs r on t.kind = 'activity' and r.shard = t.shard and r.run_id = t.run_id;
+    update durable.jobs j
+       set state = 'executing', owner = p_worker, attempt = j.attempt + 1, note = null,
+           deadline_at = case when l.options ? 'timeouts' then (select d.at from durable.execution_deadline(l.options, v_now, j.created_at) d) end,
+           deadline_kind = case when l.options ? 'timeouts' then (select d.kind from durable.execution_deadline(l.options, v_now, j.created_at) d) end
+      from locked l
+     where j.ctid = l.place
+    returning j.shard, j.run_id, j.seq, j.kind, j.name, j.queue, j.attempt, l.input::text, l.options::text, l.workflow_id, l.actor::text,
+        j.heartbeat::text, durable.to_us(j.scheduled_at), durable.to_us(j.created_at), l.headers::text;
 end $$;
 
 -- The earliest of an executing attempt's deadlines, and which one it is.
@@ -732,7 +738,7 @@ begin
     return v_count;
 end $$;
 
--- DEADLINES that nobody enforced: waiting too long, or an attempt whose worker lives but did not end it within the grace.
+-- DEADLINES that nobody enforced: waiting too long, or an attempt whose worker lives but did not end it within the grace; and those of runs.
 create function durable.expire_deadlines(p_grace_s double precision, p_limit integer) returns integer
 language plpgsql
 set jit = off set enable_seqscan = off
@@ -752,7 +758,7 @@ begin
             'message', v_job.deadline_kind || ' timeout'), v_job.state <> 'executing' or v_job.deadline_kind = 'schedule_to_close');
         v_count := v_count + 1;
     end loop;
-    return v_count;
+    return v_count + durable.expire_runs(p_limit);
 end $$;
 
 -- A worker's sign of life. Answers false when it had been declared dead meanwhile: it lives again, and must drop everything that it held.

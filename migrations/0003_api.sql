@@ -1,6 +1,6 @@
 -- What clients call: start, signal, cancel, terminate, enqueue. Each is one function, so that it joins whatever transaction the caller has open.
 
--- START is idempotent by workflow id (C20). p_on_running: existing | fail. p_on_closed: existing | new | new_if_failed | fail.
+-- START is idempotent by workflow id (C20). p_on_running: existing | fail | terminate. p_on_closed: existing | new | new_if_failed | fail.
 -- The index on (shard, workflow_id, generation) decides every race; the loop only reads again.
 create function durable.start_run(
     p_shard smallint, p_run uuid, p_workflow_id text, p_workflow text, p_version integer, p_queue text, p_priority smallint,
@@ -10,8 +10,11 @@ create function durable.start_run(
 language plpgsql as $$
 declare
     v_now timestamptz := durable.now();
+    v_from timestamptz := v_now + greatest(coalesce(p_delay_s, 0), 0) * interval '1 second';
+    v_execution timestamptz := durable.execution_deadline_of(p_body, v_from);
     v_last durable.runs;
     v_generation integer;
+    v_replaced boolean := false;
 begin
     select r.run_id, 'started', r.status into run_id, outcome, status from durable.runs r where r.shard = p_shard and r.run_id = p_run;
     if found then  -- the answer was lost and the same client asks again
@@ -23,21 +26,26 @@ begin
         v_generation := 0;
         if found then
             run_id := v_last.run_id; status := v_last.status;
-            if v_last.status = 'running' then
+            if v_last.status = 'running' and p_on_running = 'terminate' then
+                perform durable.terminate_run(p_shard, p_workflow_id, 'replaced by a new start', p_actor);
+                v_replaced := true;
+                continue;
+            elsif v_last.status = 'running' then
                 outcome := case p_on_running when 'existing' then 'existing' else 'refused' end;
                 return next; return;
-            elsif not (p_on_closed = 'new' or (p_on_closed = 'new_if_failed' and v_last.status <> 'completed')) then
+            elsif not (v_replaced or p_on_closed = 'new' or (p_on_closed = 'new_if_failed' and v_last.status <> 'completed')) then
                 outcome := case p_on_closed when 'fail' then 'refused' else 'existing' end;
                 return next; return;
             end if;
             v_generation := v_last.generation + 1;
         end if;
         insert into durable.runs (shard, run_id, workflow_id, generation, workflow, version, semantics, pinned, queue, priority, ready_at, delayed_until,
-                                  actor, headers, attributes, memo, created_at)
+                                  actor, headers, attributes, memo, static_details, deadline_at, execution_deadline_at, created_at)
         values (p_shard, p_run, p_workflow_id, v_generation, p_workflow, p_version, coalesce((p_body ->> 'semantics')::smallint, 1),
                 coalesce((p_body ->> 'pinned')::boolean, false), p_queue, p_priority,
-                case when coalesce(p_delay_s, 0) <= 0 then v_now end, case when p_delay_s > 0 then v_now + p_delay_s * interval '1 second' end, p_actor,
-                p_body -> 'headers', p_attributes, p_memo, v_now)
+                case when coalesce(p_delay_s, 0) <= 0 then v_now end, case when p_delay_s > 0 then v_from end, p_actor,
+                p_body -> 'headers', p_attributes, p_memo, p_body ->> 'details', durable.deadline_of(p_body, v_from, v_execution), v_execution,
+                v_now)
         on conflict do nothing;
         if found then
             insert into durable.history (shard, run_id, seq, turn, type, at, body, payload)
@@ -235,8 +243,7 @@ begin
     v_queue := coalesce(start.queue, v_queue, 'default');
     select * into v_started from durable.start_run(durable.shard_of(id), durable.uuid7(), id, workflow, v_version, v_queue,
         start.priority::smallint, 0, jsonb_build_object('workflow', workflow, 'version', v_version, 'semantics', durable.semantics(), 'workflow_id', id,
-        'queue', v_queue, 'priority', start.priority, 'actor', actor)
-            || case when v_defaults ? 'pinned' then '{"pinned": true}'::jsonb else '{}' end, args, actor, null, null);
+        'queue', v_queue, 'priority', start.priority, 'actor', actor) || (v_defaults - 'require_actor'), args, actor, null, null);
     if v_started.outcome = 'started' then
         perform pg_notify('durable', 'queue:' || v_queue);
     end if;

@@ -260,6 +260,9 @@ begin
         v_new.ready_at := v_now; v_new.delayed_until := null; v_new.losses := 0; v_new.waiting_on := null; v_new.review := null; v_new.paused := null;
         v_new.cancel_requested_at := case when p_cancelled then v_now end; v_new.created_at := v_now; v_new.closed_at := null;
         v_new.started_at := case when p_turn > 0 then v_now end;
+        select durable.execution_deadline_of(h.body, v_now), durable.deadline_of(h.body, v_now, durable.execution_deadline_of(h.body, v_now))
+          into v_new.execution_deadline_at, v_new.deadline_at  -- time limits begin anew, or what had timed out could never be taken up
+          from durable.history h where h.shard = p_shard and h.run_id = v_old.run_id and h.seq = 1;
         if p_fork_id is not null then
             v_new.shard := p_fork_shard; v_new.workflow_id := p_fork_id; v_new.generation := 0;
         else

@@ -35,6 +35,7 @@ LAYERS: tuple[frozenset[str], ...] = (
         {
             "durable.activity_context",
             "durable.activity_outcomes",
+            "durable.attributes",
             "durable.authoring",
             "durable.context",
             "durable.definitions",
@@ -44,6 +45,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.lint",
             "durable.patching",
             "durable.saga",
+            "durable.schedules",
             "durable.signals",
             "durable.store",
             "durable.telemetry",
@@ -52,6 +54,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "durable.client_async",
+            "durable.filters",
             "durable.client_sync",
             "durable.enqueueing",
             "durable.handles_async",
@@ -60,6 +63,9 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.jobs_sync",
             "durable.outcomes",
             "durable.requests",
+            "durable.schedule_requests",
+            "durable.scheduling_async",
+            "durable.scheduling_sync",
             "durable.targets",
             "durable.unique",
         }

@@ -18,6 +18,7 @@ FILES = {
     "durable/handles_async.py": "durable/handles_sync.py",
     "durable/jobs_async.py": "durable/jobs_sync.py",
     "durable/client_async.py": "durable/client_sync.py",
+    "durable/scheduling_async.py": "durable/scheduling_sync.py",
 }
 
 HEADING = "# Generated from {source} by tests/unasync.py; edit that file.\n\n"
@@ -32,8 +33,11 @@ RULES = [
     (r"\bimport asyncio\n", "import threading\nimport time\n"),
     (r"\bpsycopg\.Async(Connection|Cursor)\b", r"psycopg.\1"),
     (r"\b(ensure_current|joined)_async\b", r"\1"),
-    (r"\bAsync(Connection|Transaction|ClientSession|Client|Handle|JobHandle|Jobs)\b", r"\1"),
-    (r"\b(client_session|client|handles|jobs)_async\b", r"\1_sync"),
+    (
+        r"\bAsync(Connection|Transaction|ClientSession|Client|Handle|JobHandle|Jobs|Scheduling|ScheduleHandle)\b",
+        r"\1",
+    ),
+    (r"\b(client_session|client|handles|jobs|scheduling)_async\b", r"\1_sync"),
     (r"\bAn asynchronous\b", "A synchronous"),
     (r"\basynchronous\b", "synchronous"),
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
@@ -22,6 +23,22 @@ Timeout = Annotated[
 Actor = Annotated[
     str | None, typer.Option("--actor", help="Who does this; your user name if not given.")
 ]
+
+
+Delay = Annotated[
+    float | None, typer.Option(metavar="SECONDS", help="Start no sooner than in this time.")
+]
+RunTimeout = Annotated[
+    float | None, typer.Option(metavar="SECONDS", help="End the run by force after this time.")
+]
+ExecutionTimeout = Annotated[
+    float | None, typer.Option(metavar="SECONDS", help="The same for all that continues it.")
+]
+Details = Annotated[str | None, typer.Option(help="A line for people: what it is for.")]
+
+
+def _seconds(given: float | None) -> timedelta | None:
+    return None if given is None else timedelta(seconds=given)
 
 
 def start(
@@ -45,18 +62,19 @@ def start(
         str | None, typer.Option(help="Another queue than the workflow's own.")
     ] = None,
     priority: Annotated[int | None, typer.Option(help="0 (first) to 9.")] = None,
-    delay: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="Start no sooner than in this time.")
-    ] = None,
+    delay: Delay = None,
     attributes: Annotated[
         str | None, typer.Option(metavar="JSON", help="An object kept beside the run.")
     ] = None,
     on_running: Annotated[
-        str, typer.Option(help="If the id is running: existing, fail.")
+        str, typer.Option(help="If the id is running: existing, fail, terminate.")
     ] = "existing",
     on_closed: Annotated[
         str, typer.Option(help="If the id has ended: existing, new, new_if_failed, fail.")
     ] = "existing",
+    run_timeout: RunTimeout = None,
+    execution_timeout: ExecutionTimeout = None,
+    details: Details = None,
     actor: Actor = None,
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait for the end and print the result.")
@@ -87,6 +105,9 @@ def start(
             actor=actor or who(),
             on_running=cast("OnRunning", on_running),
             on_closed=cast("OnClosed", on_closed),
+            run_timeout=_seconds(run_timeout),
+            execution_timeout=_seconds(execution_timeout),
+            details=details,
         )
         if wait:
             raise SystemExit(_print_result(handle, timeout, in_json=in_json))

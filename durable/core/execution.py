@@ -73,7 +73,7 @@ _event: Callable[..., Event] = tuple.__new__
 
 _decision: Callable[..., Decision] = tuple.__new__
 
-_RECORDED = OUTBOUND | {e.WORKFLOW_TERMINATED, e.WORKFLOW_RESET}
+_RECORDED = OUTBOUND | {e.WORKFLOW_TERMINATED, e.WORKFLOW_TIMED_OUT, e.WORKFLOW_RESET}
 """What may follow the inbound rows of a recorded turn."""
 _OFFERLESS = _RECORDED - {e.UPDATE_ACCEPTED}
 """The same for a turn to which no update was offered: nearly all turns."""

@@ -263,9 +263,11 @@ def describe_run(workflow_id: str, run_id: str | None) -> Call[RunDescription]:
 
 
 def list_runs(**filters: Any) -> Call[list[RunDescription]]:
-    """The newest runs that pass the filters: status, operator_status, workflow, queue, id_prefix (None: any), limit."""
+    """The newest runs that pass the filters: status, operator_status, workflow, queue, id_prefix, where (None: any), limit."""
     return Call(
-        _SQL["list_runs"], filters, lambda rows: [_record(RunDescription, row) for row in rows]
+        _SQL["list_runs"],
+        {"where": None, **filters},
+        lambda rows: [_record(RunDescription, row) for row in rows],
     )
 
 
@@ -340,7 +342,7 @@ def count_reviews() -> Call[list[Row]]:
 _JSON = frozenset(
     {
         "attributes", "memo", "actor", "waiting_on", "review", "body", "payload", "errors", "heartbeat", "note", "schema",
-        "queues", "info", "options", "meta", "arguments", "result",
+        "queues", "info", "headers", "options", "meta", "arguments", "result",
     }
 )  # fmt: skip
 _TIMES = frozenset(

@@ -43,7 +43,7 @@ select l.workflow_id, l.run_id::text, l.workflow, l.version, l.status, l.operato
        durable.to_us(l.created_at) as created_at, durable.to_us(l.started_at) as started_at, durable.to_us(l.closed_at) as closed_at,
        durable.to_us(coalesce(r.ready_at, r.delayed_until)) as ready_at, durable.to_us(l.cancel_requested_at) as cancel_requested_at,
        l.waiting_on::text, l.review::text, l.attributes::text, r.memo::text, l.actor::text, l.owner::text, l.last_seq, l.generation,
-       l.pinned, l.build
+       r.headers::text, r.static_details, r.details, durable.to_us(r.deadline_at) as deadline_at, l.pinned, l.build
   from durable.run_list l join durable.runs r on r.shard = l.shard and r.run_id = l.run_id
  where l.shard = %(shard)s::smallint and l.workflow_id = %(workflow_id)s
    and (%(run_id)s::uuid is null or l.run_id = %(run_id)s::uuid)
@@ -56,7 +56,7 @@ select l.workflow_id, l.run_id::text, l.workflow, l.version, l.status, l.operato
        durable.to_us(l.created_at) as created_at, durable.to_us(l.started_at) as started_at, durable.to_us(l.closed_at) as closed_at,
        durable.to_us(coalesce(r.ready_at, r.delayed_until)) as ready_at, durable.to_us(l.cancel_requested_at) as cancel_requested_at,
        l.waiting_on::text, l.review::text, l.attributes::text, r.memo::text, l.actor::text, l.owner::text, l.last_seq, l.generation,
-       l.pinned, l.build
+       r.headers::text, r.static_details, r.details, durable.to_us(r.deadline_at) as deadline_at, l.pinned, l.build
   from unnest(durable.shard_keys()) as k(key)
  cross join lateral (
         select * from durable.run_list c
@@ -65,6 +65,7 @@ select l.workflow_id, l.run_id::text, l.workflow, l.version, l.status, l.operato
            and (%(operator_status)s::text is null or c.operator_status = %(operator_status)s)
            and (%(workflow)s::text is null or c.workflow = %(workflow)s)
            and (%(queue)s::text is null or c.queue = %(queue)s)
+           and (%(where)s::jsonpath is null or c.attributes @@ %(where)s::jsonpath)
            and (%(id_prefix)s::text is null or starts_with(c.workflow_id, %(id_prefix)s))
          order by c.run_id desc limit %(limit)s::int) l  -- UUIDv7: the order of creation, along the primary key
   join durable.runs r on r.shard = l.shard and r.run_id = l.run_id
@@ -138,10 +139,12 @@ with due as (
      where r.shard = any (durable.shard_keys()) and r.owner is null and r.ready_at is not null
     union all
     select j.queue, j.scheduled_at, 'jobs' from durable.jobs j
-     where j.shard = any (durable.shard_keys()) and j.state = 'available'
+     where j.shard = any (durable.shard_keys()) and j.phase = 'ready'
+    union all
+    select j.queue, j.scheduled_at, 'jobs' from durable.jobs j where j.phase = 'keyed'
     union all
     select j.queue, j.scheduled_at, 'jobs' from durable.jobs j
-     where j.shard = any (durable.shard_keys()) and j.state in ('scheduled', 'retryable') and j.scheduled_at <= durable.now()
+     where j.shard = any (durable.shard_keys()) and j.phase = 'due' and j.scheduled_at <= durable.now()
 )
 select d.queue, count(*) filter (where d.kind = 'runs') as runs, count(*) filter (where d.kind = 'jobs') as jobs,
        extract(epoch from durable.now() - min(d.since))::float8 as oldest_s,

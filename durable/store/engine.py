@@ -9,12 +9,14 @@ from typing import NamedTuple
 from durable.core.events import Event, Message
 from durable.store.arrays import plain, quoted
 from durable.store.batch import (
+    Completion,
     Outcome,
     PutBack,
     Release,
     Retry,
     RunCommit,
     commit_arguments,
+    completion_arguments,
     outcome_arguments,
     release_arguments,
     retry_arguments,
@@ -195,6 +197,14 @@ async def settle_jobs(
         0
     ]
     return [ix - 1 for ix in refused or ()], wake or []
+
+
+async def complete_jobs(
+    session: Session, owner: str, completions: Sequence[Completion]
+) -> tuple[list[int], list[str]]:
+    """Record that standalone jobs returned. Answers as `settle_jobs` does; nobody needs a hint."""
+    rows = await session.fetch(_SQL["complete_jobs"], completion_arguments(owner, completions))
+    return [ix - 1 for ix in rows[0][0] or ()], []
 
 
 async def retry_jobs(session: Session, owner: str, retries: Sequence[Retry]) -> list[int]:

@@ -36,6 +36,9 @@ select shard, run_id::text, seq, kind, name, queue, attempt, input, options, wor
 select refused, wake from durable.settle_jobs(
     %s::uuid, %s::smallint[], %s::uuid[], %s::int[], %s::int[], %s::text[], %s::jsonb[], %s::json[])
 
+-- name: complete_jobs
+select durable.complete_jobs(%s::uuid, %s::smallint[], %s::uuid[], %s::int[], %s::json[])
+
 -- name: retry_jobs
 select durable.retry_jobs(%s::uuid, %s::smallint[], %s::uuid[], %s::int[], %s::int[], %s::float8[], %s::jsonb[])
 

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -32,12 +33,13 @@ from durable.errors import JobCancelled, PayloadError
 from durable.failure import encode_failure
 from durable.payload import value_codec
 from durable.store import batch
-from durable.store.batch import Outcome, PutBack
+from durable.store.batch import Completion, Outcome, PutBack
 from durable.store.engine import ClaimedJob, Heartbeat
 from durable_worker.clock import DatabaseClock
 from durable_worker.committer import Committer
 from durable_worker.faults import reach
 from durable_worker.runs import LiveRun
+from durable_worker.slots import Slots
 
 logger = logging.getLogger("durable.worker")
 
@@ -118,10 +120,8 @@ class Attempts:
         self._committer = committer
         self._clock = clock
         self._activities = activities
-        self._slots = dict(queues)
-        self._backlogged: set[str] = set()
+        self.slots = Slots(queues, freed)
         self._worker_name = worker_name
-        self._freed = freed
         self._due = due
         self._running: dict[tuple[str, int], Attempt] = {}
         self._by_run: dict[str, set[int]] = {}
@@ -139,44 +139,35 @@ class Attempts:
 
     def take_slot(self, name: str, queue: str) -> bool:
         """Reserve a slot for an eager attempt; see AttemptHandOver."""
-        if not self.starting or name not in self._activities or queue in self._backlogged:
-            return False
-        if self._slots.get(queue, 0) <= 0:
-            return False
-        self._slots[queue] -= 1
-        return True
+        return self.starting and name in self._activities and self.slots.take_for_eager(queue)
 
     def return_slot(self, queue: str) -> None:
-        """Give a slot back."""
-        self._slots[queue] += 1
-        if self._slots[queue] == 1 or queue in self._backlogged:
-            self._freed()
+        """Give a slot back; what was claimed ahead for it begins at once."""
+        job = self.slots.give_back(queue)
+        if job is not None:
+            self._begin(job, self._activities[job.name])
 
-    def free(self) -> dict[str, int]:
-        """Return the queues that have free slots, and how many.
+    def wanted(self) -> dict[str, int]:
+        """Return how many jobs to claim, by queue."""
+        return self.slots.wanted() if self.starting else {}
 
-        A queue without any may have a backlog that nobody can see: until a claim comes back short, what is scheduled here waits its turn like
-        everything else, or local runs would take each slot as it is freed and the rest of the queue would starve.
-        """
-        if not self.starting:
-            return {}
-        self._backlogged.update(queue for queue, slots in self._slots.items() if slots <= 0)
-        return {queue: slots for queue, slots in self._slots.items() if slots > 0}
+    def release_held(self, *, everything: bool = False) -> None:
+        """Give back what was claimed ahead in vain."""
+        for job in self.slots.release(everything=everything):
+            self._put_back(job)
 
-    def claimed(self, asked: Mapping[str, int], got: Mapping[str, int]) -> None:
-        """A claim came back: a queue that gave less than asked has no backlog."""
-        for queue, slots in asked.items():
-            if got.get(queue, 0) >= slots:
-                self._backlogged.add(queue)
-            else:
-                self._backlogged.discard(queue)
+    def _put_back(self, job: ClaimedJob) -> None:
+        note = {"kind": "no_free_slot"}
+        self._committer.write(PutBack(job.shard, job.run_id, job.seq, job.attempt, 0.0, note))
 
     def __len__(self) -> int:
         return len(self._running)
 
     def held(self) -> dict[tuple[str, int], int]:
         """Return the attempt numbers of the jobs held, by (run id, seq)."""
-        return {key: attempt.attempt for key, attempt in self._running.items()}
+        found = {(job.run_id, job.seq): job.attempt for job in self.slots.held()}
+        found.update((key, attempt.attempt) for key, attempt in self._running.items())
+        return found
 
     # -- hand-over --------------------------------------------------------------------------------
 
@@ -197,16 +188,15 @@ class Attempts:
         if activity is None:
             self._put_back_unknown(job)
             return
-        if self._slots[job.queue] <= 0:  # eager attempts took them while the claim was under way
-            note = {"kind": "no_free_slot"}
-            self._committer.write(PutBack(job.shard, job.run_id, job.seq, job.attempt, 0.0, note))
-            return
-        self._slots[job.queue] -= 1
+        if self.slots.take(job):
+            self._begin(job, activity)
+
+    def _begin(self, job: ClaimedJob, activity: Activity[Any, Any]) -> None:
         attempt = Attempt(job.shard, job.run_id, job.seq, job.attempt, activity)
         attempt.kind = job.kind
         attempt.queue = job.queue
         attempt.input = job.input
-        attempt.options = json.loads(job.options)
+        attempt.options = _parsed(job.options)
         attempt.workflow_id = job.workflow_id
         carried = _carried(job, attempt.options)
         self._start(attempt, carried, job.heartbeat, job.scheduled_us, job.created_us)
@@ -230,7 +220,8 @@ class Attempts:
     ) -> None:
         self._running[attempt.run_id, attempt.seq] = attempt
         self.idle.clear()
-        self._by_run.setdefault(attempt.run_id, set()).add(attempt.seq)
+        if attempt.kind == "activity":
+            self._by_run.setdefault(attempt.run_id, set()).add(attempt.seq)
         loop = asyncio.get_running_loop()
         limit_s = None
         if timeouts := attempt.options.get("timeouts"):
@@ -239,7 +230,7 @@ class Attempts:
                 attempt.timer = loop.call_later(limit_s, self._time_out, attempt, kind)
             attempt.silence_s = timeouts.get("heartbeat_s")
             attempt.heard_at = loop.time()
-        now_us = self._clock.now_us()
+        now_us = 0 if limit_s is None else self._clock.now_us()
         attempt.context = ActivityContext(
             lambda: _info(
                 attempt,
@@ -282,7 +273,7 @@ class Attempts:
         except BaseException as error:
             self._failed(attempt, error)
         else:
-            self._ended(attempt, "ActivityCompleted", {}, payload)
+            self._returned(attempt, payload)
         finally:
             self._forget(attempt)
 
@@ -306,12 +297,14 @@ class Attempts:
         key = (attempt.run_id, attempt.seq)
         if attempt.timer is not None:
             attempt.timer.cancel()
+        attempt.context = attempt.task = None  # cycles, which only the garbage collector would find
         if self._running.get(key) is attempt:
             del self._running[key]
-            siblings = self._by_run[attempt.run_id]
-            siblings.discard(attempt.seq)
-            if not siblings:
-                del self._by_run[attempt.run_id]
+            if attempt.kind == "activity":
+                siblings = self._by_run[attempt.run_id]
+                siblings.discard(attempt.seq)
+                if not siblings:
+                    del self._by_run[attempt.run_id]
         if not self._running:
             self.idle.set()
         if attempt.thread is None or attempt.thread.done():
@@ -341,6 +334,14 @@ class Attempts:
         )
         if attempt.kind != "activity" or not self.deliver_outcome(outcome):
             self._committer.write(outcome)
+
+    def _returned(self, attempt: Attempt, payload: str) -> None:
+        if attempt.kind == "activity" or attempt.timed_out or attempt.lost:
+            self._ended(attempt, "ActivityCompleted", {}, payload)
+        else:
+            self._committer.write(
+                Completion(attempt.shard, attempt.run_id, attempt.attempt, payload)
+            )
 
     def _decided(self, attempt: Attempt, outcome: ActivityOutcome) -> None:
         """The activity itself said what shall become of it."""
@@ -433,7 +434,11 @@ class Attempts:
     def cancel(self, run_id: str, seq: int) -> None:
         """Tell an attempt to stop (C9): an async one is cancelled, a thread learns it at its next heartbeat."""
         attempt = self._running.get((run_id, seq))
-        if attempt is None or attempt.cancel_requested:
+        if attempt is None:
+            if (job := self.slots.forget(run_id, seq)) is not None:
+                self._put_back(job)  # which ends it
+            return
+        if attempt.cancel_requested:
             return
         attempt.cancel_requested = True
         if attempt.activity.is_async:
@@ -452,6 +457,7 @@ class Attempts:
 
     def forget_all(self) -> None:
         """Drop every attempt: the database has declared this worker dead."""
+        self.slots.release(everything=True)
         for attempt in list(self._running.values()):
             self.drop(attempt)
 
@@ -509,6 +515,13 @@ class Attempts:
         return beats
 
 
+@lru_cache(256)
+def _parsed(options: str) -> Mapping[str, Any]:
+    """Options of jobs, which are the same text for all jobs of an activity as a rule."""
+    parsed: Mapping[str, Any] = json.loads(options)
+    return parsed
+
+
 def _carried(job: ClaimedJob, options: Mapping[str, Any]) -> Mapping[str, Any]:
     """The actor and the headers that came with the run, or with the standalone job."""
     if job.kind == "job":
@@ -529,6 +542,7 @@ def _info(
     retry = attempt.options.get("retry") or {}
     snoozes = attempt.options.get("snoozes", 0)
     limit = retry.get("max_attempts", _DEFAULT_ATTEMPTS)
+    slot = attempt.options.get("schedule") or {}
     return ActivityInfo(
         workflow_id=attempt.workflow_id,
         run_id=UUID(attempt.run_id) if attempt.kind == "activity" else None,
@@ -543,6 +557,8 @@ def _info(
         heartbeat_details=tuple(json.loads(heartbeat)) if heartbeat else (),
         scheduled_at=_instant(scheduled_us),
         snoozes=snoozes,
+        schedule_id=slot.get("id"),
+        scheduled_for=_instant(slot["slot_us"]) if slot else None,
         headers=rebuilt_headers(carried.get("headers")),
     )
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -25,6 +26,7 @@ from durable_worker.committer import Committer
 from durable_worker.faults import reach
 from durable_worker.runs import Runs
 from durable_worker.settings import WorkerSettings
+from durable_worker.slots import HOLD_S
 
 logger = logging.getLogger("durable.worker")
 
@@ -119,6 +121,8 @@ class Intake:
         rest_s = self._gap_s
         if self._next_due_us is not None:
             rest_s = min(rest_s, (self._next_due_us - self._clock.now_us()) / 1e6)
+        if self._attempts.slots.holds():
+            rest_s = min(rest_s, HOLD_S)
         return max(rest_s, 0.001)
 
     async def poll_once(self) -> int:
@@ -199,11 +203,14 @@ class Intake:
             self._runs.adopt(run, self._workflows[run.workflow, run.version], histories[run.run_id])
 
     async def _take_jobs(self) -> int:
-        free = self._attempts.free()
-        if not free:
+        self._attempts.release_held()
+        wanted = self._attempts.wanted()
+        if not wanted:
             return 0
-        jobs = await engine.claim_jobs(self._session, self._owner, free)
-        self._attempts.claimed(free, Counter(job.queue for job in jobs))
+        begin = time.monotonic()
+        jobs = await engine.claim_jobs(self._session, self._owner, wanted)
+        got = Counter([job.queue for job in jobs])
+        self._attempts.slots.answered(wanted, got, time.monotonic() - begin)
         if jobs:
             reach("claim_jobs.after")
         for job in jobs:

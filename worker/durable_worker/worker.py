@@ -5,6 +5,7 @@
     attempts      activities running here                            attempts.py
     intake        claims and reads what there is to do               intake.py
     housekeeping  lease, takeover, deadlines                         housekeeping.py
+    duties        what one worker does for all                       duties.py
     hints         NOTIFY, received and sent                          wakeup.py
     watchdog      who blocks the loop                                watchdog.py
 
@@ -36,10 +37,12 @@ from durable.store.session import ConnectionLost, DatabaseRefused, Session
 from durable_worker.attempts import Attempts
 from durable_worker.clock import DatabaseClock
 from durable_worker.committer import Committer
+from durable_worker.duties import Duties
 from durable_worker.housekeeping import Housekeeping
 from durable_worker.intake import INBOX, JOBS, RUNS, Intake
 from durable_worker.local_activities import LocalActivities
 from durable_worker.runs import Runs
+from durable_worker.scheduling import Scheduling, declare
 from durable_worker.settings import WorkerSettings
 from durable_worker.wakeup import Hints, listen
 from durable_worker.watchdog import Watchdog
@@ -108,6 +111,7 @@ class Worker:
             "intake": self.intake.run(),
             "housekeeping": self.housekeeping.run(),
             "hints": self._hints.run(),
+            "duties": self.duties.run(),
         }
         if self.settings.notify:
             queues = list(self.settings.queues)
@@ -125,6 +129,7 @@ class Worker:
         self._taking = Session(url, "durable-intake")
         self._keeping = Session(url, "durable-housekeeping")
         self._listening = Session(url, "durable-listen")
+        self._serving = Session(url, "durable-duties")
         self._watchdog = Watchdog(settings.block_warning_s)
         self._hints = Hints(self._keeping, owner, enabled=settings.notify)
         self.committer = Committer(
@@ -170,8 +175,11 @@ class Worker:
         )
         self.housekeeping = Housekeeping(
             self._keeping, settings, owner, self.runs, self.attempts, self.committer, self.clock,
-            declared_dead=self._declared_dead, wake=self.intake.wake,
+            duties=self._serving, declared_dead=self._declared_dead, wake=self.intake.wake,
         )  # fmt: skip
+        scheduling = Scheduling(self._serving, owner, tell=self._tell)
+        rounds = {"rescue": self.housekeeping.rescue, "schedules": scheduling.round}
+        self.duties = Duties(self._serving, owner, settings.lease_s, rounds)
 
     async def _register(self) -> None:
         registrations = [
@@ -195,6 +203,7 @@ class Worker:
         ]
         if registrations:
             await engine.register_definitions(self._keeping, registrations)
+        await declare(self._keeping, [*self._workflows.values(), *self._activities.values()])
 
     def _versions(self) -> dict[str, list[int]]:
         """The versions of each workflow that this worker runs."""
@@ -274,6 +283,7 @@ class Worker:
         self.local_activities.starting = False
         self.intake.wake()
         await asyncio.wait(self._intake_task(), timeout=5.0)
+        self.attempts.release_held(everything=True)
         await self._hand_back()
         await self._finish_attempts()
         await self._hand_back()  # what local activities kept here until now
@@ -333,11 +343,18 @@ class Worker:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         try:
+            await self.duties.leave()
             finished = not len(self.attempts) and not len(self.runs)
             await engine.leave(self._keeping, self.worker_id, finished=finished)
         except (ConnectionLost, DatabaseUnavailable, DatabaseRefused) as error:
             logger.warning("could not sign off: %s", error)
-        for session in (self._committing, self._taking, self._keeping, self._listening):
+        for session in (
+            self._committing,
+            self._taking,
+            self._keeping,
+            self._listening,
+            self._serving,
+        ):
             await session.close()
         self.attempts.close()
         self.local_activities.close()
