@@ -62,16 +62,12 @@ from durable.errors import ActivityError as ActivityError
 from durable.errors import ActivityTimeout as ActivityTimeout
 from durable.errors import ActorRequired as ActorRequired
 from durable.errors import BlockingCall as BlockingCall
-from durable.errors import BulkRefused as BulkRefused
 from durable.errors import ChildWorkflowError as ChildWorkflowError
 from durable.errors import DatabaseUnavailable as DatabaseUnavailable
 from durable.errors import DurableError as DurableError
 from durable.errors import EmbeddedPostgresError as EmbeddedPostgresError
 from durable.errors import InternalError as InternalError
 from durable.errors import InvalidOption as InvalidOption
-from durable.errors import JobCancelled as JobCancelled
-from durable.errors import JobNotFound as JobNotFound
-from durable.errors import JobRefused as JobRefused
 from durable.errors import LeaseLost as LeaseLost
 from durable.errors import LimitExceeded as LimitExceeded
 from durable.errors import NewerSemantics as NewerSemantics
@@ -111,6 +107,10 @@ from durable.handlers import handlers_finished as handlers_finished
 from durable.handlers import query as query
 from durable.handlers import update as update
 from durable.in_process import local as local
+from durable.job_errors import BulkRefused as BulkRefused
+from durable.job_errors import JobCancelled as JobCancelled
+from durable.job_errors import JobNotFound as JobNotFound
+from durable.job_errors import JobRefused as JobRefused
 from durable.patching import deprecate_patch as deprecate_patch
 from durable.patching import patched as patched
 from durable.saga import Saga as Saga

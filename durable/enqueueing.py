@@ -17,8 +17,9 @@ from durable.context import encoded_headers, refuse_without_actor
 from durable.core.job_life import STATES
 from durable.core.names import checked_name, checked_priority
 from durable.definitions import Activity
-from durable.errors import BulkRefused, InvalidOption, PayloadError
+from durable.errors import InvalidOption, PayloadError
 from durable.ids import uuid7
+from durable.job_errors import BulkRefused
 from durable.payload import ValueCodec
 from durable.requests import Target
 from durable.store.bulk import Bulk, copy_line

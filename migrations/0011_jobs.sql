@@ -218,7 +218,7 @@ begin
 end $$;
 
 create function durable.cancel_failure(p_reason text) returns jsonb language sql immutable as $$
-    select jsonb_build_object('type', 'durable.errors:JobCancelled', 'message', coalesce(p_reason, 'no reason was given'),
+    select jsonb_build_object('type', 'durable.job_errors:JobCancelled', 'message', coalesce(p_reason, 'no reason was given'),
                               'args', jsonb_build_array(coalesce(p_reason, 'no reason was given')))
 $$;
 

@@ -26,6 +26,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.errors",
             "durable.failure",
             "durable.ids",
+            "durable.job_errors",
             "durable.payload",
             "durable.payload_schema",
         }

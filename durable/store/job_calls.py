@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from durable.descriptions import JobDescription, JobReceipt
-from durable.errors import JobNotFound, JobRefused
 from durable.ids import uuid7
+from durable.job_errors import JobNotFound, JobRefused
 from durable.store.calls import Call, Row, Sent, _first, _queue, _record
 from durable.store.queries import load_queries
 from durable.store.shards import shard_of

@@ -11,7 +11,8 @@ import pytest
 
 from durable.client_sync import Client
 from durable.descriptions import JobDescription
-from durable.errors import ActivityError, JobCancelled, JobNotFound, JobRefused, WorkflowFailed
+from durable.errors import ActivityError, WorkflowFailed
+from durable.job_errors import JobCancelled, JobNotFound, JobRefused
 from durable.jobs_sync import JobHandle
 from tests.system import flows, job_flows
 from tests.system.conftest import Working

@@ -29,8 +29,9 @@ from durable.context import rebuilt, rebuilt_headers
 from durable.core.events import Event
 from durable.core.policy import LIBRARY_DEFAULT, RetryPolicy, delay_s, is_excluded, merge
 from durable.definitions import Activity
-from durable.errors import JobCancelled, PayloadError
+from durable.errors import PayloadError
 from durable.failure import encode_failure
+from durable.job_errors import JobCancelled
 from durable.payload import value_codec
 from durable.store import batch
 from durable.store.batch import Completion, Outcome, PutBack
