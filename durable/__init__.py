@@ -84,6 +84,7 @@ from durable.errors import ScheduleAlreadyExists as ScheduleAlreadyExists
 from durable.errors import ScheduleChanged as ScheduleChanged
 from durable.errors import ScheduleNotFound as ScheduleNotFound
 from durable.errors import SchemaOutOfDate as SchemaOutOfDate
+from durable.errors import TransactionMisused as TransactionMisused
 from durable.errors import UnknownActivity as UnknownActivity
 from durable.errors import UnknownQuery as UnknownQuery
 from durable.errors import UnknownQueue as UnknownQueue

@@ -22,6 +22,7 @@ from durable.handles_async import AsyncHandle
 from durable.jobs_async import AsyncJobs
 from durable.payload import ValueCodec
 from durable.requests import OnClosed, OnRunning
+from durable.retention_async import AsyncRetention
 from durable.scheduling_async import AsyncScheduling
 from durable.store import calls
 from durable.store.client_session_async import AsyncClientSession, AsyncTransaction
@@ -33,7 +34,7 @@ B = TypeVar("B")
 C = TypeVar("C")
 
 
-class AsyncClient(AsyncJobs, AsyncScheduling):
+class AsyncClient(AsyncJobs, AsyncRetention, AsyncScheduling):
     """Talks to one database. Use it as a context manager, or call `close()`.
 
     `url` defaults to DURABLE_DATABASE_URL; a connection is opened by the first operation. `notify=False` sends no NOTIFY at all: for

@@ -24,6 +24,7 @@ from durable.handles_sync import Handle
 from durable.jobs_sync import Jobs
 from durable.payload import ValueCodec
 from durable.requests import OnClosed, OnRunning
+from durable.retention_sync import Retention
 from durable.scheduling_sync import Scheduling
 from durable.store import calls
 from durable.store.client_session_sync import ClientSession, Transaction
@@ -35,7 +36,7 @@ B = TypeVar("B")
 C = TypeVar("C")
 
 
-class Client(Jobs, Scheduling):
+class Client(Jobs, Retention, Scheduling):
     """Talks to one database. Use it as a context manager, or call `close()`.
 
     `url` defaults to DURABLE_DATABASE_URL; a connection is opened by the first operation. `notify=False` sends no NOTIFY at all: for

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable, Coroutine, Generator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import update_wrapper
 from types import FunctionType
@@ -24,8 +24,10 @@ from durable.core.policy import LIBRARY_DEFAULT, LifeLimits, RetryPolicy, Timeou
 from durable.core.scan import live_scope, scan
 from durable.core.styles import Style, style_of
 from durable.errors import ActorRequired, InvalidOption, NotInWorkflow, UnsafeWorkflow
+from durable.options import ActivityOptions
 from durable.payload import ArgumentsCodec
 from durable.schedules import Schedule, checked_declaration
+from durable.transactional import TransactionalDecorator, connection_parameter
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -34,59 +36,6 @@ DEFAULTS_KEY = "x-durable"
 """Where a registered schema keeps what else somebody without the code has to know about a definition."""
 
 # -- activities -------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class ActivityOptions:
-    """The options of an activity or of one call of it; None is unset. Raises InvalidOption on nonsense.
-
-    queue: the queue its jobs wait in; by default the run's. priority: 0 (first) to 9 (last); by default the run's.
-    retry: merged field by field, call over activity over workflow over library (C6). timeout: one attempt, from start
-    to close. schedule_to_close: all attempts together. schedule_to_start: the wait for a worker. heartbeat_timeout: the
-    longest silence between heartbeats. cancellation: see `Cancellation`. id: the call's id within the run.
-    """
-
-    queue: str | None = None
-    priority: int | None = None
-    retry: RetryPolicy | None = None
-    timeout: timedelta | None = None
-    schedule_to_close: timedelta | None = None
-    schedule_to_start: timedelta | None = None
-    heartbeat_timeout: timedelta | None = None
-    cancellation: Cancellation | None = None
-    id: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.queue is not None:
-            checked_name("queue", self.queue)
-        if self.id is not None:
-            checked_name("id", self.id)
-        if self.priority is not None:
-            checked_priority("priority", self.priority)
-        if self.cancellation not in (None, "try", "wait", "abandon"):
-            raise InvalidOption(
-                f'cancellation is {self.cancellation!r}; give "try", "wait" or "abandon"'
-            )
-        _ = self.timeouts
-
-    @property
-    def timeouts(self) -> Timeouts:
-        return Timeouts(
-            self.timeout, self.schedule_to_close, self.schedule_to_start, self.heartbeat_timeout
-        )
-
-    def over(self, base: ActivityOptions) -> ActivityOptions:
-        """These options where they are set, those of `base` elsewhere; retry policies field by field."""
-        given = {
-            f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None
-        }
-        if self.retry is not None and base.retry is not None:
-            given["retry"] = _over(self.retry, base.retry)
-        return replace(base, **given)
-
-
-def _over(first: RetryPolicy, second: RetryPolicy) -> RetryPolicy:
-    return RetryPolicy.from_body({**second.to_body(), **first.to_body()})
 
 
 class ActivityCall(Generic[P, R]):
@@ -159,12 +108,15 @@ class Activity(ActivityCall[P, R]):
         options: ActivityOptions,
         *,
         require_actor: bool = False,
+        transactional: bool = False,
     ) -> None:
         super().__init__(self, options)
         self.require_actor = require_actor
+        self.transactional = transactional
         self.fn = fn
         self.name = checked_name("the activity's name", fn.__name__ if name is None else name)
-        self.arguments = ArgumentsCodec(fn, name=self.name)
+        injected = (connection_parameter(fn, self.name),) if transactional else ()
+        self.arguments = ArgumentsCodec(fn, name=self.name, injected=injected)
         self.is_async = inspect.iscoroutinefunction(fn)
         self.schedule: Schedule | None = None
         update_wrapper(self, fn)
@@ -257,27 +209,48 @@ def activity(
     heartbeat_timeout: timedelta | None = None,
     cancellation: Cancellation | None = None,
     require_actor: bool = False,
+    transactional: Literal[False] = False,
     schedule: Schedule | None = None,
 ) -> _ActivityDecorator: ...
+@overload
+def activity(
+    *,
+    transactional: Literal[True],
+    name: str | None = None,
+    queue: str | None = None,
+    priority: int | None = None,
+    retry: RetryPolicy | None = None,
+    timeout: timedelta | None = None,
+    schedule_to_close: timedelta | None = None,
+    schedule_to_start: timedelta | None = None,
+    heartbeat_timeout: timedelta | None = None,
+    cancellation: Cancellation | None = None,
+    require_actor: bool = False,
+    schedule: Schedule | None = None,
+) -> TransactionalDecorator: ...
 def activity(
     fn: Any = None,
     /,
     *,
     name: str | None = None,
     require_actor: bool = False,
+    transactional: bool = False,
     schedule: Schedule | None = None,
     **options: Any,
 ) -> Any:
     """Make a function an activity: `@activity` or `@activity(queue=..., retry=..., timeout=..., ...)`.
 
     The function may be sync (it runs in a thread) or async. `name` defaults to its `__name__` and must stay the same while runs
-    that use it are alive. With `require_actor` it is not enqueued anonymously. `schedule` has workers enqueue it as a job of its own at
-    times: `schedule=durable.cron("0 9 * * *")`. The other options are those of `ActivityOptions`. Raises InvalidOption on an impossible
+    that use it are alive. With `require_actor` it is not enqueued anonymously. With `transactional` its first parameter is the psycopg connection (an
+    AsyncConnection for `async def`) of the transaction that also records its outcome: exactly once (C5). Callers do not pass it. `schedule` has workers
+    enqueue it as a job of its own at times: `schedule=durable.cron("0 9 * * *")`. The other options are those of `ActivityOptions`. Raises InvalidOption on an impossible
     option, or if another function has the name.
     """
 
     def decorate(fn: Any) -> Any:
-        made: Activity[..., Any] = Activity(fn, name, given, require_actor=require_actor)
+        made: Activity[..., Any] = Activity(
+            fn, name, given, require_actor=require_actor, transactional=transactional
+        )
         return _register(_activities, _scheduled(made, schedule), "activity")
 
     given = ActivityOptions(**options)

@@ -187,7 +187,7 @@ class AsyncJobs:
         many = enqueueing.many(target, activity, items, options)
         done = await self._session.enqueue_many(many, connection)
         if done.created or done.conflicts:
-            await self._session.hint((f"queue:{many.given['queue']}",), connection)
+            await self._session.hint((f"jobs:{many.given['queue']}",), connection)
         return done
 
     def job(self, job_id: str | UUID, activity: Any = None) -> AsyncJobHandle[Any]:

@@ -8,9 +8,11 @@ create table durable.clock (
 );
 insert into durable.clock default values;
 
-create function durable.now() returns timestamptz language sql volatile parallel safe as
-$$ select clock_timestamp() + offset_us * interval '1 microsecond' from durable.clock $$;
-
+-- In plpgsql, because it keeps its plan: a function in SQL with a FROM is planned anew by every statement that calls it.
+create function durable.now() returns timestamptz language plpgsql volatile parallel safe as $$
+begin
+    return clock_timestamp() + (select offset_us from durable.clock) * interval '1 microsecond';
+end $$;
 
 -- Stable, not immutable: PostgreSQL takes its own arithmetic of times for stable, and would not inline a function that claims more.
 create function durable.from_us(us bigint) returns timestamptz language sql stable parallel safe as

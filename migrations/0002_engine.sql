@@ -173,15 +173,20 @@ begin
 end $$;
 
 -- A worker that was declared dead must beat before it claims: nobody looks for what a worker takes after it is `gone`.
-create function durable.is_alive(p_worker uuid) returns boolean language sql stable as
-$$ select exists (select from durable.workers w where w.worker_id = p_worker and w.state in ('alive', 'stopping')) $$;
+create function durable.is_alive(p_worker uuid) returns boolean language plpgsql stable as $$
+begin
+    return exists (select from durable.workers w where w.worker_id = p_worker and w.state in ('alive', 'stopping'));
+end $$;
 
--- CLAIM RUNS: those that are ready, and those without an owner that have a message. A few heads of each shard, then lock what is still free.
+-- CLAIM RUNS: those that are ready, and those without an owner that have a message. Mostly there are few: one look takes them all. Else a few heads
+-- of each shard, so that none waits behind another. Then lock what is still free (no stronger than an update needs: a sender's open transaction holds
+-- a key share of the run's row, and must not keep it from being claimed). A run whose history is its first event alone comes with it.
 create function durable.claim_runs(p_worker uuid, p_queues text[], p_limit integer)
 returns table (shard smallint, run_id uuid, workflow_id text, workflow text, version integer, epoch integer, last_seq integer,
-               turn integer, queue text, priority smallint, reviewed boolean)
+               turn integer, queue text, priority smallint, reviewed boolean, has_messages boolean,
+               start_us bigint, start_body text, start_payload text)
 language plpgsql
-set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set plan_cache_mode = force_generic_plan
+set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_bitmapscan = off set plan_cache_mode = force_generic_plan
 as $$
 declare
     v_now timestamptz := durable.now();
@@ -193,8 +198,15 @@ begin
         return;
     end if;
     return query
-    with heads as materialized (
+    with few as materialized (
+        select r.shard, r.run_id, r.priority, r.ready_at from durable.runs r
+         where r.shard = any (durable.shard_keys()) and r.queue = any (p_queues) and r.owner is null and r.ready_at is not null
+           and (r.build is null or r.build = v_build)
+         limit p_limit + 1
+    ), heads as materialized (
         select h.shard, h.run_id from (
+            select f.shard, f.run_id, f.priority, f.ready_at from few f where (select count(*) from few) <= p_limit
+            union all
             select c.shard, c.run_id, c.priority, c.ready_at
               from unnest(durable.shard_keys()) as k(key) cross join unnest(p_queues) as q(name)
              cross join lateral (
@@ -202,28 +214,34 @@ begin
                  where r.shard = k.key and r.queue = q.name and r.owner is null and r.ready_at is not null
                    and (r.build is null or r.build = v_build)
                  order by r.priority, r.ready_at limit v_each) c
+             where (select count(*) from few) > p_limit
             union all
-            select m.shard, m.run_id, m.priority, m.at
-              from unnest(durable.shard_keys()) as k(key) cross join unnest(p_queues) as q(name)
-             cross join lateral (
-                select r.shard, r.run_id, r.priority, i.at
-                  from durable.inbox i
-                 cross join lateral (  -- `limit` has the planner look up one run for each message, whatever it believes of both tables
-                    select t.* from durable.runs t where t.shard = i.shard and t.run_id = i.run_id limit 1) r
-                 where i.shard = k.key and i.queue = q.name
-                   and r.owner is null and r.status = 'running' and r.ready_at is null and r.delayed_until is null
-                   and (r.build is null or r.build = v_build)
-                 limit v_each) m
+            (select r.shard, r.run_id, r.priority, i.at
+               from durable.inbox i
+              cross join lateral (  -- `limit` has the planner look up one run for each message, whatever it believes of both tables
+                 select t.* from durable.runs t where t.shard = i.shard and t.run_id = i.run_id limit 1) r
+              where i.shard = any (durable.shard_keys()) and i.queue = any (p_queues)
+                and r.owner is null and r.status = 'running' and r.ready_at is null and r.delayed_until is null
+                and (r.build is null or r.build = v_build)
+              limit p_limit)
         ) h group by h.shard, h.run_id order by min(h.priority), min(h.ready_at) limit p_limit
     ), locked as materialized (
         select r.shard, r.run_id from heads h join durable.runs r on r.shard = h.shard and r.run_id = h.run_id
          where r.owner is null and r.status is not distinct from 'running' and r.delayed_until is null and (r.build is null or r.build = v_build)
-         for update of r skip locked
+         for no key update of r skip locked
+    ), taken as (
+        update durable.runs r set owner = p_worker, epoch = r.epoch + 1, ready_at = null,
+               build = case when r.pinned then coalesce(r.build, v_build) end
+          from locked l where r.shard = l.shard and r.run_id = l.run_id
+        returning r.*
     )
-    update durable.runs r set owner = p_worker, epoch = r.epoch + 1, ready_at = null, build = case when r.pinned then coalesce(r.build, v_build) end
-      from locked l where r.shard = l.shard and r.run_id = l.run_id
-    returning r.shard, r.run_id, r.workflow_id, r.workflow, r.version, r.epoch, r.last_seq, r.turn, r.queue, r.priority,
-        r.review is not null or r.losses > 0;  -- the turn that it takes then, even an empty one, ends the review and the suspicion
+    select t.shard, t.run_id, t.workflow_id, t.workflow, t.version, t.epoch, t.last_seq, t.turn, t.queue, t.priority,
+           t.review is not null or t.losses > 0,  -- the turn that it takes then, even an empty one, ends the review and the suspicion
+           exists (select from durable.inbox i where i.shard = t.shard and i.run_id = t.run_id),
+           durable.to_us(e.at), e.body::text, e.payload::text
+      from taken t left join lateral (
+        select h.at, h.body, h.payload from durable.history h
+         where t.last_seq = 1 and h.shard = t.shard and h.run_id = t.run_id and h.seq = 1 limit 1) e on true;
 end $$;
 
 create function durable.load_history(p_shard smallint[], p_run uuid[], p_after integer[] default null)
@@ -315,7 +333,7 @@ begin
         select d.shard, d.run_id from unnest(durable.shard_keys()) as k(key)
          cross join lateral (
             select r.shard, r.run_id from durable.runs r where r.shard = k.key and r.delayed_until <= v_now
-             order by r.delayed_until limit v_each for update skip locked) d
+             order by r.delayed_until limit v_each for no key update skip locked) d
     ), moved as (
         update durable.runs r set ready_at = v_now, delayed_until = null from due d where r.shard = d.shard and r.run_id = d.run_id
         returning 1
@@ -675,7 +693,7 @@ begin
     if v_dead is null then return next; return; end if;
     with held as (
         select r.shard, r.run_id from durable.runs r
-         where r.shard = any (durable.shard_keys()) and r.owner = any (v_dead) limit p_limit for update skip locked
+         where r.shard = any (durable.shard_keys()) and r.owner = any (v_dead) limit p_limit for no key update skip locked
     )
     update durable.runs r
        set owner = null, epoch = r.epoch + 1, losses = r.losses + 1, build = case when r.turn > 0 then r.build end,

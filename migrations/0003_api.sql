@@ -182,7 +182,7 @@ declare
     v_run durable.runs;
 begin
     select r.* into v_run from durable.runs r
-     where r.shard = p_shard and r.workflow_id = p_workflow_id order by r.generation desc limit 1 for update;
+     where r.shard = p_shard and r.workflow_id = p_workflow_id order by r.generation desc limit 1 for no key update;
     if not found then
         status := 'unknown'; return next; return;
     end if;
@@ -245,7 +245,7 @@ begin
         start.priority::smallint, 0, jsonb_build_object('workflow', workflow, 'version', v_version, 'semantics', durable.semantics(), 'workflow_id', id,
         'queue', v_queue, 'priority', start.priority, 'actor', actor) || (v_defaults - 'require_actor'), args, actor, null, null);
     if v_started.outcome = 'started' then
-        perform pg_notify('durable', 'queue:' || v_queue);
+        perform pg_notify('durable', 'runs:' || v_queue);
     end if;
     return v_started.run_id;
 end $$;

@@ -41,7 +41,7 @@ begin
          cross join lateral (
             select r.shard, r.run_id, r.workflow_id, r.last_seq, r.turn, r.deadline_at, r.execution_deadline_at from durable.runs r
              where r.shard = k.key and r.status = 'running' and r.deadline_at <= v_now
-             order by r.deadline_at limit v_each for update skip locked) e
+             order by r.deadline_at limit v_each for no key update skip locked) e
     loop
         v_kind := case when v_run.execution_deadline_at = v_run.deadline_at then 'execution' else 'run' end;
         update durable.runs r set status = 'failed', closed_at = v_now, owner = null, epoch = r.epoch + 1, ready_at = null, delayed_until = null,

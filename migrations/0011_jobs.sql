@@ -307,7 +307,7 @@ begin
         coalesce(enqueue.priority, (v_known.options ->> 'priority')::int, 0)::smallint, durable.to_us(run_at), 0,
         v_known.options - 'priority', enqueue.tags, enqueue.meta, array[v_key], '{scheduled,available,executing,retryable}');
     if v_made.outcome = 'created' then
-        perform pg_notify('durable', 'queue:' || v_queue);
+        perform pg_notify('durable', 'jobs:' || v_queue);
     end if;
     return v_made.job_id;
 end $$;

@@ -43,6 +43,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.handlers",
             "durable.descriptions",
             "durable.in_process",
+            "durable.options",
             "durable.lint",
             "durable.patching",
             "durable.saga",
@@ -50,6 +51,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.signals",
             "durable.store",
             "durable.telemetry",
+            "durable.transactional",
         }
     ),
     frozenset(
@@ -64,6 +66,9 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.jobs_sync",
             "durable.outcomes",
             "durable.requests",
+            "durable.retention_async",
+            "durable.retention_requests",
+            "durable.retention_sync",
             "durable.schedule_requests",
             "durable.scheduling_async",
             "durable.scheduling_sync",

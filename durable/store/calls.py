@@ -105,7 +105,7 @@ def start_run(
             )
             raise WorkflowAlreadyExists(msg)
         created = row["outcome"] == "started"
-        return Sent(Started(row["run_id"], created), (_queue(queue),) if created else ())
+        return Sent(Started(row["run_id"], created), (f"runs:{queue}",) if created else ())
 
     parameters = {
         **given,
@@ -190,7 +190,7 @@ def move_run(
         _refuse_unless_open(workflow_id, row["status"])
         told = (f"worker:{row['owner']}",) if row["owner"] else ()
         receipt = MoveReceipt(row["run_id"], row["status"], row["was"], build, row["served"])
-        return Sent(receipt, (*told, _queue(row["queue"])))
+        return Sent(receipt, (*told, f"runs:{row['queue']}"))
 
     parameters = {**_command(workflow_id, reason, actor), "build": build}
     return Call(_SQL["move_run"], parameters, decode)
@@ -211,12 +211,8 @@ def notify(hint: str) -> Call[None]:
     return Call(_SQL["notify"], {"hint": hint}, lambda _: None)
 
 
-def _queue(queue: str) -> str:
-    return f"queue:{queue}"
-
-
 def _owner_or_queue(row: Row) -> str:
-    return f"worker:{row['owner']}" if row["owner"] else _queue(row["queue"])
+    return f"worker:{row['owner']}" if row["owner"] else f"queue:{row['queue']}"
 
 
 def _refuse_unless_open(workflow_id: str, status: str) -> None:

@@ -26,16 +26,16 @@ from durable.store import bulk
 from durable.store.bulk import Bulk
 from durable.store.calls import Call, Row, notify
 from durable.store.failures import domain_error, is_broken, unavailable
+from durable.store.joined import HasConnection, joined
 from durable.store.migrate import ensure_current
-from durable.store.transactions import HasConnection, joined
 
 T = TypeVar("T")
 
 Connection = psycopg.Connection[Any]
 Transaction = Connection | HasConnection
-"""What a caller may have open, and an operation may join: a connection of psycopg, or one of those in store/transactions.py."""
+"""What a caller may have open, and an operation may join: a connection of psycopg, or one of those in store/joined.py."""
 
-HINT_GAP_S = 0.02
+HINT_GAP_S = 0.002
 """The same hint goes out at most once in this time (its leading edge); the workers' polling covers the rest (C4)."""
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from durable.core.events import Event, Message
+from durable.core.events import WORKFLOW_STARTED, Event, Message
 from durable.store.arrays import plain, quoted
 from durable.store.batch import (
     Completion,
@@ -43,7 +43,7 @@ class FenceLost(Exception):
 
 
 class ClaimedRun(NamedTuple):
-    """A run that is ours from now on."""
+    """A run that is ours from now on. `start` is its whole history when that is its first event alone."""
 
     shard: int
     run_id: str
@@ -56,6 +56,8 @@ class ClaimedRun(NamedTuple):
     queue: str
     priority: int
     reviewed: bool
+    has_messages: bool = False
+    start: Event | None = None
 
 
 class InboxRow(NamedTuple):
@@ -145,7 +147,13 @@ async def claim_runs(
 ) -> list[ClaimedRun]:
     """Take up to `limit` claimable runs of the queues."""
     rows = await session.fetch(_SQL["claim_runs"], (owner, quoted(queues), limit))
-    return [ClaimedRun._make(row) for row in rows]
+    return [ClaimedRun._make((*row[:12], _first_event(*row[12:]))) for row in rows]
+
+
+def _first_event(at_us: int | None, body: str, payload: str | None) -> Event | None:
+    return (
+        None if at_us is None else Event(1, 0, WORKFLOW_STARTED, at_us, json.loads(body), payload)
+    )
 
 
 async def load_history(session: Session, runs: Sequence[ClaimedRun]) -> dict[str, list[Event]]:

@@ -13,7 +13,8 @@ select now_us, pushes::text from durable.commit(
     %s::int[], %s::uuid[], %s::int[])
 
 -- name: claim_runs
-select shard, run_id::text, workflow_id, workflow, version, epoch, last_seq, turn, queue, priority, reviewed
+select shard, run_id::text, workflow_id, workflow, version, epoch, last_seq, turn, queue, priority, reviewed, has_messages,
+       start_us, start_body, start_payload
   from durable.claim_runs(%s::uuid, %s::text[], %s)
 
 -- name: load_history

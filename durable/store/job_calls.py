@@ -9,7 +9,7 @@ from typing import Any
 from durable.descriptions import JobDescription, JobReceipt
 from durable.ids import uuid7
 from durable.job_errors import JobNotFound, JobRefused
-from durable.store.calls import Call, Row, Sent, _first, _queue, _record
+from durable.store.calls import Call, Row, Sent, _first, _record
 from durable.store.queries import load_queries
 from durable.store.shards import shard_of
 
@@ -50,7 +50,7 @@ def enqueue_job(job_id: str, given: Mapping[str, Any], *, fresh: bool) -> Call[S
         if fresh and row["outcome"] == "existing":
             row = {**row, "outcome": "created"}
         moved = row["outcome"] in ("created", "replaced")
-        return Sent(Enqueued(**row), (_queue(given["queue"]),) if moved else ())
+        return Sent(Enqueued(**row), (f"jobs:{given['queue']}",) if moved else ())
 
     return Call(
         _SQL["enqueue_jobs"], {**given, "shard": shard_of(job_id), "job_id": job_id}, decode
@@ -75,7 +75,7 @@ def retry_job(job_id: str, actor: str | None) -> Call[Sent[None]]:
     def decode(rows: list[Row]) -> Sent[None]:
         row = _known(rows[0], job_id)
         _refuse(job_id, row["status"])
-        return Sent(None, (_queue(row["queue"]),))
+        return Sent(None, (f"jobs:{row['queue']}",))
 
     return Call(_SQL["retry_job"], _command(job_id, actor), decode)
 

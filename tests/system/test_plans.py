@@ -164,7 +164,7 @@ HEADS = SHARDS * (2 + CLAIM // 16)
 
 BOUNDS = {
     "claim_jobs": Bound(4_000, {"jobs_claimable": SHARDS * (2 + SLOTS // 24)}),
-    "claim_runs": Bound(25_000, {"runs_claimable": HEADS, "runs_pkey": 4 * HEADS}),
+    "claim_runs": Bound(25_000, {"runs_claimable": HEADS + CLAIM + 1, "runs_pkey": 4 * HEADS}),
     "stage_due": Bound(
         8_000, {"jobs_due": 4 * SHARDS * (2 + STAGE // 16), "runs_delayed": 4 * SHARDS}
     ),

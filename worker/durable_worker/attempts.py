@@ -29,18 +29,20 @@ from durable.context import rebuilt, rebuilt_headers
 from durable.core.events import Event
 from durable.core.policy import LIBRARY_DEFAULT, RetryPolicy, delay_s, is_excluded, merge
 from durable.definitions import Activity
-from durable.errors import PayloadError
+from durable.errors import PayloadError, TransactionMisused
 from durable.failure import encode_failure
 from durable.job_errors import JobCancelled
 from durable.payload import value_codec
 from durable.store import batch
 from durable.store.batch import Completion, Outcome, PutBack
 from durable.store.engine import ClaimedJob, Heartbeat
+from durable.store.fences import TransactionRefused
 from durable_worker.clock import DatabaseClock
 from durable_worker.committer import Committer
 from durable_worker.faults import reach
 from durable_worker.runs import LiveRun
 from durable_worker.slots import Slots
+from durable_worker.transactions import TransactionalAttempts
 
 logger = logging.getLogger("durable.worker")
 
@@ -117,7 +119,11 @@ class Attempts:
         worker_name: str,
         freed: Callable[[], None],
         due: Callable[[int], None],
+        hint: Callable[[str], None],
+        transactions: TransactionalAttempts,
     ) -> None:
+        self._hint = hint
+        self._transactions = transactions
         self._committer = committer
         self._clock = clock
         self._activities = activities
@@ -269,30 +275,40 @@ class Attempts:
             self._decided(attempt, outcome)
         except (asyncio.CancelledError, ActivityCancelledError) as error:
             self._cancelled(attempt, error)
-        except Exception as error:
-            self._failed(attempt, error)
+        except TransactionRefused as refused:
+            if refused.verdict == "cancelled":
+                self._ended(attempt, "ActivityCancelled", {"started": True}, None)
         except BaseException as error:
             self._failed(attempt, error)
         else:
-            self._returned(attempt, payload)
+            if payload is not None:
+                self._returned(attempt, payload)
         finally:
             self._forget(attempt)
 
-    async def _call(self, attempt: Attempt) -> str:
+    async def _call(self, attempt: Attempt) -> str | None:
+        """Call the function. Returns its result as JSON text; None: it is recorded already."""
+        if not attempt.activity.transactional:
+            value = await self._call_with(attempt, attempt.activity.fn)
+            if isinstance(value, ActivityOutcome):
+                raise value
+            return attempt.activity.arguments.result.encode(value)
+        with self._transactions.watched(attempt):
+            hint = await self._call_with(attempt, self._transactions.recording(attempt))
+        if hint is not None:
+            self._hint(hint)
+        return None
+
+    async def _call_with(self, attempt: Attempt, function: Callable[..., Any]) -> Any:
         activity = attempt.activity
         assert attempt.context is not None
         args, kwargs = activity.arguments.decode(attempt.input or "{}")
         activity_context.enter(attempt.context)  # this task has a context of its own
         if activity.is_async:
-            value = await activity.fn(*args, **kwargs)
-        else:
-            context = contextvars.copy_context()
-            thread = self._threads.submit(context.run, activity.fn, *args, **kwargs)
-            attempt.thread = thread
-            value = await asyncio.wrap_future(thread)
-        if isinstance(value, ActivityOutcome):
-            raise value
-        return activity.arguments.result.encode(value)
+            return await function(*args, **kwargs)
+        context = contextvars.copy_context()
+        attempt.thread = self._threads.submit(context.run, function, *args, **kwargs)
+        return await asyncio.wrap_future(attempt.thread)
 
     def _forget(self, attempt: Attempt) -> None:
         key = (attempt.run_id, attempt.seq)
@@ -364,7 +380,7 @@ class Attempts:
         policy = merge(RetryPolicy.from_body(attempt.options.get("retry") or {}))
         limit = policy.max_attempts
         final = (
-            isinstance(error, PayloadError)
+            isinstance(error, PayloadError | TransactionMisused)
             or is_excluded(policy, error)
             or attempt.cancel_requested
             or attempt.timed_out == "schedule_to_close"

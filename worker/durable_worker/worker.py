@@ -41,9 +41,11 @@ from durable_worker.duties import Duties
 from durable_worker.housekeeping import Housekeeping
 from durable_worker.intake import INBOX, JOBS, RUNS, Intake
 from durable_worker.local_activities import LocalActivities
+from durable_worker.retention import Retention
 from durable_worker.runs import Runs
 from durable_worker.scheduling import Scheduling, declare
 from durable_worker.settings import WorkerSettings
+from durable_worker.transactions import TransactionalAttempts
 from durable_worker.wakeup import Hints, listen
 from durable_worker.watchdog import Watchdog
 
@@ -51,8 +53,8 @@ logger = logging.getLogger("durable.worker")
 
 _K = TypeVar("_K")
 
-_HINTED = {"worker": (INBOX,), "jobs": (JOBS,), "queue": (RUNS, JOBS)}
-"""What each kind of hint says there may be. A hint `queue:<name>` comes from clients, `jobs:<name>` from the owners of runs."""
+_HINTED = {"worker": (INBOX,), "runs": (RUNS,), "jobs": (JOBS,), "queue": (RUNS, INBOX)}
+"""What each kind of hint says there may be: new runs, jobs, a message for a run that had no owner when it was sent (it may have one now)."""
 
 _Definition = TypeVar("_Definition", Workflow[..., Any], Activity[..., Any])
 
@@ -144,6 +146,9 @@ class Worker:
             hint=self._tell,
         )  # fmt: skip
         self.runs.eager = settings.eager
+        self._transactions = TransactionalAttempts(
+            url, owner, settings.transaction_connections, settings.transaction_warning_s
+        )
         self.attempts = Attempts(
             self.committer,
             self.clock,
@@ -152,6 +157,8 @@ class Worker:
             worker_name=settings.name,
             freed=self._slot_freed,
             due=self._due,
+            hint=self._tell,
+            transactions=self._transactions,
         )
         self.runs.attempts = self.attempts
         self.local_activities = LocalActivities(
@@ -178,7 +185,12 @@ class Worker:
             duties=self._serving, declared_dead=self._declared_dead, wake=self.intake.wake,
         )  # fmt: skip
         scheduling = Scheduling(self._serving, owner, tell=self._tell)
-        rounds = {"rescue": self.housekeeping.rescue, "schedules": scheduling.round}
+        retention = Retention(self._serving, owner, gap_s=settings.retention_gap_s)
+        rounds = {
+            "rescue": self.housekeeping.rescue,
+            "schedules": scheduling.round,
+            "retention": retention.round,
+        }
         self.duties = Duties(self._serving, owner, settings.lease_s, rounds)
 
     async def _register(self) -> None:
@@ -356,6 +368,7 @@ class Worker:
             self._serving,
         ):
             await session.close()
+        await self._transactions.close()
         self.attempts.close()
         self.local_activities.close()
         self._watchdog.stop()
@@ -388,8 +401,9 @@ def _settings(settings: WorkerSettings | None, overrides: Mapping[str, Any]) -> 
     for queue, slots in merged.queues.items():
         if not queue or slots < 0:
             raise InvalidOption(f"queue {queue!r}: needs a name and a number of slots of 0 or more")
-    if merged.local_slots < 1:
-        raise InvalidOption(f"local_slots is {merged.local_slots}; give a number from 1")
+    for option in ("local_slots", "transaction_connections"):
+        if getattr(merged, option) < 1:
+            raise InvalidOption(f"{option} is {getattr(merged, option)}; give a number from 1")
     return merged
 
 
