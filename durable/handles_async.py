@@ -17,9 +17,11 @@ from durable.descriptions import (
     SignalEvidence,
     SignalReceipt,
 )
+from durable.histories import RecordedHistory
 from durable.payload import ValueCodec
 from durable.signals import Signal
 from durable.store import calls
+from durable.store.histories import read_recorded
 
 if TYPE_CHECKING:
     from durable.client_async import AsyncClient
@@ -160,6 +162,10 @@ class AsyncHandle(Generic[R]):
         if not events and after < 1:
             raise calls.not_found(self.workflow_id)
         return events
+
+    async def export(self) -> RecordedHistory:
+        """Its history as it is recorded, to be saved (`.save(path)`) and replayed elsewhere. Raises WorkflowNotFound."""
+        return await self._client._execute(read_recorded(self.workflow_id, self.run_id))
 
     async def signals(self) -> Sequence[SignalEvidence]:
         """Each attempt to signal it, and what became of it (C11); empty when there is none."""

@@ -19,9 +19,11 @@ from durable.descriptions import (
     SignalEvidence,
     SignalReceipt,
 )
+from durable.histories import RecordedHistory
 from durable.payload import ValueCodec
 from durable.signals import Signal
 from durable.store import calls
+from durable.store.histories import read_recorded
 
 if TYPE_CHECKING:
     from durable.client_sync import Client
@@ -160,6 +162,10 @@ class Handle(Generic[R]):
         if not events and after < 1:
             raise calls.not_found(self.workflow_id)
         return events
+
+    def export(self) -> RecordedHistory:
+        """Its history as it is recorded, to be saved (`.save(path)`) and replayed elsewhere. Raises WorkflowNotFound."""
+        return self._client._execute(read_recorded(self.workflow_id, self.run_id))
 
     def signals(self) -> Sequence[SignalEvidence]:
         """Each attempt to signal it, and what became of it (C11); empty when there is none."""

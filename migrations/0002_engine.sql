@@ -348,23 +348,37 @@ begin
     return next;
 end $$;
 
+-- An attempt as a claim hands it out.
+create type durable.claimed_job as (
+    shard smallint, run_id uuid, seq integer, kind text, name text, queue text, attempt integer, input text, options text, workflow_id text, actor text,
+    heartbeat text, scheduled_us bigint, created_us bigint, headers text);
+
 -- CLAIM JOBS: per queue up to what is asked for, by priority, then age. Input and options of a run's activity come from its opening event. A few heads of
--- each shard, the best of them locked where they still are (`ctid`), taken in one statement.
-create function durable.claim_jobs(p_worker uuid, p_queues text[], p_limits integer[])
-returns table (shard smallint, run_id uuid, seq integer, kind text, name text, queue text, attempt integer, input text, options text,
-               workflow_id text, actor text, heartbeat text, scheduled_us bigint, created_us bigint, headers text)
+-- each shard, the best of them locked where they still are (`ctid`), taken in one statement. Queues with limits, and (`p_aged`) jobs that have waited for
+-- long, are taken first and otherwise: see 0012_queues.sql.
+create function durable.claim_jobs(p_worker uuid, p_queues text[], p_limits integer[], p_aged boolean default false) returns setof durable.claimed_job
 language plpgsql
 set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set plan_cache_mode = force_generic_plan
 as $$
 declare
     v_now timestamptz := durable.now();
+    v_limits integer[] := p_limits;
+    v_taken durable.claimed_job;
 begin
     if not durable.is_alive(p_worker) then
         return;
     end if;
+    if p_aged or exists (select from durable.queues q where q.name = any (p_queues) and q.special) then
+        for v_taken in select * from durable.claim_specially(p_worker, p_queues, p_limits, p_aged) loop
+            v_limits[array_position(p_queues, v_taken.queue)] := v_limits[array_position(p_queues, v_taken.queue)] - 1;
+            return next v_taken;
+        end loop;
+        select array_agg(case when q.special then 0 else l.free end order by l.ix) into v_limits
+          from unnest(p_queues, v_limits) with ordinality as l(name, free, ix) left join durable.queues q on q.name = l.name;
+    end if;
     return query
     with heads as materialized (
-        select h.place from unnest(p_queues, p_limits) as q(name, free)
+        select h.place from unnest(p_queues, v_limits) as q(name, free)
          cross join lateral (
             select c.place from unnest(durable.shard_keys()) as k(key)
              cross join lateral (
@@ -372,6 +386,7 @@ begin
                  where j.shard = k.key and j.queue = q.name and j.phase = 'ready'
                  order by j.priority, j.scheduled_at limit 2 + q.free / 24) c
              order by c.priority, c.scheduled_at limit q.free) h
+         where q.free > 0
     ), locked as materialized (
         select j.ctid as place, coalesce(j.options, e.body) as options, coalesce(j.input, e.payload) as input, r.workflow_id, r.actor, r.headers
           from heads h join durable.jobs j on j.ctid = h.place
@@ -385,7 +400,7 @@ begin
          for update of j skip locked
     )
     update durable.jobs j
-       set state = 'executing', owner = p_worker, attempt = j.attempt + 1, note = null,
+       set state = 'executing', owner = p_worker, attempt = j.attempt + 1, note = null, limited = false,
            deadline_at = case when l.options ? 'timeouts' then (select d.at from durable.execution_deadline(l.options, v_now, j.created_at) d) end,
            deadline_kind = case when l.options ? 'timeouts' then (select d.kind from durable.execution_deadline(l.options, v_now, j.created_at) d) end
       from locked l

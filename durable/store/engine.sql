@@ -31,7 +31,7 @@ select fired, staged, next_due_us from durable.stage_due(%s)
 
 -- name: claim_jobs
 select shard, run_id::text, seq, kind, name, queue, attempt, input, options, workflow_id, actor, heartbeat, scheduled_us, created_us, headers
-  from durable.claim_jobs(%s::uuid, %s::text[], %s::int[])
+  from durable.claim_jobs(%s::uuid, %s::text[], %s::int[], %s)
 
 -- name: settle_jobs
 select refused, wake from durable.settle_jobs(
