@@ -190,10 +190,10 @@ def test_a_job_that_completes_first_stays_completed(
 
 
 def test_an_ended_job_can_be_retried_by_hand(working: Working, client: Client, sql: Sql) -> None:
+    job = client.enqueue(job_flows.naps, 0)
+    job.cancel()
+    job.retry()
     with working(*FLOWS, **LONG_LEASE):
-        job = client.enqueue(job_flows.naps, 0)
-        job.cancel()
-        job.retry()
         eventually(partial(standing, job, "retryable"))
         job.retry()  # without waiting for its hour
         assert job.result(timeout=30) == "woke up at attempt 2"
