@@ -19,10 +19,12 @@ from durable.definitions import Activity, Workflow
 from durable.descriptions import OperatorStatus, RunDescription, Status
 from durable.errors import UnknownActivity
 from durable.handles_async import AsyncHandle, AsyncJobHandle
+from durable.messages import UpdateRequest
 from durable.payload import ValueCodec
 from durable.requests import OnClosed, OnRunning
-from durable.store import calls
-from durable.store.calls import Call, Sent
+from durable.signals import Signal
+from durable.store import calls, updates
+from durable.store.calls import Call, Sent, Started
 from durable.store.client_session_async import AsyncClientSession, AsyncConnection
 
 T = TypeVar("T")
@@ -30,6 +32,7 @@ R = TypeVar("R")
 A = TypeVar("A")
 B = TypeVar("B")
 C = TypeVar("C")
+V = TypeVar("V")
 
 
 class AsyncClient:
@@ -81,6 +84,8 @@ class AsyncClient:
         headers: Mapping[str, Any] | None = None,
         on_running: OnRunning = "existing",
         on_closed: OnClosed = "existing",
+        with_signal: tuple[Signal[V], V] | tuple[str, Any] | None = None,
+        with_update: UpdateRequest[Any] | None = None,
         connection: AsyncConnection | None = None,
     ) -> AsyncHandle[Any]: ...
 
@@ -100,6 +105,8 @@ class AsyncClient:
         headers: Mapping[str, Any] | None = None,
         on_running: OnRunning = "existing",
         on_closed: OnClosed = "existing",
+        with_signal: tuple[Signal[V], V] | tuple[str, Any] | None = None,
+        with_update: UpdateRequest[Any] | None = None,
         connection: AsyncConnection | None = None,
         **arguments: Any,
     ) -> AsyncHandle[R]: ...
@@ -121,6 +128,8 @@ class AsyncClient:
         headers: Mapping[str, Any] | None = None,
         on_running: OnRunning = "existing",
         on_closed: OnClosed = "existing",
+        with_signal: tuple[Signal[V], V] | tuple[str, Any] | None = None,
+        with_update: UpdateRequest[Any] | None = None,
         connection: AsyncConnection | None = None,
         **arguments: Any,
     ) -> AsyncHandle[R]: ...
@@ -143,6 +152,8 @@ class AsyncClient:
         headers: Mapping[str, Any] | None = None,
         on_running: OnRunning = "existing",
         on_closed: OnClosed = "existing",
+        with_signal: tuple[Signal[V], V] | tuple[str, Any] | None = None,
+        with_update: UpdateRequest[Any] | None = None,
         connection: AsyncConnection | None = None,
         **arguments: Any,
     ) -> AsyncHandle[R]: ...
@@ -166,6 +177,8 @@ class AsyncClient:
         headers: Mapping[str, Any] | None = None,
         on_running: OnRunning = "existing",
         on_closed: OnClosed = "existing",
+        with_signal: tuple[Signal[V], V] | tuple[str, Any] | None = None,
+        with_update: UpdateRequest[Any] | None = None,
         connection: AsyncConnection | None = None,
         **arguments: Any,
     ) -> AsyncHandle[R]: ...
@@ -185,6 +198,8 @@ class AsyncClient:
         headers: Mapping[str, Any] | None = None,
         on_running: OnRunning = "existing",
         on_closed: OnClosed = "existing",
+        with_signal: tuple[Signal[V], V] | tuple[str, Any] | None = None,
+        with_update: UpdateRequest[Any] | None = None,
         connection: AsyncConnection | None = None,
         **arguments: Any,
     ) -> AsyncHandle[Any]:
@@ -195,6 +210,8 @@ class AsyncClient:
         workflow's own. `delay`: seconds or timedelta before it may run. `attributes`, `memo`: JSON objects kept beside the run. `actor`: who starts
         it, text, a mapping or a `context_type`; `headers`: JSON values by name, which travel with the run (see `acting_as`). What happens if the id is in use: `on_running` "existing"
         (its handle) or "fail"; `on_closed` "existing", "new" (another run), "new_if_failed" (unless it completed) or "fail".
+        `with_signal`: a Signal (or its name) and a value, `with_update`: an UpdateRequest; they go to the run that is started or found, in the same
+        transaction, and the update finds the handlers that its first turn registers. `handle.update_handle(request)` waits for it.
 
         Raises PayloadError, InvalidOption, ActorRequired, UnknownWorkflow, WorkflowAlreadyExists; nothing is written then.
         """
@@ -203,6 +220,10 @@ class AsyncClient:
             id, queue, priority, delay, attributes, actor, memo, headers, on_running, on_closed
         )
         workflow_id, call = requests.start(target, args, arguments, options)
+        if with_signal is not None or with_update is not None:
+            call = await self._accompanied(
+                call, workflow_id, with_signal, with_update, actor, headers
+            )
         started = await self._send(call, connection)
         return AsyncHandle(
             self, workflow_id, started.run_id, target.result, created=started.created
@@ -361,6 +382,25 @@ class AsyncClient:
             known = await self._execute(calls.list_definitions("workflow"))
             raise targets.unknown_workflow(workflow, known)
         return targets.of_definition(definition)
+
+    async def _accompanied(
+        self,
+        start: Call[Sent[Started]],
+        workflow_id: str,
+        with_signal: tuple[Any, Any] | None,
+        with_update: UpdateRequest[Any] | None,
+        actor: Any,
+        headers: Mapping[str, Any] | None,
+    ) -> Call[Sent[Started]]:
+        """The start together with what it takes along, in one statement."""
+        signal = None
+        if with_signal is not None:
+            name, payload, strict = await self._signal_payload(*with_signal)
+            signal = requests.signal(
+                workflow_id, name, payload, None, actor, headers, require_actor=strict
+            )
+        update = None if with_update is None else with_update.call(workflow_id, actor)
+        return updates.start_with(start, workflow_id, signal, update)
 
     async def _signal_payload(self, signal: Any, value: Any) -> tuple[str, str, bool]:
         """A signal's name, its value as JSON text, checked against its type, and whether it requires an actor."""

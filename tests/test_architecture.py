@@ -52,6 +52,9 @@ LAYERS: tuple[frozenset[str], ...] = (
         {
             "durable.client_async",
             "durable.client_sync",
+            "durable.conversation_async",
+            "durable.conversation_sync",
+            "durable.messages",
             "durable.handles_async",
             "durable.handles_sync",
             "durable.outcomes",

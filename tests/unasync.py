@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 
 FILES = {
     "durable/store/client_session_async.py": "durable/store/client_session_sync.py",
+    "durable/conversation_async.py": "durable/conversation_sync.py",
     "durable/handles_async.py": "durable/handles_sync.py",
     "durable/client_async.py": "durable/client_sync.py",
 }
@@ -31,8 +32,11 @@ RULES = [
     (r"\bimport asyncio\n", "import threading\nimport time\n"),
     (r"\bpsycopg\.AsyncConnection\b", "psycopg.Connection"),
     (r"\bensure_current_async\b", "ensure_current"),
-    (r"\bAsync(Connection|ClientSession|Client|Handle|JobHandle)\b", r"\1"),
-    (r"\b(client_session|client|handles)_async\b", r"\1_sync"),
+    (
+        r"\bAsync(Connection|ClientSession|Client|Handle|JobHandle|Conversation|UpdateHandle)\b",
+        r"\1",
+    ),
+    (r"\b(client_session|client|conversation|handles)_async\b", r"\1_sync"),
     (r"\bAn asynchronous\b", "A synchronous"),
     (r"\basynchronous\b", "synchronous"),
 ]

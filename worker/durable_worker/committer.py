@@ -28,20 +28,22 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 from durable.errors import DatabaseUnavailable
-from durable.store import engine
+from durable.store import engine, questions
 from durable.store.batch import Outcome, PutBack, Release, Retry, RunCommit
+from durable.store.questions import Answer
 from durable.store.session import ConnectionLost, DatabaseRefused, Session
 from durable_worker.clock import DatabaseClock
 from durable_worker.faults import reach
 
 logger = logging.getLogger("durable.worker")
 
-SideWrite = Outcome | Retry | PutBack | Release
+SideWrite = Outcome | Retry | PutBack | Release | Answer
 _SIDE_WRITES: dict[type[Any], Callable[..., Awaitable[Any]]] = {
     Outcome: engine.settle_jobs,
     Retry: engine.retry_jobs,
     PutBack: engine.put_back_jobs,
     Release: engine.release_runs,
+    Answer: questions.answer_queries,
 }
 _POINTS: dict[type[Any], str] = {Outcome: "settle", Retry: "retry"}
 

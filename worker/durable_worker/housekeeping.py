@@ -14,7 +14,7 @@ import socket
 from collections.abc import Awaitable, Callable
 
 from durable.errors import DatabaseUnavailable
-from durable.store import engine
+from durable.store import engine, questions
 from durable.store.batch import PutBack, Release
 from durable.store.session import ConnectionLost, DatabaseRefused, Session
 from durable_worker.attempts import Attempts
@@ -94,6 +94,7 @@ class Housekeeping:
             "host": socket.gethostname(),
             "runs": len(self._runs),
             "attempts": len(self._attempts),
+            "run_workflows": self._settings.run_workflows,
         }
         alive, now_us = await engine.beat(
             self._session,
@@ -123,6 +124,7 @@ class Housekeeping:
 
     async def _sweep(self) -> None:
         await engine.sweep_orphans(self._session, _SWEEP_LIMIT)
+        await questions.forget_requests(self._session, _SWEEP_LIMIT)
 
     async def _heartbeats(self) -> None:
         """Store heartbeats soon; ask about every attempt at the pace of the lease, in case a hint was lost."""

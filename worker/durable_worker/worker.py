@@ -36,8 +36,9 @@ from durable_worker.attempts import Attempts
 from durable_worker.clock import DatabaseClock
 from durable_worker.committer import Committer
 from durable_worker.housekeeping import Housekeeping
-from durable_worker.intake import INBOX, JOBS, RUNS, Intake
+from durable_worker.intake import INBOX, JOBS, QUERIES, RUNS, Intake
 from durable_worker.local_activities import LocalActivities
+from durable_worker.questions import Questions
 from durable_worker.runs import Runs
 from durable_worker.settings import WorkerSettings
 from durable_worker.wakeup import Hints, listen
@@ -47,7 +48,7 @@ logger = logging.getLogger("durable.worker")
 
 _K = TypeVar("_K")
 
-_HINTED = {"worker": (INBOX,), "jobs": (JOBS,), "queue": (RUNS, JOBS)}
+_HINTED = {"worker": (INBOX,), "jobs": (JOBS,), "queue": (RUNS, JOBS), "queries": (QUERIES,)}
 """What each kind of hint says there may be. A hint `queue:<name>` comes from clients, `jobs:<name>` from the owners of runs."""
 
 _Definition = TypeVar("_Definition", Workflow[..., Any], Activity[..., Any])
@@ -153,6 +154,17 @@ class Worker:
         )
         self.runs.local_activities = self.local_activities
         self.attempts.deliver_outcome = self.runs.deliver_outcome
+        questions = Questions(
+            self._taking,
+            owner,
+            list(settings.queues),
+            self._workflows,
+            self.committer,
+            live=self.runs.get,
+            drop=self.runs.drop_tainted,
+            wake=lambda: self.intake.wake(QUERIES),
+        )
+        self.runs.answering = questions
         self.intake = Intake(
             self._taking,
             settings,
@@ -162,6 +174,7 @@ class Worker:
             self.attempts,
             self.committer,
             self.clock,
+            questions,
             broken=self._connection_broke,
         )
         self.housekeeping = Housekeeping(
