@@ -222,7 +222,7 @@ begin
     ), locked as materialized (
         select r.shard, r.run_id from heads h join durable.runs r on r.shard = h.shard and r.run_id = h.run_id
          where r.owner is null and r.status is not distinct from 'running' and r.delayed_until is null
-         for update of r skip locked
+         for no key update of r skip locked  -- a sender in a long transaction holds a key share lock, and must not keep the run from being claimed
     )
     update durable.runs r set owner = p_worker, epoch = r.epoch + 1, ready_at = null
       from locked l where r.shard = l.shard and r.run_id = l.run_id

@@ -17,6 +17,7 @@ from durable.errors import (
     UpdateFailed,
     UpdateRejected,
     UpdateUnfinished,
+    WorkflowAlreadyExists,
     WorkflowClosed,
 )
 from tests.system import update_flows as flows
@@ -270,21 +271,35 @@ def test_an_update_sent_with_the_start_finds_its_handler(
 def test_a_start_with_signal_and_update_is_one_transaction(
     working: Working, client: Client, sql: Sql
 ) -> None:
-    request = UpdateRequest("add", Item(sku="tea"), returns=int)
+    request = UpdateRequest("bump", 1, returns=int)
+    together: dict[str, Any] = {"with_signal": (flows.tick, 5), "with_update": request}
     with psycopg.connect(sql.info.dsn, password=sql.info.password) as mine:
-        client.start(
-            flows.basket, "ann", id="b", with_signal=(flows.finish, "now"), with_update=request, connection=mine
-        )  # fmt: skip
+        client.start(flows.ticking, id="t", **together, connection=mine)
         mine.rollback()
         assert sql.execute("select count(*) from durable.runs").fetchone() == (0,)
-        handle = client.start(
-            flows.basket, "ann", id="b", with_signal=(flows.finish, "now"), with_update=request, connection=mine
-        )  # fmt: skip
+        handle = client.start(flows.ticking, id="t", **together, connection=mine)
         assert sql.execute("select count(*) from durable.updates").fetchone() == (0,)
     with working(*MODULES):
-        assert handle.update_handle(request).result(timeout=30) == 3
-        assert handle.result(timeout=30) == 3
+        assert handle.update_handle(request).result(timeout=30) == 6
+        handle.terminate("done")
     assert_sound(sql)
+
+
+def test_a_start_that_is_refused_sends_nothing(client: Client, sql: Sql) -> None:
+    client.start(flows.ticking, id="t")
+    with pytest.raises(WorkflowAlreadyExists):
+        client.start(
+            flows.ticking, id="t", on_running="fail", with_signal=(flows.tick, 5), with_update=UpdateRequest("bump", 1)
+        )  # fmt: skip
+    for table in ("signals", "inbox", "updates"):
+        assert sql.execute(f"select count(*) from durable.{table}".encode()).fetchone() == (0,)
+
+
+def test_a_start_that_finds_a_closed_run_says_so(client: Client) -> None:
+    client.start(flows.ticking, id="t").terminate("enough")
+    for what in ({"with_signal": (flows.tick, 5)}, {"with_update": UpdateRequest("bump", 1)}):
+        with pytest.raises(WorkflowClosed):
+            client.start(flows.ticking, id="t", **what)
 
 
 # -- what happens to workers -----------------------------------------------------------------------------------------------------
@@ -348,6 +363,7 @@ def test_a_validator_that_changes_something_harms_only_its_update(
 ) -> None:
     with working(*MODULES):
         handle = client.start(flows.tempted_validator, id="t")
+        handle.query("__stack")  # it has begun, and somebody waits for the event
         with pytest.raises(UpdateRejected, match="validator must only read") as caught:
             handle.update("rouse", timeout=30)
         assert isinstance(caught.value.cause, ReadOnlyViolation)

@@ -134,8 +134,14 @@ async def counter(total: int = 0) -> int:
 
 @workflow(name="updates.ticking")
 async def ticking() -> int:
-    """State that only signals change."""
+    """State that signals change."""
     last = 0
+
+    @durable.update
+    def bump(by: int) -> int:
+        nonlocal last
+        last += by
+        return last
 
     @durable.query
     def latest() -> int:
