@@ -363,7 +363,9 @@ def test_a_validator_that_changes_something_harms_only_its_update(
 ) -> None:
     with working(*MODULES):
         handle = client.start(flows.tempted_validator, id="t")
-        handle.query("__stack")  # it has begun, and somebody waits for the event
+        eventually(
+            lambda: "ActivityCompleted" in types(client, "t")
+        )  # somebody waits for the event
         with pytest.raises(UpdateRejected, match="validator must only read") as caught:
             handle.update("rouse", timeout=30)
         assert isinstance(caught.value.cause, ReadOnlyViolation)

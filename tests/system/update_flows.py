@@ -182,6 +182,7 @@ async def elsewhere() -> None: ...
 
 @workflow(name="updates.tempted_validator")
 async def tempted_validator() -> str:
+    await price("x")
     woken = asyncio.Event()
     waiting = asyncio.ensure_future(woken.wait())
 
