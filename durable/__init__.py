@@ -21,8 +21,13 @@ from durable.activity_context import ActivityInfo as ActivityInfo
 from durable.activity_context import NotInActivity as NotInActivity
 from durable.activity_context import activity_info as activity_info
 from durable.activity_context import heartbeat as heartbeat
+from durable.attributes import Attribute as Attribute
+from durable.attributes import attributes as attributes
+from durable.attributes import set_attributes as set_attributes
+from durable.attributes import set_details as set_details
 from durable.authoring import WorkflowInfo as WorkflowInfo
 from durable.authoring import actor as actor
+from durable.authoring import checkpoint as checkpoint
 from durable.authoring import continue_as_new as continue_as_new
 from durable.authoring import gather as gather
 from durable.authoring import in_workflow as in_workflow
@@ -45,6 +50,7 @@ from durable.core.futures import ActivityFuture as ActivityFuture
 from durable.core.futures import DurableFuture as DurableFuture
 from durable.core.guard import unguarded as unguarded
 from durable.core.policy import RetryPolicy as RetryPolicy
+from durable.core.schedule_times import Calendar as Calendar
 from durable.definitions import Activity as Activity
 from durable.definitions import Workflow as Workflow
 from durable.definitions import activity as activity
@@ -60,6 +66,7 @@ from durable.errors import EmbeddedPostgresError as EmbeddedPostgresError
 from durable.errors import InternalError as InternalError
 from durable.errors import InvalidOption as InvalidOption
 from durable.errors import LeaseLost as LeaseLost
+from durable.errors import LimitExceeded as LimitExceeded
 from durable.errors import NewerSemantics as NewerSemantics
 from durable.errors import NondeterminismError as NondeterminismError
 from durable.errors import NonRetryable as NonRetryable
@@ -70,7 +77,11 @@ from durable.errors import QueryTimeout as QueryTimeout
 from durable.errors import ReadOnlyViolation as ReadOnlyViolation
 from durable.errors import RemoteError as RemoteError
 from durable.errors import SagaFailed as SagaFailed
+from durable.errors import ScheduleAlreadyExists as ScheduleAlreadyExists
+from durable.errors import ScheduleChanged as ScheduleChanged
+from durable.errors import ScheduleNotFound as ScheduleNotFound
 from durable.errors import SchemaOutOfDate as SchemaOutOfDate
+from durable.errors import TransactionMisused as TransactionMisused
 from durable.errors import UnknownActivity as UnknownActivity
 from durable.errors import UnknownQuery as UnknownQuery
 from durable.errors import UnknownQueue as UnknownQueue
@@ -87,6 +98,7 @@ from durable.errors import WorkflowClosed as WorkflowClosed
 from durable.errors import WorkflowFailed as WorkflowFailed
 from durable.errors import WorkflowNotFound as WorkflowNotFound
 from durable.errors import WorkflowTerminated as WorkflowTerminated
+from durable.errors import WorkflowTimedOut as WorkflowTimedOut
 from durable.handlers import Update as Update
 from durable.handlers import current_update as current_update
 from durable.handlers import handlers_finished as handlers_finished
@@ -97,6 +109,10 @@ from durable.patching import deprecate_patch as deprecate_patch
 from durable.patching import patched as patched
 from durable.saga import Saga as Saga
 from durable.saga import saga as saga
+from durable.schedules import Schedule as Schedule
+from durable.schedules import calendar as calendar
+from durable.schedules import cron as cron
+from durable.schedules import every as every
 from durable.signals import Signal as Signal
 
 if TYPE_CHECKING:

@@ -47,6 +47,8 @@ class ActivityInfo:
     heartbeat_details: tuple[Any, ...]
     scheduled_at: datetime
     headers: Mapping[str, Any] = field(default_factory=dict)
+    schedule_id: str | None = None
+    scheduled_for: datetime | None = None
 
     @property
     def cancelled(self) -> bool:

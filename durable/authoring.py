@@ -14,14 +14,12 @@ from durable.context import rebuilt, rebuilt_headers
 from durable.core import fiber
 from durable.core.durations import duration_us
 from durable.core.futures import DurableFuture
+from durable.core.history_length import LONG_HISTORY
 from durable.core.loop import apart, current, current_task
 from durable.core.run import Run
 from durable.errors import NotInWorkflow
 
 T = TypeVar("T")
-
-LONG_HISTORY = 10_000
-"""From how many events on a run had better continue as new: replaying them takes about a second."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -32,7 +30,7 @@ class WorkflowInfo:
 
     `history_length` is the number of events at the beginning of this turn; from 10,000 on it is `continue_as_new_suggested`.
     `is_replaying` is for logging only: code that
-    decides by it is not deterministic.
+    decides by it is not deterministic. `schedule_id` and `scheduled_for` are those of the slot that started the run; None for others.
     """
 
     workflow_id: str
@@ -47,6 +45,8 @@ class WorkflowInfo:
     history_length: int
     is_replaying: bool
     continue_as_new_suggested: bool
+    schedule_id: str | None = None
+    scheduled_for: datetime | None = None
 
 
 def _run(call: str) -> Run:
@@ -71,6 +71,7 @@ def info() -> WorkflowInfo:
     """Facts about the calling run. Raises NotInWorkflow outside a workflow, like everything here."""
     run = _run("info()")
     start = run.start
+    slot = start.get("schedule") or {}
     return WorkflowInfo(
         workflow_id=run.workflow_id,
         run_id=run.run_id,
@@ -84,6 +85,8 @@ def info() -> WorkflowInfo:
         history_length=run.last_seq,
         is_replaying=run.replaying,
         continue_as_new_suggested=run.last_seq >= LONG_HISTORY,
+        schedule_id=slot.get("id"),
+        scheduled_for=_instant(slot["slot_us"]) if slot else None,
     )
 
 
@@ -130,6 +133,18 @@ def continue_as_new(*args: Any, **kwargs: Any) -> NoReturn:
     run = _run("continue_as_new()")
     definition, version = run.definition, run.start.get("version", 1)
     run.continue_as_new(definition.name, version, definition.arguments, args, kwargs)
+
+
+def checkpoint(*args: Any, **kwargs: Any) -> None:
+    """Continue as new with these arguments if the history has become long, and this is a safe point; else do nothing.
+
+    For loops that never end: `durable.checkpoint(total)` at the end of each round, with the workflow's own arguments as they should now
+    be. Safe means that nothing would be lost: no activity, timer, child or other task of the run is under way. Signals that nobody has
+    received go along. Otherwise the next call looks again. Raises PayloadError when the arguments do not fit.
+    """
+    run = _run("checkpoint()")
+    if run.last_seq >= LONG_HISTORY and run.is_idle():
+        continue_as_new(*args, **kwargs)
 
 
 def sleep(duration: timedelta | float) -> DurableFuture[None]:

@@ -16,14 +16,18 @@ from typing import Any, Concatenate, Self, TypeVar, overload
 from uuid import UUID
 
 from durable import requests, targets
+from durable.attributes import Attributes
 from durable.core.names import checked_name
-from durable.definitions import Activity, Workflow
+from durable.definitions import Activity, Workflow, checked_version
 from durable.descriptions import OperatorStatus, RunDescription, Status
 from durable.errors import UnknownActivity
+from durable.filters import compiled_filter
 from durable.handles_sync import Handle, JobHandle
 from durable.messages import UpdateRequest
 from durable.payload import ValueCodec
 from durable.requests import OnClosed, OnRunning
+from durable.retention_sync import Retention
+from durable.scheduling_sync import Scheduling
 from durable.signals import Signal
 from durable.store import calls, updates
 from durable.store.calls import Call, Sent, Started
@@ -37,7 +41,7 @@ C = TypeVar("C")
 V = TypeVar("V")
 
 
-class Client:
+class Client(Retention, Scheduling):
     """Talks to one database. Use it as a context manager, or call `close()`.
 
     `url` defaults to DURABLE_DATABASE_URL; a connection is opened by the first operation. `notify=False` sends no NOTIFY at all: for
@@ -75,10 +79,12 @@ class Client:
         /,
         *,
         id: str | None = None,
+        version: int | None = None,
+        pinned: bool | None = None,
         queue: str | None = None,
         priority: int | None = None,
         delay: timedelta | float | None = None,
-        attributes: Mapping[str, Any] | None = None,
+        attributes: Attributes | None = None,
         actor: Any = None,
         memo: Mapping[str, Any] | None = None,
         headers: Mapping[str, Any] | None = None,
@@ -86,6 +92,9 @@ class Client:
         on_closed: OnClosed = "existing",
         with_signal: tuple[Signal[V], V] | tuple[str, Any] | None = None,
         with_update: UpdateRequest[Any] | None = None,
+        run_timeout: timedelta | None = None,
+        execution_timeout: timedelta | None = None,
+        details: str | None = None,
         connection: Connection | None = None,
     ) -> Handle[Any]: ...
 
@@ -96,10 +105,12 @@ class Client:
         /,
         *,
         id: str | None = None,
+        version: int | None = None,
+        pinned: bool | None = None,
         queue: str | None = None,
         priority: int | None = None,
         delay: timedelta | float | None = None,
-        attributes: Mapping[str, Any] | None = None,
+        attributes: Attributes | None = None,
         actor: Any = None,
         memo: Mapping[str, Any] | None = None,
         headers: Mapping[str, Any] | None = None,
@@ -107,6 +118,9 @@ class Client:
         on_closed: OnClosed = "existing",
         with_signal: tuple[Signal[V], V] | tuple[str, Any] | None = None,
         with_update: UpdateRequest[Any] | None = None,
+        run_timeout: timedelta | None = None,
+        execution_timeout: timedelta | None = None,
+        details: str | None = None,
         connection: Connection | None = None,
         **arguments: Any,
     ) -> Handle[R]: ...
@@ -119,10 +133,12 @@ class Client:
         /,
         *,
         id: str | None = None,
+        version: int | None = None,
+        pinned: bool | None = None,
         queue: str | None = None,
         priority: int | None = None,
         delay: timedelta | float | None = None,
-        attributes: Mapping[str, Any] | None = None,
+        attributes: Attributes | None = None,
         actor: Any = None,
         memo: Mapping[str, Any] | None = None,
         headers: Mapping[str, Any] | None = None,
@@ -130,6 +146,9 @@ class Client:
         on_closed: OnClosed = "existing",
         with_signal: tuple[Signal[V], V] | tuple[str, Any] | None = None,
         with_update: UpdateRequest[Any] | None = None,
+        run_timeout: timedelta | None = None,
+        execution_timeout: timedelta | None = None,
+        details: str | None = None,
         connection: Connection | None = None,
         **arguments: Any,
     ) -> Handle[R]: ...
@@ -143,10 +162,12 @@ class Client:
         /,
         *,
         id: str | None = None,
+        version: int | None = None,
+        pinned: bool | None = None,
         queue: str | None = None,
         priority: int | None = None,
         delay: timedelta | float | None = None,
-        attributes: Mapping[str, Any] | None = None,
+        attributes: Attributes | None = None,
         actor: Any = None,
         memo: Mapping[str, Any] | None = None,
         headers: Mapping[str, Any] | None = None,
@@ -154,6 +175,9 @@ class Client:
         on_closed: OnClosed = "existing",
         with_signal: tuple[Signal[V], V] | tuple[str, Any] | None = None,
         with_update: UpdateRequest[Any] | None = None,
+        run_timeout: timedelta | None = None,
+        execution_timeout: timedelta | None = None,
+        details: str | None = None,
         connection: Connection | None = None,
         **arguments: Any,
     ) -> Handle[R]: ...
@@ -168,10 +192,12 @@ class Client:
         /,
         *more: Any,
         id: str | None = None,
+        version: int | None = None,
+        pinned: bool | None = None,
         queue: str | None = None,
         priority: int | None = None,
         delay: timedelta | float | None = None,
-        attributes: Mapping[str, Any] | None = None,
+        attributes: Attributes | None = None,
         actor: Any = None,
         memo: Mapping[str, Any] | None = None,
         headers: Mapping[str, Any] | None = None,
@@ -179,6 +205,9 @@ class Client:
         on_closed: OnClosed = "existing",
         with_signal: tuple[Signal[V], V] | tuple[str, Any] | None = None,
         with_update: UpdateRequest[Any] | None = None,
+        run_timeout: timedelta | None = None,
+        execution_timeout: timedelta | None = None,
+        details: str | None = None,
         connection: Connection | None = None,
         **arguments: Any,
     ) -> Handle[R]: ...
@@ -189,10 +218,12 @@ class Client:
         /,
         *args: Any,
         id: str | None = None,
+        version: int | None = None,
+        pinned: bool | None = None,
         queue: str | None = None,
         priority: int | None = None,
         delay: timedelta | float | None = None,
-        attributes: Mapping[str, Any] | None = None,
+        attributes: Attributes | None = None,
         actor: Any = None,
         memo: Mapping[str, Any] | None = None,
         headers: Mapping[str, Any] | None = None,
@@ -200,24 +231,42 @@ class Client:
         on_closed: OnClosed = "existing",
         with_signal: tuple[Signal[V], V] | tuple[str, Any] | None = None,
         with_update: UpdateRequest[Any] | None = None,
+        run_timeout: timedelta | None = None,
+        execution_timeout: timedelta | None = None,
+        details: str | None = None,
         connection: Connection | None = None,
         **arguments: Any,
     ) -> Handle[Any]:
         """Start a workflow and return its handle; idempotent by `id` (C20).
 
         `workflow` is a workflow, or the name of one with its arguments as a mapping (checked against what this process has imported or what a
-        worker has registered). `id`: at most 1000 characters, a new UUID by default. `queue` and `priority` (0-9, 0 first) override the
-        workflow's own. `delay`: seconds or timedelta before it may run. `attributes`, `memo`: JSON objects kept beside the run. `actor`: who starts
+        worker has registered). A name means its newest version, `version` another one; `pinned` overrides the workflow's own (see `@workflow`).
+        `id`: at most 1000 characters, a new UUID by default. `queue` and `priority` (0-9, 0 first) override the
+        workflow's own. `delay`: seconds or timedelta before it may run. `attributes`: what `list(where=)` finds it by; `memo`: a JSON object kept
+        beside the run; `details`: a line for people. `run_timeout`, `execution_timeout`: see `durable.core.policy.LifeLimits`. `actor`: who starts
         it, text, a mapping or a `context_type`; `headers`: JSON values by name, which travel with the run (see `acting_as`). What happens if the id is in use: `on_running` "existing"
-        (its handle) or "fail"; `on_closed` "existing", "new" (another run), "new_if_failed" (unless it completed) or "fail".
+        (its handle), "fail" or "terminate" (it is ended by force and another run starts); `on_closed` "existing", "new" (another run), "new_if_failed" (unless it completed) or "fail".
         `with_signal`: a Signal (or its name) and a value, `with_update`: an UpdateRequest; they go to the run that is started or found, in the same
         transaction, and the update finds the handlers that its first turn registers. `handle.update_handle(request)` waits for it.
 
         Raises PayloadError, InvalidOption, ActorRequired, UnknownWorkflow, WorkflowAlreadyExists; nothing is written then.
         """
-        target = self._workflow(workflow)
+        target = self._workflow(workflow, version)
         options = requests.StartOptions(
-            id, queue, priority, delay, attributes, actor, memo, headers, on_running, on_closed
+            id,
+            queue,
+            priority,
+            delay,
+            attributes,
+            actor,
+            memo,
+            headers,
+            pinned,
+            on_running,
+            on_closed,
+            run_timeout,
+            execution_timeout,
+            details,
         )
         workflow_id, call = requests.start(target, args, arguments, options)
         if with_signal is not None or with_update is not None:
@@ -337,9 +386,13 @@ class Client:
         workflow: str | None = None,
         queue: str | None = None,
         id_prefix: str | None = None,
+        where: str | None = None,
         limit: int = 100,
     ) -> Sequence[RunDescription]:
-        """The newest runs that pass every given filter, newest first. `limit`: 1 to 10,000. Raises InvalidOption."""
+        """The newest runs that pass every given filter, newest first. `limit`: 1 to 10,000. Raises InvalidOption.
+
+        `where` is about attributes: `customer = "x" and amount > 5`; the language is in `durable.filters`.
+        """
         call = calls.list_runs(
             status=None if status is None else requests.one_of("status", status, Status),
             operator_status=None
@@ -350,6 +403,7 @@ class Client:
             id_prefix=None
             if id_prefix is None
             else requests.text("id_prefix", id_prefix, requests.MAX_ID),
+            where=None if where is None else compiled_filter(where),
             limit=requests.whole("limit", limit, 1, 10_000),
         )
         return self._execute(call)
@@ -367,8 +421,10 @@ class Client:
         self._session.hint(sent.hints, connection)
         return sent.answer
 
-    def _workflow(self, workflow: Any) -> requests.Target:
+    def _workflow(self, workflow: Any, version: int | None) -> requests.Target:
         """What to start: the given definition, or by name the one imported here, or the one a worker has registered."""
+        if version is not None:
+            return self._version(workflow, checked_version("version", version))
         if not isinstance(workflow, str):
             return targets.of_workflow(workflow)
         if (local := targets.local_workflow(workflow)) is not None:
@@ -398,6 +454,23 @@ class Client:
         update = None if with_update is None else with_update.call(workflow_id, actor)
         return updates.start_with(start, workflow_id, signal, update)
 
+    def _version(self, workflow: Any, version: int) -> requests.Target:
+        """That version of a workflow or of a name. Raises UnknownWorkflow when neither this process nor a worker has it."""
+        if isinstance(workflow, str):
+            name, local = workflow, targets.local_workflow(workflow, version)
+        else:
+            name = targets.of_workflow(workflow).name
+            local = targets.another_version(workflow, version)
+        if local is not None:
+            return local
+        definition = self._execute(calls.read_definition("workflow", name, version))
+        if definition is not None:
+            return targets.of_definition(definition)
+        if versions := self._execute(calls.list_versions(name)):
+            raise targets.unknown_version(name, version, versions)
+        known = self._execute(calls.list_definitions("workflow"))
+        raise targets.unknown_workflow(name, known)
+
     def _signal_payload(self, signal: Any, value: Any) -> tuple[str, str, bool]:
         """A signal's name, its value as JSON text, checked against its type, and whether it requires an actor."""
         if not isinstance(signal, str):
@@ -411,6 +484,6 @@ class Client:
             raise targets.unknown_signal(signal, known)
         return signal, targets.checked_json(definition, value), targets.requires_actor(definition)
 
-    def _result_codec(self, workflow_name: str) -> ValueCodec | None:
-        local = targets.local_workflow(workflow_name)
+    def _result_codec(self, workflow_name: str, version: int) -> ValueCodec | None:
+        local = targets.local_workflow(workflow_name, version)
         return None if local is None else local.result

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable, Coroutine, Generator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import update_wrapper
 from types import FunctionType
@@ -20,11 +20,14 @@ from durable.core.futures import ActivityFuture, Cancellation
 from durable.core.loop import current
 from durable.core.names import checked_name, checked_priority
 from durable.core.plans import ActivityPlan, ChildPlan, RunDefaults
-from durable.core.policy import LIBRARY_DEFAULT, RetryPolicy, Timeouts, merge
+from durable.core.policy import LIBRARY_DEFAULT, LifeLimits, RetryPolicy, Timeouts, merge
 from durable.core.scan import live_scope, scan
 from durable.core.styles import Style, style_of
 from durable.errors import ActorRequired, InvalidOption, NotInWorkflow, UnsafeWorkflow
+from durable.options import ActivityOptions
 from durable.payload import ArgumentsCodec
+from durable.schedules import Schedule, checked_declaration
+from durable.transactional import TransactionalDecorator, connection_parameter
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -33,59 +36,6 @@ DEFAULTS_KEY = "x-durable"
 """Where a registered schema keeps what else somebody without the code has to know about a definition."""
 
 # -- activities -------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class ActivityOptions:
-    """The options of an activity or of one call of it; None is unset. Raises InvalidOption on nonsense.
-
-    queue: the queue its jobs wait in; by default the run's. priority: 0 (first) to 9 (last); by default the run's.
-    retry: merged field by field, call over activity over workflow over library (C6). timeout: one attempt, from start
-    to close. schedule_to_close: all attempts together. schedule_to_start: the wait for a worker. heartbeat_timeout: the
-    longest silence between heartbeats. cancellation: see `Cancellation`. id: the call's id within the run.
-    """
-
-    queue: str | None = None
-    priority: int | None = None
-    retry: RetryPolicy | None = None
-    timeout: timedelta | None = None
-    schedule_to_close: timedelta | None = None
-    schedule_to_start: timedelta | None = None
-    heartbeat_timeout: timedelta | None = None
-    cancellation: Cancellation | None = None
-    id: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.queue is not None:
-            checked_name("queue", self.queue)
-        if self.id is not None:
-            checked_name("id", self.id)
-        if self.priority is not None:
-            checked_priority("priority", self.priority)
-        if self.cancellation not in (None, "try", "wait", "abandon"):
-            raise InvalidOption(
-                f'cancellation is {self.cancellation!r}; give "try", "wait" or "abandon"'
-            )
-        _ = self.timeouts
-
-    @property
-    def timeouts(self) -> Timeouts:
-        return Timeouts(
-            self.timeout, self.schedule_to_close, self.schedule_to_start, self.heartbeat_timeout
-        )
-
-    def over(self, base: ActivityOptions) -> ActivityOptions:
-        """These options where they are set, those of `base` elsewhere; retry policies field by field."""
-        given = {
-            f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None
-        }
-        if self.retry is not None and base.retry is not None:
-            given["retry"] = _over(self.retry, base.retry)
-        return replace(base, **given)
-
-
-def _over(first: RetryPolicy, second: RetryPolicy) -> RetryPolicy:
-    return RetryPolicy.from_body({**second.to_body(), **first.to_body()})
 
 
 class ActivityCall(Generic[P, R]):
@@ -150,13 +100,17 @@ class Activity(ActivityCall[P, R]):
         options: ActivityOptions,
         *,
         require_actor: bool = False,
+        transactional: bool = False,
     ) -> None:
         super().__init__(self, options)
         self.require_actor = require_actor
+        self.transactional = transactional
         self.fn = fn
         self.name = checked_name("the activity's name", fn.__name__ if name is None else name)
-        self.arguments = ArgumentsCodec(fn, name=self.name)
+        injected = (connection_parameter(fn, self.name),) if transactional else ()
+        self.arguments = ArgumentsCodec(fn, name=self.name, injected=injected)
         self.is_async = inspect.iscoroutinefunction(fn)
+        self.schedule: Schedule | None = None
         update_wrapper(self, fn)
 
     @property
@@ -243,25 +197,49 @@ def activity(
     heartbeat_timeout: timedelta | None = None,
     cancellation: Cancellation | None = None,
     require_actor: bool = False,
+    transactional: Literal[False] = False,
+    schedule: Schedule | None = None,
 ) -> _ActivityDecorator: ...
+@overload
+def activity(
+    *,
+    transactional: Literal[True],
+    name: str | None = None,
+    queue: str | None = None,
+    priority: int | None = None,
+    retry: RetryPolicy | None = None,
+    timeout: timedelta | None = None,
+    schedule_to_close: timedelta | None = None,
+    schedule_to_start: timedelta | None = None,
+    heartbeat_timeout: timedelta | None = None,
+    cancellation: Cancellation | None = None,
+    require_actor: bool = False,
+    schedule: Schedule | None = None,
+) -> TransactionalDecorator: ...
 def activity(
     fn: Any = None,
     /,
     *,
     name: str | None = None,
     require_actor: bool = False,
+    transactional: bool = False,
+    schedule: Schedule | None = None,
     **options: Any,
 ) -> Any:
     """Make a function an activity: `@activity` or `@activity(queue=..., retry=..., timeout=..., ...)`.
 
     The function may be sync (it runs in a thread) or async. `name` defaults to its `__name__` and must stay the same while runs
-    that use it are alive. With `require_actor` it is not enqueued anonymously. The other options are those of `ActivityOptions`. Raises InvalidOption on an impossible
+    that use it are alive. With `require_actor` it is not enqueued anonymously. With `transactional` its first parameter is the psycopg connection (an
+    AsyncConnection for `async def`) of the transaction that also records its outcome: exactly once (C5). Callers do not pass it. `schedule` has workers
+    enqueue it as a job of its own at times: `schedule=durable.cron("0 9 * * *")`. The other options are those of `ActivityOptions`. Raises InvalidOption on an impossible
     option, or if another function has the name.
     """
 
     def decorate(fn: Any) -> Any:
-        made: Activity[..., Any] = Activity(fn, name, given, require_actor=require_actor)
-        return _register(_activities, made, "activity")
+        made: Activity[..., Any] = Activity(
+            fn, name, given, require_actor=require_actor, transactional=transactional
+        )
+        return _register(_activities, _scheduled(made, schedule), "activity")
 
     given = ActivityOptions(**options)
     return decorate if fn is None else decorate(fn)
@@ -281,7 +259,8 @@ class ChildOptions:
 
     id: its workflow id; by default the parent's, "/", and its place among the parent's calls. queue, priority: by default the
     workflow's own, else the parent's. close_policy: see `ClosePolicy`; by default "terminate". cancellation: see
-    `Cancellation`; by default "wait", so that a child has compensated before its parent goes on.
+    `Cancellation`; by default "wait", so that a child has compensated before its parent goes on. run_timeout,
+    execution_timeout: by default the workflow's own; see `LifeLimits`.
     """
 
     id: str | None = None
@@ -289,6 +268,8 @@ class ChildOptions:
     priority: int | None = None
     close_policy: ClosePolicy | None = None
     cancellation: Cancellation | None = None
+    run_timeout: timedelta | None = None
+    execution_timeout: timedelta | None = None
 
     def __post_init__(self) -> None:
         for option in ("id", "queue"):
@@ -304,6 +285,11 @@ class ChildOptions:
             raise InvalidOption(
                 f'cancellation is {self.cancellation!r}; give "try", "wait" or "abandon"'
             )
+        _ = self.limits
+
+    @property
+    def limits(self) -> LifeLimits:
+        return LifeLimits(self.run_timeout, self.execution_timeout)
 
 
 class WorkflowCall(Generic[P, R]):
@@ -336,7 +322,10 @@ class WorkflowCall(Generic[P, R]):
             "queue": options.queue or workflow.queue or defaults.queue,
             "priority": defaults.priority if priority is None else priority,
             "close_policy": options.close_policy or "terminate",
+            **({"pinned": True} if workflow.pinned else {}),
             **({} if workflow.retry is None else {"retry": workflow.retry.to_body()}),
+            **workflow.limits.to_body(),
+            **options.limits.to_body(),
         }
         plan = ChildPlan(
             workflow.name, body, workflow.arguments, options.cancellation or "wait", options.id
@@ -357,20 +346,23 @@ class Workflow(WorkflowCall[P, R]):
         retry: RetryPolicy | None,
         *,
         require_actor: bool = False,
+        limits: LifeLimits | None = None,
+        pinned: bool = False,
     ) -> None:
-        if isinstance(version, bool) or not isinstance(version, int) or version < 1:
-            raise InvalidOption(f"version is {version!r}; give a whole number from 1")
         super().__init__(self, ChildOptions())
         self.fn = fn
         self.name = checked_name("the workflow's name", fn.__name__ if name is None else name)
-        self.version = version
+        self.version = checked_version("version", version)
         self.style: Style = style_of(fn)
         _refuse_unsafe(self.name, fn)
         self.queue = None if queue is None else checked_name("queue", queue)
         self.priority = None if priority is None else checked_priority("priority", priority)
         self.retry = retry
         self.require_actor = require_actor
+        self.limits = limits or LifeLimits()
+        self.pinned = pinned
         self.arguments = ArgumentsCodec(fn, name=self.name)
+        self.schedule: Schedule | None = None
         update_wrapper(self, fn)
 
     def options(
@@ -381,9 +373,14 @@ class Workflow(WorkflowCall[P, R]):
         priority: int | None = None,
         close_policy: ClosePolicy | None = None,
         cancellation: Cancellation | None = None,
+        run_timeout: timedelta | None = None,
+        execution_timeout: timedelta | None = None,
     ) -> WorkflowCall[P, R]:
         """The same workflow with options for this child. See `ChildOptions`."""
-        return WorkflowCall(self, ChildOptions(id, queue, priority, close_policy, cancellation))
+        given = ChildOptions(
+            id, queue, priority, close_policy, cancellation, run_timeout, execution_timeout
+        )
+        return WorkflowCall(self, given)
 
     def continue_as_new(self, *args: P.args, **kwargs: P.kwargs) -> NoReturn:
         """`durable.continue_as_new`, with checked types: the calling run ends, and this workflow goes on under its id."""
@@ -401,6 +398,13 @@ class Workflow(WorkflowCall[P, R]):
 
     def __repr__(self) -> str:
         return f"<workflow {self.name!r} version {self.version}>"
+
+
+def checked_version(option: str, value: Any) -> int:
+    """`value` if it can be the version of a workflow. Raises InvalidOption, naming `option`."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < 2**31:
+        raise InvalidOption(f"{option} is {value!r}; give a whole number from 1")
+    return value
 
 
 def _refuse_unsafe(name: str, fn: Any) -> None:
@@ -438,6 +442,10 @@ def workflow(
     priority: int | None = None,
     retry: RetryPolicy | None = None,
     require_actor: bool = False,
+    run_timeout: timedelta | None = None,
+    execution_timeout: timedelta | None = None,
+    pinned: bool = False,
+    schedule: Schedule | None = None,
 ) -> _WorkflowDecorator: ...
 def workflow(
     fn: Any = None,
@@ -449,22 +457,39 @@ def workflow(
     priority: int | None = None,
     retry: RetryPolicy | None = None,
     require_actor: bool = False,
+    run_timeout: timedelta | None = None,
+    execution_timeout: timedelta | None = None,
+    pinned: bool = False,
+    schedule: Schedule | None = None,
 ) -> Any:
     """Make a function a workflow: `@workflow` or `@workflow(name=..., version=..., ...)`.
 
-    The function may be `async def`, a generator, or plain `def`. `name` defaults to its `__name__`. `queue` and `priority` are what
+    The function may be `async def`, a generator, or plain `def`. `name` defaults to its `__name__`; several versions of one name may be
+    registered at once: runs stay with theirs, a start by name takes the newest. A `pinned` workflow's runs stay with the worker build
+    (`durable-worker --build`) that took their first turn. `queue` and `priority` are what
     its runs are started with, `retry` the policy of its activities where they do not say (C6). With `require_actor` a start without an
-    actor is refused (ActorRequired), by clients, parents and the SQL API alike. Raises InvalidOption on an
+    actor is refused (ActorRequired), by clients, parents and the SQL API alike. `run_timeout` and `execution_timeout` end a run that takes
+    longer, as `LifeLimits` says. `schedule` has workers start it at times: `schedule=durable.cron("0 9 * * *", timezone="Europe/Berlin")`.
+    Raises InvalidOption on an
     impossible option, or if another function has the name and version, and UnsafeWorkflow with all that the function does and replay
     could not repeat: clock, entropy, I/O, threads, blocking calls (C13).
     """
 
     def decorate(fn: Any) -> Any:
         made: Workflow[..., Any] = Workflow(
-            fn, name, version, queue, priority, retry, require_actor=require_actor
+            fn,
+            name,
+            version,
+            queue,
+            priority,
+            retry,
+            require_actor=require_actor,
+            pinned=pinned,
+            limits=limits,
         )
-        return _register(_workflows, made, "workflow")
+        return _register(_workflows, _scheduled(made, schedule), "workflow")
 
+    limits = LifeLimits(run_timeout, execution_timeout)
     return decorate if fn is None else decorate(fn)
 
 
@@ -478,7 +503,11 @@ _activities: dict[_Key, Activity[..., Any]] = {}
 
 def described(it: Workflow[..., Any] | Activity[..., Any]) -> dict[str, Any]:
     """What is registered for those without the code: the schema of the arguments, and under DEFAULTS_KEY the defaults of a start."""
-    defaults = {"require_actor": True} if it.require_actor else {}
+    defaults: dict[str, Any] = {"require_actor": True} if it.require_actor else {}
+    if isinstance(it, Workflow):
+        defaults |= it.limits.to_body()
+        if it.pinned:
+            defaults["pinned"] = True
     return {**it.arguments.json_schema(), **({DEFAULTS_KEY: defaults} if defaults else {})}
 
 
@@ -490,6 +519,12 @@ def registered_workflows(module: str | None = None) -> list[Workflow[..., Any]]:
 def registered_activities(module: str | None = None) -> list[Activity[..., Any]]:
     """All decorated activities, or those that a module defines."""
     return [it for it in _activities.values() if module in (None, it.fn.__module__)]
+
+
+def _scheduled(it: Any, schedule: Schedule | None) -> Any:
+    it.schedule = schedule
+    checked_declaration(it)
+    return it
 
 
 def _register(register: dict[_Key, Any], it: Any, kind: str) -> Any:

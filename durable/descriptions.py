@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
+from durable.core.history_length import LONG_HISTORY, long_history
+
 Status = Literal["running", "completed", "failed", "cancelled", "terminated", "continued"]
 OperatorStatus = Literal["runnable", "waiting", "blocked", "needs_review", "done"]
 SignalStatus = Literal[
@@ -26,7 +28,9 @@ class RunDescription:
 
     `operator_status`: runnable (a worker has, or should have, something to do), waiting (for a timer, signal, activity or its start time),
     blocked (no worker knows the function), needs_review (somebody must look: `review` says why, C8), done.
-    `waiting_on` is what the code awaits, as the worker last wrote it. `last_seq` is the number of its events.
+    blocked also is a run pinned to a `build` that no live worker has. `waiting_on` is what the code awaits, as the worker last wrote it.
+    `static_details` were given at the start, `details` by `set_details`; `deadline_at` is when its run or execution timeout ends it.
+    `last_seq` is the number of its events.
     """
 
     workflow_id: str
@@ -50,6 +54,25 @@ class RunDescription:
     owner: str | None
     last_seq: int
     generation: int
+    headers: Any = None
+    static_details: str | None = None
+    details: str | None = None
+    deadline_at: datetime | None = None
+    pinned: bool = False
+    build: str | None = None
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What somebody should do something about, in words; empty mostly."""
+        said = []
+        if self.operator_status == "blocked" and self.build is not None and self.review is None:
+            said.append(
+                f"it is pinned to build {self.build}, and no live worker of that build serves queue {self.queue}:"
+                f" start one (durable-worker --build {self.build}), or move the run (durable move {self.workflow_id})"
+            )
+        if self.status == "running" and self.last_seq >= LONG_HISTORY:
+            said.append(long_history(self.last_seq))
+        return tuple(said)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,3 +185,14 @@ class CancelReceipt:
 
     run_id: str
     status: Literal["requested", "already_requested"]
+
+
+@dataclass(frozen=True, slots=True)
+class MoveReceipt:
+    """What became of a move to another build (`build`; None: to any). `was` is the build before. `served`: a live worker could run it now."""
+
+    run_id: str
+    status: Literal["moved", "unchanged"]
+    was: str | None
+    build: str | None
+    served: bool

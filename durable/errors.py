@@ -205,6 +205,26 @@ class NonRetryable(DurableError):
     """
 
 
+class TransactionMisused(DurableError):
+    """A transactional activity ended its transaction, or closed its connection, which are the worker's.
+
+    The author's fault; the message says what to write instead. It is not tried again. Unless the function committed by itself, nothing of what it wrote
+    was kept.
+    """
+
+
+class LimitExceeded(DurableError):
+    """Workflow code asks for more at once than a run may have.
+
+    The author's fault. `limit` names the limit, `maximum` is its value; the message says what to do instead. Nothing was recorded.
+    """
+
+    def __init__(self, limit: str, maximum: int, remedy: str) -> None:
+        super().__init__(f"{limit}: a run may have {maximum:,} at most. {remedy}")
+        self.limit = limit
+        self.maximum = maximum
+
+
 class ReadOnlyViolation(DurableError):
     """A query, an update's validator or a wait_until predicate tried to change the run (C14).
 
@@ -240,6 +260,25 @@ class WorkflowFailed(WorkflowOutcome):
     """
 
     outcome = "failed"
+
+
+class WorkflowTimedOut(WorkflowFailed, TimeoutError):
+    """The workflow ran out of the time that it was started with; a `TimeoutError`, so `except TimeoutError` catches it.
+
+    `kind` is `run` (this run's `run_timeout`) or `execution` (the whole chain of continue-as-new). Its code was not told and has compensated
+    nothing. Nobody's fault by itself: the limit was too short, or something that it waited for never came.
+    """
+
+    def __init__(
+        self,
+        workflow_id: str,
+        run_id: str | None = None,
+        reason: str | None = None,
+        kind: str = "run",
+    ) -> None:
+        self.outcome = f"exceeded its {kind} timeout"
+        super().__init__(workflow_id, run_id, reason)
+        self.kind = kind
 
 
 class WorkflowCancelled(WorkflowOutcome):
@@ -385,6 +424,20 @@ class WorkflowClosed(DurableError):
     """The workflow has already ended and takes no signal, update, cancel or terminate. The
     caller came too late.
     """
+
+
+class ScheduleNotFound(DurableError):
+    """No schedule has this id, or it was deleted. The caller's fault; `durable schedule list` shows
+    what exists.
+    """
+
+
+class ScheduleAlreadyExists(DurableError):
+    """A schedule of this id exists and `on_existing="fail"` was asked for."""
+
+
+class ScheduleChanged(DurableError):
+    """Somebody else changed the schedule between a caller's look and its update: look again."""
 
 
 class UnknownWorkflow(DurableError):

@@ -15,6 +15,7 @@ from durable.descriptions import (
     CancelReceipt,
     HistoryEvent,
     JobDescription,
+    MoveReceipt,
     PendingJob,
     RunDescription,
     SignalEvidence,
@@ -66,7 +67,7 @@ class Handle(Conversation, Generic[R]):
         TimeoutError after `timeout` (seconds or timedelta); the workflow goes on then (C10).
         """
         outcome = self.outcome(timeout)
-        codec = self._codec or self._client._result_codec(outcome.workflow)
+        codec = self._codec or self._client._result_codec(outcome.workflow, outcome.version)
         result: R = outcomes.result_of(self.workflow_id, outcome, codec)
         return result
 
@@ -130,6 +131,27 @@ class Handle(Conversation, Generic[R]):
         """
         call = calls.terminate_run(self.workflow_id, requests.reason(reason), requests.actor(actor))
         self._client._send(call, connection)
+
+    def move(
+        self,
+        build: str | None,
+        *,
+        reason: str | None = None,
+        actor: Any = None,
+        connection: Connection | None = None,
+    ) -> MoveReceipt:
+        """Pin the workflow to another worker build, or free it from any (None); kept as an operator's command.
+
+        Meant for runs whose build has no worker any more: the new build's code must be able to replay them (`durable verify`).
+        A worker of another build that has it loses it at once. Raises InvalidOption, WorkflowNotFound or WorkflowClosed.
+        """
+        call = calls.move_run(
+            self.workflow_id,
+            requests.build(build),
+            requests.reason(reason),
+            requests.actor(actor),
+        )
+        return self._client._send(call, connection)
 
     def describe(self) -> RunDescription:
         """How the workflow stands. Raises WorkflowNotFound."""

@@ -14,6 +14,7 @@ from durable.errors import (
     WorkflowFailed,
     WorkflowOutcome,
     WorkflowTerminated,
+    WorkflowTimedOut,
 )
 from durable.failure import decode_failure
 from durable.payload import ValueCodec
@@ -62,10 +63,12 @@ def has_ended(outcome: RunOutcome) -> bool:
 def result_of(workflow_id: str, outcome: RunOutcome, codec: ValueCodec | None) -> Any:
     """The result of an ended run. Without a codec it is plain JSON.
 
-    Raises WorkflowFailed (its cause is what the code raised), WorkflowCancelled, WorkflowTerminated.
+    Raises WorkflowFailed (its cause is what the code raised), WorkflowTimedOut, WorkflowCancelled, WorkflowTerminated.
     """
     if outcome.status == "completed":
         return _decoded(outcome.payload, codec)
+    if kind := outcome.body.get("timeout"):
+        raise WorkflowTimedOut(workflow_id, outcome.run_id, kind=kind)
     error = _ERRORS[outcome.status](workflow_id, outcome.run_id, outcome.body.get("reason"))
     raise error from _cause(outcome.body.get("failure"))
 

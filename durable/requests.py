@@ -14,9 +14,11 @@ from datetime import timedelta
 from typing import Any, Literal, get_args
 from uuid import UUID
 
+from durable.attributes import Attributes, encoded_attributes
 from durable.context import encoded_actor, encoded_headers, refuse_without_actor
 from durable.core import semantics
 from durable.core.names import checked_name, checked_priority
+from durable.core.policy import LifeLimits
 from durable.descriptions import SignalReceipt
 from durable.errors import DatabaseUnavailable, InvalidOption
 from durable.ids import uuid7
@@ -24,13 +26,14 @@ from durable.payload import ValueCodec
 from durable.store import calls
 from durable.store.calls import Call, Sent, Started
 
-OnRunning = Literal["existing", "fail"]
+OnRunning = Literal["existing", "fail", "terminate"]
 OnClosed = Literal["existing", "new", "new_if_failed", "fail"]
 
 URL_VARIABLE = "DURABLE_DATABASE_URL"
 MAX_ID = 1000
 MAX_REASON = 8192
 MAX_ATTRIBUTES = 64 * 1024
+MAX_DETAILS = 8192
 _LONGEST_S = timedelta(days=3650).total_seconds()
 
 
@@ -59,18 +62,19 @@ class StartOptions:
     queue: str | None = None
     priority: int | None = None
     delay: timedelta | float | None = None
-    attributes: Mapping[str, Any] | None = None
+    attributes: Attributes | None = None
     actor: Any = None
     memo: Mapping[str, Any] | None = None
     headers: Mapping[str, Any] | None = None
+    pinned: bool | None = None
     on_running: OnRunning = "existing"
     on_closed: OnClosed = "existing"
+    run_timeout: timedelta | None = None
+    execution_timeout: timedelta | None = None
+    details: str | None = None
 
 
-_CODECS = {
-    option: ValueCodec(dict[str, Any], field=option, max_bytes=MAX_ATTRIBUTES)
-    for option in ("attributes", "memo")
-}
+_MEMO = ValueCodec(dict[str, Any], field="memo", max_bytes=MAX_ATTRIBUTES)
 
 
 def database_url(url: str | None) -> str:
@@ -99,7 +103,13 @@ def start(
     who = actor(options.actor)
     if target.require_actor:
         refuse_without_actor("workflow", target.name, who)
-    optional = {"actor": who, "headers": encoded_headers(options.headers)}
+    about = encoded_attributes(options.attributes)
+    optional = {
+        "actor": who,
+        "headers": encoded_headers(options.headers),
+        "attributes": about,
+    }
+    limits = LifeLimits(options.run_timeout, options.execution_timeout)
     body = {
         "workflow": target.name,
         "version": target.version,
@@ -107,9 +117,12 @@ def start(
         "workflow_id": workflow_id,
         "queue": queue,
         "priority": priority,
-        **target.options,
+        **_pinned_as(options.pinned, target.options),
+        **limits.to_body(),
         **{key: json.loads(value) for key, value in optional.items() if value is not None},
     }
+    if options.details is not None:
+        body["details"] = text("details", options.details, MAX_DETAILS)
     given = {
         "version": target.version,
         "priority": priority,
@@ -117,12 +130,25 @@ def start(
         "body": json.dumps(body),
         "payload": target.encode(args, arguments),
         "actor": who,
-        "attributes": _encoded("attributes", options.attributes),
-        "memo": _encoded("memo", options.memo),
+        "attributes": about,
+        "memo": None if options.memo is None else _MEMO.encode(options.memo),
         "on_running": one_of("on_running", options.on_running, OnRunning),
         "on_closed": one_of("on_closed", options.on_closed, OnClosed),
     }
     return workflow_id, calls.start_run(workflow_id, target.name, queue, given)
+
+
+def _pinned_as(pinned: bool | None, options: dict[str, Any]) -> dict[str, Any]:
+    """The workflow's options with this start's own word on pinning."""
+    if pinned is None:
+        return options
+    others = {key: value for key, value in options.items() if key != "pinned"}
+    return {**others, **({"pinned": True} if pinned else {})}
+
+
+def build(value: str | None) -> str | None:
+    """The name of a worker's build, checked; None is none."""
+    return None if value is None else checked_name("build", value)
 
 
 def enqueue(
@@ -246,10 +272,6 @@ def _uuid(option: str, value: Any) -> UUID:
         return value if isinstance(value, UUID) else UUID(value)
     except (ValueError, TypeError, AttributeError) as error:
         raise _invalid(option, value, "a UUID") from error
-
-
-def _encoded(option: str, value: Any) -> str | None:
-    return None if value is None else _CODECS[option].encode(value)
 
 
 def _invalid(option: str, value: Any, allowed: str) -> InvalidOption:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from durable.core.policy import merge
@@ -39,7 +40,10 @@ def of_workflow(workflow: Any) -> Target:
         msg = f"start takes a function decorated with @workflow, or its name, not {workflow!r}"
         raise UnknownWorkflow(msg)
     codec, retry = workflow.arguments, workflow.retry
-    options = {} if retry is None else {"retry": retry.to_body()}
+    options: dict[str, Any] = {} if retry is None else {"retry": retry.to_body()}
+    options |= workflow.limits.to_body()
+    if workflow.pinned:
+        options["pinned"] = True
     queue, priority = workflow.queue or DEFAULT_QUEUE, workflow.priority or 0
     return Target(
         workflow.name,
@@ -69,30 +73,38 @@ def of_activity(activity: Activity[..., Any]) -> Target:
     )
 
 
-def local_workflow(name: str) -> Target | None:
-    """The newest version of that name that this process has imported; it takes its arguments as a mapping."""
-    versions = [each for each in registered_workflows() if each.name == name]
-    if not versions:
+def local_workflow(name: str, version: int | None = None) -> Target | None:
+    """That version of the name (None: the newest) that this process has imported; it takes its arguments as a mapping."""
+    found = _imported(name, version)
+    if found is None:
         return None
-    found = max(versions, key=lambda each: each.version)
-    for other in versions:
-        if other is not found and other.version == found.version:
-            raise defined_twice("workflow", found, other)
     target, codec = of_workflow(found), found.arguments
 
     def encode(args: tuple[Any, ...], arguments: Mapping[str, Any]) -> str:
         given = _ARGUMENTS.encode(_by_name(args, arguments))
         return codec.encode(*_read(codec.decode, given))
 
-    return Target(
-        target.name,
-        target.version,
-        target.queue,
-        target.priority,
-        target.options,
-        encode,
-        target.result,
-    )
+    return replace(target, encode=encode)
+
+
+def another_version(workflow: Workflow[..., Any], version: int) -> Target | None:
+    """Another version of the given workflow, if this process has imported it; it takes its arguments as the workflow itself would."""
+    found = _imported(workflow.name, version)
+    return None if found is None else of_workflow(found)
+
+
+def _imported(name: str, version: int | None) -> Workflow[..., Any] | None:
+    """Raises InvalidOption when two functions are that version."""
+    versions = [it for it in registered_workflows() if it.name == name]
+    if version is not None:
+        versions = [it for it in versions if it.version == version]
+    if not versions:
+        return None
+    found = max(versions, key=lambda it: it.version)
+    for other in versions:
+        if other is not found and other.version == found.version:
+            raise defined_twice("workflow", found, other)
+    return found
 
 
 def of_definition(definition: Definition) -> Target:
@@ -108,7 +120,7 @@ def of_definition(definition: Definition) -> Target:
         definition.version,
         definition.queue or DEFAULT_QUEUE,
         0,
-        {},
+        {key: value for key, value in _defaults(definition).items() if key != "require_actor"},
         encode,
         None,
         requires_actor(definition),
@@ -116,7 +128,13 @@ def of_definition(definition: Definition) -> Target:
 
 
 def requires_actor(definition: Definition) -> bool:
-    return bool(definition.schema.get(DEFAULTS_KEY, {}).get("require_actor"))
+    return bool(_defaults(definition).get("require_actor"))
+
+
+def _defaults(definition: Definition) -> Mapping[str, Any]:
+    """What its decorator says about starts, as registered."""
+    defaults: Mapping[str, Any] = definition.schema.get(DEFAULTS_KEY, {})
+    return defaults
 
 
 def _by_name(args: tuple[Any, ...], arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,6 +146,14 @@ def _by_name(args: tuple[Any, ...], arguments: Mapping[str, Any]) -> dict[str, A
 
 def unknown_workflow(name: str, known: Sequence[str]) -> UnknownWorkflow:
     return UnknownWorkflow(_unknown("workflow", name, known))
+
+
+def unknown_version(name: str, version: int, known: Sequence[int]) -> UnknownWorkflow:
+    """`known`: the versions of that name that workers have registered, at least one."""
+    said = ", ".join(map(str, known))
+    return UnknownWorkflow(
+        f"workflow {name!r} has no version {version} here; workers have registered {said} (start a worker that has it first)"
+    )
 
 
 # -- signals ----------------------------------------------------------------------------------------------------------

@@ -8,14 +8,17 @@ create table durable.clock (
 );
 insert into durable.clock default values;
 
-create function durable.now() returns timestamptz language sql volatile parallel safe as
-$$ select clock_timestamp() + offset_us * interval '1 microsecond' from durable.clock $$;
+-- In plpgsql, because it keeps its plan: a function in SQL with a FROM is planned anew by every statement that calls it.
+create function durable.now() returns timestamptz language plpgsql volatile parallel safe as $$
+begin
+    return clock_timestamp() + (select offset_us from durable.clock) * interval '1 microsecond';
+end $$;
 
-
-create function durable.from_us(us bigint) returns timestamptz language sql immutable parallel safe as
+-- Stable, not immutable: PostgreSQL takes its own arithmetic of times for stable, and would not inline a function that claims more.
+create function durable.from_us(us bigint) returns timestamptz language sql stable parallel safe as
 $$ select timestamptz 'epoch' + us * interval '1 microsecond' $$;
 
-create function durable.to_us(at timestamptz) returns bigint language sql immutable parallel safe as
+create function durable.to_us(at timestamptz) returns bigint language sql stable parallel safe as
 $$ select (extract(epoch from at) * 1000000)::bigint $$;
 
 -- The 64 shard keys, fixed for ever: chosen so that each falls on a hash shard of its own in a 64-shard distributed table.
@@ -28,7 +31,8 @@ $$ select (durable.shard_keys())[1 + get_byte(sha256(convert_to(workflow_id, 'UT
 
 -- One row a run. Only its owner updates it while it runs (C2); `generation` numbers the runs of one workflow id. `ready_at` is set while anybody
 -- may claim it, `delayed_until` while it shall become ready later (start delay, back-off): staged like due jobs, so that a claim reads only
--- what it can take. `losses` counts the workers that died holding it since its last commit.
+-- what it can take. `losses` counts the workers that died holding it since its last commit. A `pinned` run stays with the `build` of the worker
+-- that took its first recorded turn (see 0006).
 create table durable.runs (
     shard               smallint    not null,
     run_id              uuid        not null,
@@ -37,6 +41,8 @@ create table durable.runs (
     workflow            text        not null,
     version             integer     not null default 1,
     semantics           smallint    not null default 1,
+    pinned              boolean     not null default false,
+    build               text,
     status              text        not null default 'running',
     queue               text        not null default 'default',
     priority            smallint    not null default 0,
@@ -68,6 +74,7 @@ create table durable.runs (
     constraint runs_owned_is_not_claimable check (owner is null or (ready_at is null and delayed_until is null)),
     constraint runs_delayed_is_not_ready check (ready_at is null or delayed_until is null),
     constraint runs_workflow_id_length check (length(workflow_id) between 1 and 1000),
+    constraint runs_only_pinned_have_a_build check (build is null or pinned),
     constraint runs_positions check (epoch >= 0 and last_seq >= 1 and turn >= 0)
 ) with (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
 
@@ -107,6 +114,8 @@ create table durable.inbox (
 create index inbox_by_queue on durable.inbox (shard, queue);
 
 -- Activities of runs (input and options live in the opening event of the history), timers, and standalone jobs (seq 0, input and options here).
+-- `phase` is what the indexes know of a state: it stays null when an attempt ends, so that this update touches no index (a heap-only tuple) unless the
+-- queue has limits. `limit_key` and `serial`: see 0012_queues.sql; `limited`: the attempt counts against a limit of its queue.
 create table durable.jobs (
     shard               smallint    not null,
     run_id              uuid        not null,
@@ -128,9 +137,16 @@ create table durable.jobs (
     errors              jsonb,
     heartbeat           json,
     note                jsonb,
+    limit_key           text,
+    serial              boolean     not null default false,
+    limited             boolean     not null default false,
     paused              jsonb,
     created_at          timestamptz not null,
     finished_at         timestamptz,
+    phase               text generated always as (case state
+        when 'available' then case when limit_key is null then 'ready' else 'keyed' end
+        when 'scheduled' then 'due' when 'retryable' then 'due'
+        when 'executing' then case when limited then 'limited' end end) stored,
     primary key (shard, run_id, seq),
     constraint jobs_kind_known check (kind in ('activity', 'timer', 'job')),
     constraint jobs_state_known check (state in ('scheduled', 'available', 'executing', 'retryable', 'paused', 'completed', 'discarded', 'cancelled')),
@@ -143,8 +159,8 @@ create table durable.jobs (
     constraint jobs_priority_range check (priority between 0 and 9)
 ) with (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
 
-create index jobs_claimable on durable.jobs (shard, queue, priority, scheduled_at) where state = 'available';
-create index jobs_due on durable.jobs (shard, scheduled_at) where state in ('scheduled', 'retryable');
+create index jobs_claimable on durable.jobs (shard, queue, priority, scheduled_at) where phase = 'ready';
+create index jobs_due on durable.jobs (shard, scheduled_at) where phase = 'due';
 create index jobs_deadlines on durable.jobs (shard, deadline_at) where deadline_at is not null;
 
 -- Evidence of each attempt to signal (C11).
@@ -198,6 +214,8 @@ create table durable.workers (
     state       text        not null default 'alive' check (state in ('alive', 'stopping', 'dead', 'gone')),
     queues      jsonb       not null,
     info        jsonb       not null default '{}',
+    build       text,
+    workflows   jsonb       not null default '{}',
     started_at  timestamptz not null,
     beat_at     timestamptz not null,
     lease_until timestamptz not null,

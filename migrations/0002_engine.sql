@@ -123,6 +123,9 @@ begin
     if p_updates is not null then
         perform durable.settle_updates(r_shard, r_run, p_updates, v_now);
     end if;
+    if e_type && array['AttributesSet', 'DetailsSet'] then
+        perform durable.note_runs(r_shard, r_run, e_ix, e_seq, e_type, e_body);
+    end if;
     if 'WorkflowContinued' = any (e_type) then
         perform durable.continue_runs(r_shard, r_run, e_ix, e_type, e_body, e_payload, v_now);
     end if;
@@ -181,53 +184,75 @@ begin
 end $$;
 
 -- A worker that was declared dead must beat before it claims: nobody looks for what a worker takes after it is `gone`.
-create function durable.is_alive(p_worker uuid) returns boolean language sql stable as
-$$ select exists (select from durable.workers w where w.worker_id = p_worker and w.state in ('alive', 'stopping')) $$;
+create function durable.is_alive(p_worker uuid) returns boolean language plpgsql stable as $$
+begin
+    return exists (select from durable.workers w where w.worker_id = p_worker and w.state in ('alive', 'stopping'));
+end $$;
 
--- CLAIM RUNS: those that are ready, and those without an owner that have a message. A few heads of each shard, then lock what is still free.
+-- CLAIM RUNS: those that are ready, and those without an owner that have a message. Mostly there are few: one look takes them all. Else a few heads
+-- of each shard, so that none waits behind another. Then lock what is still free (no stronger than an update needs: a sender's open transaction holds
+-- a key share of the run's row, and must not keep it from being claimed). A run whose history is its first event alone comes with it.
 create function durable.claim_runs(p_worker uuid, p_queues text[], p_limit integer)
 returns table (shard smallint, run_id uuid, workflow_id text, workflow text, version integer, epoch integer, last_seq integer,
-               turn integer, queue text, priority smallint, reviewed boolean)
+               turn integer, queue text, priority smallint, reviewed boolean, has_messages boolean,
+               start_us bigint, start_body text, start_payload text)
 language plpgsql
-set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set plan_cache_mode = force_generic_plan
+set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_bitmapscan = off set plan_cache_mode = force_generic_plan
 as $$
 declare
     v_now timestamptz := durable.now();
     v_each integer := 2 + p_limit / 16;
+    v_build text;
 begin
-    if not durable.is_alive(p_worker) then
+    select w.build into v_build from durable.workers w where w.worker_id = p_worker and w.state in ('alive', 'stopping');
+    if not found then
         return;
     end if;
     return query
-    with heads as materialized (
+    with few as materialized (
+        select r.shard, r.run_id, r.priority, r.ready_at from durable.runs r
+         where r.shard = any (durable.shard_keys()) and r.queue = any (p_queues) and r.owner is null and r.ready_at is not null
+           and (r.build is null or r.build = v_build)
+         limit p_limit + 1
+    ), heads as materialized (
         select h.shard, h.run_id from (
+            select f.shard, f.run_id, f.priority, f.ready_at from few f where (select count(*) from few) <= p_limit
+            union all
             select c.shard, c.run_id, c.priority, c.ready_at
               from unnest(durable.shard_keys()) as k(key) cross join unnest(p_queues) as q(name)
              cross join lateral (
                 select r.shard, r.run_id, r.priority, r.ready_at from durable.runs r
                  where r.shard = k.key and r.queue = q.name and r.owner is null and r.ready_at is not null
+                   and (r.build is null or r.build = v_build)
                  order by r.priority, r.ready_at limit v_each) c
+             where (select count(*) from few) > p_limit
             union all
-            select m.shard, m.run_id, m.priority, m.at
-              from unnest(durable.shard_keys()) as k(key) cross join unnest(p_queues) as q(name)
-             cross join lateral (
-                select r.shard, r.run_id, r.priority, i.at
-                  from durable.inbox i
-                 cross join lateral (  -- `limit` has the planner look up one run for each message, whatever it believes of both tables
-                    select t.* from durable.runs t where t.shard = i.shard and t.run_id = i.run_id limit 1) r
-                 where i.shard = k.key and i.queue = q.name
-                   and r.owner is null and r.status = 'running' and r.ready_at is null and r.delayed_until is null
-                 limit v_each) m
+            (select r.shard, r.run_id, r.priority, i.at
+               from durable.inbox i
+              cross join lateral (  -- `limit` has the planner look up one run for each message, whatever it believes of both tables
+                 select t.* from durable.runs t where t.shard = i.shard and t.run_id = i.run_id limit 1) r
+              where i.shard = any (durable.shard_keys()) and i.queue = any (p_queues)
+                and r.owner is null and r.status = 'running' and r.ready_at is null and r.delayed_until is null
+                and (r.build is null or r.build = v_build)
+              limit p_limit)
         ) h group by h.shard, h.run_id order by min(h.priority), min(h.ready_at) limit p_limit
     ), locked as materialized (
         select r.shard, r.run_id from heads h join durable.runs r on r.shard = h.shard and r.run_id = h.run_id
-         where r.owner is null and r.status is not distinct from 'running' and r.delayed_until is null
-         for no key update of r skip locked  -- a sender in a long transaction holds a key share lock, and must not keep the run from being claimed
+         where r.owner is null and r.status is not distinct from 'running' and r.delayed_until is null and (r.build is null or r.build = v_build)
+         for no key update of r skip locked
+    ), taken as (
+        update durable.runs r set owner = p_worker, epoch = r.epoch + 1, ready_at = null,
+               build = case when r.pinned then coalesce(r.build, v_build) end
+          from locked l where r.shard = l.shard and r.run_id = l.run_id
+        returning r.*
     )
-    update durable.runs r set owner = p_worker, epoch = r.epoch + 1, ready_at = null
-      from locked l where r.shard = l.shard and r.run_id = l.run_id
-    returning r.shard, r.run_id, r.workflow_id, r.workflow, r.version, r.epoch, r.last_seq, r.turn, r.queue, r.priority,
-        r.review is not null or r.losses > 0;  -- the turn that it takes then, even an empty one, ends the review and the suspicion
+    select t.shard, t.run_id, t.workflow_id, t.workflow, t.version, t.epoch, t.last_seq, t.turn, t.queue, t.priority,
+           t.review is not null or t.losses > 0,  -- the turn that it takes then, even an empty one, ends the review and the suspicion
+           exists (select from durable.inbox i where i.shard = t.shard and i.run_id = t.run_id),
+           durable.to_us(e.at), e.body::text, e.payload::text
+      from taken t left join lateral (
+        select h.at, h.body, h.payload from durable.history h
+         where t.last_seq = 1 and h.shard = t.shard and h.run_id = t.run_id and h.seq = 1 limit 1) e on true;
 end $$;
 
 create function durable.load_history(p_shard smallint[], p_run uuid[], p_after integer[] default null)
@@ -257,7 +282,8 @@ begin
      order by i.at, i.message_id limit p_limit;
 end $$;
 
--- Give runs back: with a delay and a reason (review) when they could not be run, at once when the worker stops or its cache is full.
+-- Give runs back: with a delay and a reason (review) when they could not be run, at once when the worker stops or its cache is full. One whose workflow
+-- this worker has not got, and another has (a rolling deployment), waits a moment for that one and is no case for review.
 create function durable.release_runs(p_worker uuid, r_shard smallint[], r_run uuid[], r_epoch integer[], r_delay_s double precision[], r_review jsonb[])
 returns integer language plpgsql
 set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
@@ -268,12 +294,15 @@ declare
 begin
     update durable.runs r
        set owner = null,
+           build = case when r.turn > 0 then r.build end,  -- nothing of it is recorded, so nothing binds it to the build
            ready_at = case when b.delay_s = 0 then v_now end,
            delayed_until = case when b.delay_s > 0 then v_now + b.delay_s * interval '1 second' * case
                when b.review is null then 1
+               when b.review ->> 'kind' = 'unknown_workflow' and durable.is_served(r.workflow, r.version, r.queue, case when r.turn > 0 then r.build end) then 0.05
                else power(2, least(coalesce((r.review ->> 'times')::int, 0), case b.review ->> 'kind' when 'unknown_workflow' then 2 else 4 end))
            end end,
            review = case when b.review is null then r.review
+                    when b.review ->> 'kind' = 'unknown_workflow' and durable.is_served(r.workflow, r.version, r.queue, case when r.turn > 0 then r.build end) then null
                     else b.review || jsonb_build_object(
                         'since', coalesce(r.review -> 'since', to_jsonb(v_now)),
                         'times', coalesce((r.review ->> 'times')::int, 0) + 1) end
@@ -296,7 +325,7 @@ begin
         select d.shard, d.run_id, d.seq, d.kind from unnest(durable.shard_keys()) as k(key)
          cross join lateral (
             select j.shard, j.run_id, j.seq, j.kind from durable.jobs j
-             where j.shard = k.key and j.state in ('scheduled', 'retryable') and j.scheduled_at <= v_now
+             where j.shard = k.key and j.phase = 'due' and j.scheduled_at <= v_now
              order by j.scheduled_at limit v_each for update skip locked) d
     ), gone as (
         delete from durable.jobs j using due d
@@ -315,7 +344,7 @@ begin
         select d.shard, d.run_id from unnest(durable.shard_keys()) as k(key)
          cross join lateral (
             select r.shard, r.run_id from durable.runs r where r.shard = k.key and r.delayed_until <= v_now
-             order by r.delayed_until limit v_each for update skip locked) d
+             order by r.delayed_until limit v_each for no key update skip locked) d
     ), moved as (
         update durable.runs r set ready_at = v_now, delayed_until = null from due d where r.shard = d.shard and r.run_id = d.run_id
         returning 1
@@ -324,13 +353,14 @@ begin
     select durable.to_us(min(n.at)) into next_due_us from unnest(durable.shard_keys()) as k(key)
      cross join lateral (
         (select j.scheduled_at as at from durable.jobs j
-          where j.shard = k.key and j.state in ('scheduled', 'retryable') order by j.scheduled_at limit 1)
+          where j.shard = k.key and j.phase = 'due' order by j.scheduled_at limit 1)
         union all
         (select r.delayed_until from durable.runs r where r.shard = k.key and r.delayed_until is not null order by r.delayed_until limit 1)) n;
     return next;
 end $$;
 
--- CLAIM JOBS: per queue up to its free slots, by priority, then age. Input and options of a run's activity come from its opening event.
+-- CLAIM JOBS: per queue up to what is asked for, by priority, then age. Input and options of a run's activity come from its opening event. A few heads of
+-- each shard, the best of them locked where they still are (`ctid`), taken in one statement.
 create function durable.claim_jobs(p_worker uuid, p_queues text[], p_limits integer[])
 returns table (shard smallint, run_id uuid, seq integer, kind text, name text, queue text, attempt integer, input text, options text,
                workflow_id text, actor text, heartbeat text, scheduled_us bigint, created_us bigint, headers text)
@@ -345,32 +375,34 @@ begin
     end if;
     return query
     with heads as materialized (
-        select h.shard, h.run_id, h.seq from unnest(p_queues, p_limits) as q(name, free)
+        select h.place from unnest(p_queues, p_limits) as q(name, free)
          cross join lateral (
-            select c.shard, c.run_id, c.seq from unnest(durable.shard_keys()) as k(key)
+            select c.place from unnest(durable.shard_keys()) as k(key)
              cross join lateral (
-                select j.shard, j.run_id, j.seq, j.priority, j.scheduled_at from durable.jobs j
-                 where j.shard = k.key and j.queue = q.name and j.state = 'available'
-                 order by j.priority, j.scheduled_at limit 2 + q.free / 8) c
+                select j.ctid as place, j.priority, j.scheduled_at from durable.jobs j
+                 where j.shard = k.key and j.queue = q.name and j.phase = 'ready'
+                 order by j.priority, j.scheduled_at limit 2 + q.free / 24) c
              order by c.priority, c.scheduled_at limit q.free) h
     ), locked as materialized (
-        select j.shard, j.run_id, j.seq, j.created_at, coalesce(j.options, e.body) as options, coalesce(j.input, e.payload) as input
-          from heads h join durable.jobs j on j.shard = h.shard and j.run_id = h.run_id and j.seq = h.seq
-          left join durable.history e on j.kind = 'activity' and e.shard = j.shard and e.run_id = j.run_id and e.seq = j.seq
-         where j.state is not distinct from 'available'
-           and (j.kind = 'job' or exists (select from durable.runs r where r.shard = j.shard and r.run_id = j.run_id and r.status is not distinct from 'running'))
+        select j.ctid as place, coalesce(j.options, e.body) as options, coalesce(j.input, e.payload) as input, r.workflow_id, r.actor, r.headers
+          from heads h join durable.jobs j on j.ctid = h.place
+          left join lateral (  -- a null key finds nothing without looking; `limit` has it looked up by key, whatever the planner believes
+            select t.body, t.payload from durable.history t
+             where t.shard = case when j.kind = 'activity' then j.shard end and t.run_id = j.run_id and t.seq = j.seq limit 1) e on true
+          left join lateral (
+            select t.workflow_id, t.actor, t.headers from durable.runs t
+             where t.shard = case when j.kind = 'activity' then j.shard end and t.run_id = j.run_id and t.status is not distinct from 'running' limit 1) r on true
+         where j.state is not distinct from 'available' and (j.kind = 'job' or r.workflow_id is not null)
          for update of j skip locked
-    ), taken as (
-        update durable.jobs j
-           set state = 'executing', owner = p_worker, attempt = j.attempt + 1, note = null,
-               deadline_at = d.at, deadline_kind = d.kind
-          from locked l cross join lateral durable.execution_deadline(l.options, v_now, l.created_at) d
-         where j.shard = l.shard and j.run_id = l.run_id and j.seq = l.seq
-        returning j.shard, j.run_id, j.seq, j.kind, j.name, j.queue, j.attempt, l.input, l.options, j.heartbeat, j.scheduled_at, j.created_at
     )
-    select t.shard, t.run_id, t.seq, t.kind, t.name, t.queue, t.attempt, t.input::text, t.options::text,
-           r.workflow_id, r.actor::text, t.heartbeat::text, durable.to_us(t.scheduled_at), durable.to_us(t.created_at), r.headers::text
-      from taken t left join durable.runs r on t.kind = 'activity' and r.shard = t.shard and r.run_id = t.run_id;
+    update durable.jobs j
+       set state = 'executing', owner = p_worker, attempt = j.attempt + 1, note = null,
+           deadline_at = case when l.options ? 'timeouts' then (select d.at from durable.execution_deadline(l.options, v_now, j.created_at) d) end,
+           deadline_kind = case when l.options ? 'timeouts' then (select d.kind from durable.execution_deadline(l.options, v_now, j.created_at) d) end
+      from locked l
+     where j.ctid = l.place
+    returning j.shard, j.run_id, j.seq, j.kind, j.name, j.queue, j.attempt, l.input::text, l.options::text, l.workflow_id, l.actor::text,
+        j.heartbeat::text, durable.to_us(j.scheduled_at), durable.to_us(j.created_at), l.headers::text;
 end $$;
 
 -- The earliest of an executing attempt's deadlines, and which one it is.
@@ -646,10 +678,10 @@ begin
     if v_dead is null then return next; return; end if;
     with held as (
         select r.shard, r.run_id from durable.runs r
-         where r.shard = any (durable.shard_keys()) and r.owner = any (v_dead) limit p_limit for update skip locked
+         where r.shard = any (durable.shard_keys()) and r.owner = any (v_dead) limit p_limit for no key update skip locked
     )
     update durable.runs r
-       set owner = null, epoch = r.epoch + 1, losses = r.losses + 1,
+       set owner = null, epoch = r.epoch + 1, losses = r.losses + 1, build = case when r.turn > 0 then r.build end,
            ready_at = case when r.losses < 2 then v_now end,
            delayed_until = case when r.losses >= 2 then v_now + least(power(2, r.losses), 300) * interval '1 second' end,
            review = case when r.losses < 2 then r.review else jsonb_build_object('kind', 'kills_workers', 'since', v_now, 'times', r.losses + 1,
@@ -720,7 +752,7 @@ begin
     return v_count;
 end $$;
 
--- DEADLINES that nobody enforced: waiting too long, or an attempt whose worker lives but did not end it within the grace.
+-- DEADLINES that nobody enforced: waiting too long, or an attempt whose worker lives but did not end it within the grace; and those of runs.
 create function durable.expire_deadlines(p_grace_s double precision, p_limit integer) returns integer
 language plpgsql
 set jit = off set enable_seqscan = off
@@ -740,7 +772,7 @@ begin
             'message', v_job.deadline_kind || ' timeout'), v_job.state <> 'executing' or v_job.deadline_kind = 'schedule_to_close');
         v_count := v_count + 1;
     end loop;
-    return v_count;
+    return v_count + durable.expire_runs(p_limit);
 end $$;
 
 -- A worker's sign of life. Answers false when it had been declared dead meanwhile: it lives again, and must drop everything that it held.

@@ -1,6 +1,6 @@
 -- What clients call: start, signal, cancel, terminate, enqueue. Each is one function, so that it joins whatever transaction the caller has open.
 
--- START is idempotent by workflow id (C20). p_on_running: existing | fail. p_on_closed: existing | new | new_if_failed | fail.
+-- START is idempotent by workflow id (C20). p_on_running: existing | fail | terminate. p_on_closed: existing | new | new_if_failed | fail.
 -- The index on (shard, workflow_id, generation) decides every race; the loop only reads again.
 create function durable.start_run(
     p_shard smallint, p_run uuid, p_workflow_id text, p_workflow text, p_version integer, p_queue text, p_priority smallint,
@@ -10,8 +10,11 @@ create function durable.start_run(
 language plpgsql as $$
 declare
     v_now timestamptz := durable.now();
+    v_from timestamptz := v_now + greatest(coalesce(p_delay_s, 0), 0) * interval '1 second';
+    v_execution timestamptz := durable.execution_deadline_of(p_body, v_from);
     v_last durable.runs;
     v_generation integer;
+    v_replaced boolean := false;
 begin
     select r.run_id, 'started', r.status into run_id, outcome, status from durable.runs r where r.shard = p_shard and r.run_id = p_run;
     if found then  -- the answer was lost and the same client asks again
@@ -23,20 +26,26 @@ begin
         v_generation := 0;
         if found then
             run_id := v_last.run_id; status := v_last.status;
-            if v_last.status = 'running' then
+            if v_last.status = 'running' and p_on_running = 'terminate' then
+                perform durable.terminate_run(p_shard, p_workflow_id, 'replaced by a new start', p_actor);
+                v_replaced := true;
+                continue;
+            elsif v_last.status = 'running' then
                 outcome := case p_on_running when 'existing' then 'existing' else 'refused' end;
                 return next; return;
-            elsif not (p_on_closed = 'new' or (p_on_closed = 'new_if_failed' and v_last.status <> 'completed')) then
+            elsif not (v_replaced or p_on_closed = 'new' or (p_on_closed = 'new_if_failed' and v_last.status <> 'completed')) then
                 outcome := case p_on_closed when 'fail' then 'refused' else 'existing' end;
                 return next; return;
             end if;
             v_generation := v_last.generation + 1;
         end if;
-        insert into durable.runs (shard, run_id, workflow_id, generation, workflow, version, queue, priority, ready_at, delayed_until,
-                                  actor, headers, attributes, memo, created_at)
-        values (p_shard, p_run, p_workflow_id, v_generation, p_workflow, p_version, p_queue, p_priority,
-                case when coalesce(p_delay_s, 0) <= 0 then v_now end, case when p_delay_s > 0 then v_now + p_delay_s * interval '1 second' end, p_actor,
-                p_body -> 'headers', p_attributes, p_memo, v_now)
+        insert into durable.runs (shard, run_id, workflow_id, generation, workflow, version, semantics, pinned, queue, priority, ready_at, delayed_until,
+                                  actor, headers, attributes, memo, static_details, deadline_at, execution_deadline_at, created_at)
+        values (p_shard, p_run, p_workflow_id, v_generation, p_workflow, p_version, coalesce((p_body ->> 'semantics')::smallint, 1),
+                coalesce((p_body ->> 'pinned')::boolean, false), p_queue, p_priority,
+                case when coalesce(p_delay_s, 0) <= 0 then v_now end, case when p_delay_s > 0 then v_from end, p_actor,
+                p_body -> 'headers', p_attributes, p_memo, p_body ->> 'details', durable.deadline_of(p_body, v_from, v_execution), v_execution,
+                v_now)
         on conflict do nothing;
         if found then
             insert into durable.history (shard, run_id, seq, turn, type, at, body, payload)
@@ -173,7 +182,7 @@ declare
     v_run durable.runs;
 begin
     select r.* into v_run from durable.runs r
-     where r.shard = p_shard and r.workflow_id = p_workflow_id order by r.generation desc limit 1 for update;
+     where r.shard = p_shard and r.workflow_id = p_workflow_id order by r.generation desc limit 1 for no key update;
     if not found then
         status := 'unknown'; return next; return;
     end if;
@@ -233,7 +242,7 @@ $$;
 
 -- The SQL API: usable from psql, a trigger or any language, inside any transaction.
 create function durable.start(workflow text, args json default '{}', id text default gen_random_uuid()::text, queue text default null,
-                              priority integer default 0, actor jsonb default null)
+                              priority integer default 0, actor jsonb default null, version integer default null)
 returns uuid language plpgsql as $$
 declare
     v_queue text;
@@ -242,9 +251,9 @@ declare
     v_started record;
 begin
     select d.queue, d.version, coalesce(d.schema -> 'x-durable', '{}') into v_queue, v_version, v_defaults from durable.definitions d
-     where d.kind = 'workflow' and d.name = start.workflow order by d.version desc limit 1;
+     where d.kind = 'workflow' and d.name = start.workflow and d.version = coalesce(start.version, durable.version_to_start(start.workflow));
     if not found then
-        raise exception 'no worker has registered a workflow named %', workflow
+        raise exception 'no worker has registered a workflow named %', workflow || coalesce(' of version ' || start.version, '')
             using errcode = 'DU011', hint = 'start a worker with the module that defines it, then try again';
     end if;
     if actor is null and v_defaults ? 'require_actor' then
@@ -252,10 +261,10 @@ begin
     end if;
     v_queue := coalesce(start.queue, v_queue, 'default');
     select * into v_started from durable.start_run(durable.shard_of(id), durable.uuid7(), id, workflow, v_version, v_queue,
-        start.priority::smallint, 0, jsonb_build_object('workflow', workflow, 'version', v_version, 'semantics', 1, 'workflow_id', id,
-        'queue', v_queue, 'priority', start.priority, 'actor', actor), args, actor, null, null);
+        start.priority::smallint, 0, jsonb_build_object('workflow', workflow, 'version', v_version, 'semantics', durable.semantics(), 'workflow_id', id,
+        'queue', v_queue, 'priority', start.priority, 'actor', actor) || (v_defaults - 'require_actor'), args, actor, null, null);
     if v_started.outcome = 'started' then
-        perform pg_notify('durable', 'queue:' || v_queue);
+        perform pg_notify('durable', 'runs:' || v_queue);
     end if;
     return v_started.run_id;
 end $$;
@@ -301,10 +310,13 @@ select r.workflow_id, r.run_id, r.workflow, r.version, r.status, r.queue, r.prio
             when r.paused is not null then 'blocked'
             when r.review is not null and r.review ->> 'kind' <> 'unknown_workflow' then 'needs_review'
             when r.review is not null then 'blocked'
+            when r.build is not null and r.owner is null and not exists (select from durable.workers w where w.state = 'alive'
+                 and w.lease_until >= durable.now() and w.build = r.build and w.queues ? r.queue) then 'blocked'
             when r.delayed_until is not null then 'waiting'
             when r.ready_at is not null then 'runnable'
             when r.waiting_on is not null then 'waiting'
-            else 'runnable' end as operator_status
+            else 'runnable' end as operator_status,
+       r.pinned, r.build
   from durable.runs r;
 
 create view durable.event_list as

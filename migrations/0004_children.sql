@@ -22,11 +22,12 @@ begin
           from unnest(e_ix, e_seq, e_type, e_body, e_payload) as e(ix, seq, type, body, payload)
          where e.type = 'ChildStarted'
     ), started as (
-        insert into durable.runs (shard, run_id, workflow_id, generation, workflow, version, queue, priority, ready_at, actor, headers,
-                                  parent_shard, parent_run_id, parent_seq, created_at)
+        insert into durable.runs (shard, run_id, workflow_id, generation, workflow, version, semantics, pinned, queue, priority, ready_at, actor, headers,
+                                  deadline_at, execution_deadline_at, parent_shard, parent_run_id, parent_seq, created_at)
         select a.shard, a.run_id, a.workflow_id,
                coalesce((select max(g.generation) + 1 from durable.runs g where g.shard = a.shard and g.workflow_id = a.workflow_id), 0),
-               a.body ->> 'workflow', (a.body ->> 'version')::int, a.body ->> 'queue', (a.body ->> 'priority')::smallint, p_now, p.actor, p.headers,
+               a.body ->> 'workflow', (a.body ->> 'version')::int, p.semantics, a.body ? 'pinned', a.body ->> 'queue', (a.body ->> 'priority')::smallint, p_now, p.actor, p.headers,
+               durable.deadline_of(a.body, p_now, durable.execution_deadline_of(a.body, p_now)), durable.execution_deadline_of(a.body, p_now),
                a.parent_shard, a.parent, a.seq, p_now
           from asked a join durable.runs p on p.shard = a.parent_shard and p.run_id = a.parent
          order by a.shard, a.workflow_id
@@ -36,7 +37,7 @@ begin
         insert into durable.history (shard, run_id, seq, turn, type, at, body, payload)
         select a.shard, a.run_id, 1, 0, 'WorkflowStarted', p_now,
                (a.body - '{digest,line,close_policy}'::text[]) || jsonb_strip_nulls(jsonb_build_object(
-                   'semantics', 1, 'actor', h.body -> 'actor', 'headers', h.body -> 'headers', 'parent', jsonb_build_object(
+                   'semantics', h.body -> 'semantics', 'actor', h.body -> 'actor', 'headers', h.body -> 'headers', 'parent', jsonb_build_object(
                        'workflow_id', h.body -> 'workflow_id', 'run_id', a.parent, 'seq', a.seq))), a.payload
           from started s join asked a on a.run_id = s.run_id
           join durable.history h on h.shard = a.parent_shard and h.run_id = a.parent and h.seq = 1
@@ -91,7 +92,7 @@ begin
                and c.status = 'running' and c.run_id <> all (v_asked)
                and (p_seq is not null or 'cancel' = (select h.body ->> 'close_policy' from durable.history h
                                                       where h.shard = p_shard and h.run_id = p_parent and h.seq = c.parent_seq))
-             order by c.shard, c.run_id for update of c
+             order by c.shard, c.run_id for no key update of c
         loop
             v_asked := v_asked || v_child.run_id;
             if v_child.owner is null and v_child.epoch = 0 then
@@ -132,7 +133,7 @@ begin
              where c.parent_shard = p_shard and c.parent_run_id = p_parent and c.status = 'running'
                and 'terminate' = (select h.body ->> 'close_policy' from durable.history h
                                    where h.shard = p_shard and h.run_id = p_parent and h.seq = c.parent_seq)
-             order by c.shard, c.run_id for update of c
+             order by c.shard, c.run_id for no key update of c
         ), ended as (
             update durable.runs r set status = 'terminated', closed_at = p_now, owner = null, epoch = r.epoch + 1, ready_at = null,
                    delayed_until = null, review = null, last_seq = r.last_seq + 1, turn = r.turn + 1
@@ -212,14 +213,18 @@ begin
         end;
         v_next := durable.uuid7();
         v_unread := array(select n::int from jsonb_array_elements_text(coalesce(v_run.asked -> 'unread', '[]')) as n);
-        insert into durable.runs (shard, run_id, workflow_id, generation, workflow, version, semantics, queue, priority, ready_at,
-                                  actor, headers, attributes, memo, parent_shard, parent_run_id, parent_seq, created_at)
+        insert into durable.runs (shard, run_id, workflow_id, generation, workflow, version, semantics, pinned, queue, priority, ready_at,
+                                  actor, headers, attributes, memo, static_details, details, deadline_at, execution_deadline_at,
+                                  parent_shard, parent_run_id, parent_seq, created_at)
         values (v_run.shard, v_next, v_run.workflow_id, v_run.generation + 1, v_run.asked ->> 'workflow', (v_run.asked ->> 'version')::int,
-                v_run.semantics, v_run.queue, v_run.priority, p_now, v_run.actor, v_run.headers, v_run.attributes, v_run.memo,
+                v_run.semantics, v_run.pinned, v_run.queue, v_run.priority, p_now, v_run.actor, v_run.headers, v_run.attributes, v_run.memo,
+                v_run.static_details, v_run.details, durable.deadline_of(v_run.start, p_now, v_run.execution_deadline_at),
+                v_run.execution_deadline_at,
                 v_run.parent_shard, v_run.parent_run_id, v_run.parent_seq, p_now);
         insert into durable.history (shard, run_id, seq, turn, type, at, body, payload)
         values (v_run.shard, v_next, 1, 0, 'WorkflowStarted', p_now,
-                (v_run.start - '{origins,reset}'::text[]) || (v_run.asked - 'unread') || jsonb_build_object(
+                (v_run.start - '{origins,reset,attributes}'::text[]) || (v_run.asked - 'unread')
+                || case when v_run.attributes is null then '{}' else jsonb_build_object('attributes', v_run.attributes) end || jsonb_build_object(
                     'continued', coalesce((v_run.start ->> 'continued')::int, 0) + 1, 'continued_from', v_run.run_id), v_run.input);
         update durable.signals s set run_id = v_next, status = 'buffered', seq = null
          where s.shard = v_run.shard and s.run_id = v_run.run_id and (s.status = 'buffered' or s.seq = any (v_unread));

@@ -172,12 +172,14 @@ set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_merg
 as $$
 declare
     v_now timestamptz := durable.now();
+    v_build text;
 begin
+    select w.build into v_build from durable.workers w where w.worker_id = p_worker;
     return query
     with due as materialized (
         select q.shard, q.query_id from durable.queries q join durable.runs r on r.shard = q.shard and r.run_id = q.run_id
          where q.queue = any (p_queues) and q.answered_at is null and (q.taken_at is null or q.taken_at < v_now - interval '3 seconds')
-           and p_worker <> all (q.refused_by)
+           and p_worker <> all (q.refused_by) and (r.build is null or r.build = v_build or r.status <> 'running')
            and (r.owner = p_worker or r.status <> 'running'
                 or (r.owner is null and r.ready_at is null and not exists (
                         select from durable.inbox i where i.shard = r.shard and i.run_id = r.run_id))

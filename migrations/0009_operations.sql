@@ -10,14 +10,14 @@ alter table durable.operator_commands
     add column batch_id uuid,
     add constraint operator_commands_code_known check (code in (
         'accepted', 'already_requested', 'already_paused', 'not_paused', 'workflow_closed', 'workflow_running', 'workflow_completed', 'workflow_paused',
-        'superseded', 'no_such_point', 'no_such_activity', 'activity_running', 'activity_cancelled', 'activity_exhausted', 'id_in_use')),
+        'superseded', 'no_such_point', 'no_such_activity', 'activity_running', 'activity_cancelled', 'activity_exhausted', 'id_in_use', 'unchanged')),
     add constraint operator_commands_code_says_accepted check (accepted = (code = 'accepted'));
 
 create index jobs_paused on durable.jobs (shard, run_id) where state = 'paused';
 
 -- What a command changes of a run, for the log.
 create function durable.standing(r durable.runs) returns jsonb language sql stable as $$
-    select jsonb_strip_nulls(jsonb_build_object('run_id', r.run_id, 'status', r.status, 'last_seq', r.last_seq, 'owner', r.owner, 'paused', r.paused,
+    select jsonb_strip_nulls(jsonb_build_object('run_id', r.run_id, 'status', r.status, 'last_seq', r.last_seq, 'owner', r.owner, 'build', r.build, 'paused', r.paused,
         'needs_review', r.review -> 'kind', 'cancel_requested', case when r.cancel_requested_at is not null then true end))
 $$;
 
@@ -259,6 +259,9 @@ begin
         v_new.ready_at := v_now; v_new.delayed_until := null; v_new.losses := 0; v_new.waiting_on := null; v_new.review := null; v_new.paused := null;
         v_new.cancel_requested_at := case when p_cancelled then v_now end; v_new.created_at := v_now; v_new.closed_at := null;
         v_new.started_at := case when p_turn > 0 then v_now end;
+        select durable.execution_deadline_of(h.body, v_now), durable.deadline_of(h.body, v_now, durable.execution_deadline_of(h.body, v_now))
+          into v_new.execution_deadline_at, v_new.deadline_at  -- time limits begin anew, or what had timed out could never be taken up
+          from durable.history h where h.shard = p_shard and h.run_id = v_old.run_id and h.seq = 1;
         if p_fork_id is not null then
             v_new.shard := p_fork_shard; v_new.workflow_id := p_fork_id; v_new.generation := 0;
         else

@@ -34,23 +34,28 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "durable.activity_context",
+            "durable.attributes",
             "durable.authoring",
             "durable.context",
             "durable.definitions",
             "durable.handlers",
             "durable.descriptions",
             "durable.in_process",
+            "durable.options",
             "durable.lint",
             "durable.patching",
             "durable.saga",
+            "durable.schedules",
             "durable.signals",
             "durable.store",
             "durable.telemetry",
+            "durable.transactional",
         }
     ),
     frozenset(
         {
             "durable.client_async",
+            "durable.filters",
             "durable.client_sync",
             "durable.conversation_async",
             "durable.conversation_sync",
@@ -59,6 +64,12 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.handles_sync",
             "durable.outcomes",
             "durable.requests",
+            "durable.retention_async",
+            "durable.retention_requests",
+            "durable.retention_sync",
+            "durable.schedule_requests",
+            "durable.scheduling_async",
+            "durable.scheduling_sync",
             "durable.targets",
         }
     ),

@@ -14,10 +14,13 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 FILES = {
+    "durable/store/transactions_async.py": "durable/store/transactions_sync.py",
     "durable/store/client_session_async.py": "durable/store/client_session_sync.py",
     "durable/conversation_async.py": "durable/conversation_sync.py",
     "durable/handles_async.py": "durable/handles_sync.py",
     "durable/client_async.py": "durable/client_sync.py",
+    "durable/retention_async.py": "durable/retention_sync.py",
+    "durable/scheduling_async.py": "durable/scheduling_sync.py",
 }
 
 HEADING = "# Generated from {source} by tests/unasync.py; edit that file.\n\n"
@@ -29,14 +32,19 @@ RULES = [
     (r"\b__aexit__\b", "__exit__"),
     (r"\basyncio\.Lock\b", "threading.Lock"),
     (r"\basyncio\.sleep\b", "time.sleep"),
+    (r"\basyncio\.Semaphore\b", "threading.Semaphore"),
+    (r"\bAwaitable\[(\w+)\]", r"\1"),
     (r"\bimport asyncio\n", "import threading\nimport time\n"),
     (r"\bpsycopg\.AsyncConnection\b", "psycopg.Connection"),
     (r"\bensure_current_async\b", "ensure_current"),
     (
-        r"\bAsync(Connection|ClientSession|Client|Handle|JobHandle|Conversation|UpdateHandle)\b",
+        r"\bAsync(Connection|ClientSession|Client|Handle|JobHandle|Scheduling|ScheduleHandle|Transactions|Retention|Conversation|UpdateHandle)\b",
         r"\1",
     ),
-    (r"\b(client_session|client|conversation|handles)_async\b", r"\1_sync"),
+    (
+        r"\b(client_session|client|handles|scheduling|transactions|retention|conversation)_async\b",
+        r"\1_sync",
+    ),
     (r"\bAn asynchronous\b", "A synchronous"),
     (r"\basynchronous\b", "synchronous"),
 ]

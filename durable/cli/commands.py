@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from durable.cli import inspect, operate, serve
+from durable.cli.builds import move
 from durable.cli.doctor import doctor
 from durable.cli.lint import lint
 
@@ -61,6 +62,7 @@ app.command("signal")(operate.signal)
 app.command("result")(operate.result)
 app.command("cancel")(operate.cancel)
 app.command("terminate")(operate.terminate)
+app.command("move")(move)
 app.command("list")(inspect.list_)
 app.command("show")(inspect.show)
 app.command("history")(inspect.history)

@@ -26,6 +26,7 @@ from durable.errors import (
     InvalidOption,
     NotInWorkflow,
     PayloadError,
+    ScheduleNotFound,
     SchemaOutOfDate,
     UnknownActivity,
     UnknownQueue,
@@ -47,7 +48,17 @@ INTERRUPTED = 130
 
 _CODES: tuple[tuple[tuple[type[BaseException], ...], int], ...] = (
     ((PayloadError, InvalidOption, NotInWorkflow, BlockingCall, UnsafeWorkflow), BAD_INPUT),
-    ((WorkflowNotFound, UnknownWorkflow, UnknownActivity, UnknownSignal, UnknownQueue), NOT_FOUND),
+    (
+        (
+            WorkflowNotFound,
+            ScheduleNotFound,
+            UnknownWorkflow,
+            UnknownActivity,
+            UnknownSignal,
+            UnknownQueue,
+        ),
+        NOT_FOUND,
+    ),
     ((DatabaseUnavailable, SchemaOutOfDate, EmbeddedPostgresError), NO_DATABASE),
     ((WorkflowOutcome,), RUN_FAILED),
     ((TimeoutError,), TIMED_OUT),

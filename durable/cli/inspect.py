@@ -46,6 +46,10 @@ def list_(
     workflow: Annotated[str | None, typer.Option(help="Only this workflow.")] = None,
     queue: Annotated[str | None, typer.Option(help="Only this queue.")] = None,
     prefix: Annotated[str | None, typer.Option(help="Only ids that begin so.")] = None,
+    where: Annotated[
+        str | None,
+        typer.Option(metavar="FILTER", help="About attributes: 'customer = \"x\" and amount > 5'."),
+    ] = None,
     limit: Annotated[int, typer.Option(help="At most so many, the newest first.")] = 50,
     url: Url = None,
     in_json: Json = False,
@@ -58,6 +62,7 @@ def list_(
             workflow=workflow,
             queue=queue,
             id_prefix=prefix,
+            where=where,
             limit=limit,
         )
     if in_json:
@@ -65,7 +70,7 @@ def list_(
     elif not runs:
         line(
             "no workflow here yet"
-            if _unfiltered(status, operator_status, workflow, queue, prefix)
+            if _unfiltered(status, operator_status, workflow, queue, prefix, where)
             else "none matches"
         )
     else:
@@ -87,7 +92,7 @@ def _list_row(run: RunDescription) -> tuple[Any, ...]:
         run.queue,
         clock(run.created_at),
         took,
-        "; ".join(_waits(run)[:1]),
+        run.details or "; ".join(_waits(run)[:1]),
     )
 
 
@@ -132,7 +137,13 @@ def show(workflow_id: WorkflowId, *, url: Url = None, in_json: Json = False) -> 
         pending, signals, events = handle.pending(), handle.signals(), handle.history()
     if in_json:
         print_json(
-            {"run": run, "pending": pending, "signals": signals, "events": dict(_counted(events))}
+            {
+                "run": run,
+                "warnings": run.warnings,
+                "pending": pending,
+                "signals": signals,
+                "events": dict(_counted(events)),
+            }
         )
         return
     _print_head(run)
@@ -162,6 +173,7 @@ def _print_head(run: RunDescription) -> None:
     )
     facts = [
         ("workflow", f"{run.workflow} version {run.version}"),
+        ("build", run.build or ("the first that takes it" if run.pinned else "")),
         ("status", state),
         ("queue", f"{run.queue}, priority {run.priority}"),
         ("created", moment(run.created_at) + (f" by {_actor(run.actor)}" if run.actor else "")),
@@ -173,6 +185,9 @@ def _print_head(run: RunDescription) -> None:
         ),
         ("owner", f"worker {run.owner}" if run.owner else ""),
         ("about", short(run.attributes, 200) if run.attributes else ""),
+        ("for", run.static_details or ""),
+        ("details", run.details or ""),
+        ("must end", moment(run.deadline_at) if run.status == "running" else ""),
         ("run id", run.run_id),
     ]
     for label, value in facts:
@@ -180,6 +195,8 @@ def _print_head(run: RunDescription) -> None:
             line(f"{label:<11}{value}", style=STYLES.get(value, "") if label == "status" else "")
     for index, phrase in enumerate(_waits(run)):
         line(f"{'waits for' if index == 0 else '':<11}{phrase}")
+    for warning in run.warnings:
+        line(f"{'attention':<11}{warning}", style="yellow")
 
 
 def _actor(actor: Any) -> str:

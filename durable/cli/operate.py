@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
@@ -24,6 +25,22 @@ Actor = Annotated[
 ]
 
 
+Delay = Annotated[
+    float | None, typer.Option(metavar="SECONDS", help="Start no sooner than in this time.")
+]
+RunTimeout = Annotated[
+    float | None, typer.Option(metavar="SECONDS", help="End the run by force after this time.")
+]
+ExecutionTimeout = Annotated[
+    float | None, typer.Option(metavar="SECONDS", help="The same for all that continues it.")
+]
+Details = Annotated[str | None, typer.Option(help="A line for people: what it is for.")]
+
+
+def _seconds(given: float | None) -> timedelta | None:
+    return None if given is None else timedelta(seconds=given)
+
+
 def start(
     workflow: Annotated[str, typer.Argument(help="The workflow's name.", show_default=False)],
     arguments: Annotated[
@@ -37,22 +54,27 @@ def start(
     id: Annotated[
         str | None, typer.Option("--id", help="The workflow's id; starting is idempotent by it.")
     ] = None,
+    version: Annotated[int | None, typer.Option(help="Another version than the newest.")] = None,
+    pinned: Annotated[
+        bool | None, typer.Option(help="Stay with the worker build that takes it first.")
+    ] = None,
     queue: Annotated[
         str | None, typer.Option(help="Another queue than the workflow's own.")
     ] = None,
     priority: Annotated[int | None, typer.Option(help="0 (first) to 9.")] = None,
-    delay: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="Start no sooner than in this time.")
-    ] = None,
+    delay: Delay = None,
     attributes: Annotated[
         str | None, typer.Option(metavar="JSON", help="An object kept beside the run.")
     ] = None,
     on_running: Annotated[
-        str, typer.Option(help="If the id is running: existing, fail.")
+        str, typer.Option(help="If the id is running: existing, fail, terminate.")
     ] = "existing",
     on_closed: Annotated[
         str, typer.Option(help="If the id has ended: existing, new, new_if_failed, fail.")
     ] = "existing",
+    run_timeout: RunTimeout = None,
+    execution_timeout: ExecutionTimeout = None,
+    details: Details = None,
     actor: Actor = None,
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait for the end and print the result.")
@@ -74,6 +96,8 @@ def start(
             workflow,
             given,
             id=id,
+            version=version,
+            pinned=pinned,
             queue=queue,
             priority=priority,
             delay=delay,
@@ -81,9 +105,16 @@ def start(
             actor=actor or who(),
             on_running=cast("OnRunning", on_running),
             on_closed=cast("OnClosed", on_closed),
+            run_timeout=_seconds(run_timeout),
+            execution_timeout=_seconds(execution_timeout),
+            details=details,
         )
         if wait:
             raise SystemExit(_print_result(handle, timeout, in_json=in_json))
+    _print_started(workflow, handle, in_json=in_json)
+
+
+def _print_started(workflow: str, handle: Handle[Any], *, in_json: bool) -> None:
     if in_json:
         print_json(
             {"workflow_id": handle.workflow_id, "run_id": handle.run_id, "created": handle.created}

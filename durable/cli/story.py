@@ -34,6 +34,8 @@ def details(event: HistoryEvent, opened: Opened) -> str:
     parts = [
         f"attempt {body['attempt']}" if body.get("attempt", 1) > 1 else "",
         f"{body['timeout']} timeout" if body.get("timeout") else "",
+        short(body["attributes"]) if event.type == "AttributesSet" else "",
+        body["details"] or "(none)" if event.type == "DetailsSet" else "",
         f"fires in {span(_lasts_s(event))}" if "fire_at_us" in body else "",
         f"queue {body['queue']}"
         if event.type == "ActivityScheduled" and body.get("queue") != "default"

@@ -41,6 +41,7 @@ from durable.core.compare import pair
 from durable.core.events import Event, Message
 from durable.core.futures import OperationFuture
 from durable.core.handlers import Handlers, Offer, Verdicts
+from durable.core.history_length import LONG_HISTORY, long_history
 from durable.core.loop import DurableTask
 from durable.core.machine import (
     ARRIVALS,
@@ -72,7 +73,7 @@ _event: Callable[..., Event] = tuple.__new__
 
 _decision: Callable[..., Decision] = tuple.__new__
 
-_RECORDED = OUTBOUND | {e.WORKFLOW_TERMINATED, e.WORKFLOW_RESET}
+_RECORDED = OUTBOUND | {e.WORKFLOW_TERMINATED, e.WORKFLOW_TIMED_OUT, e.WORKFLOW_RESET}
 """What may follow the inbound rows of a recorded turn."""
 _OFFERLESS = _RECORDED - {e.UPDATE_ACCEPTED}
 """The same for a turn to which no update was offered: nearly all turns."""
@@ -377,6 +378,8 @@ class Execution(Run):
 
     def _finish_turn(self, last: Event) -> None:
         self.turn = last.turn
+        if self.last_seq < LONG_HISTORY <= last.seq:
+            self.warn(long_history(last.seq))  # in this turn alone: once in the run's life
         self.last_seq = last.seq
         if self._origins:
             self._leave_origin()

@@ -138,6 +138,8 @@ def _id(body: dict[str, Any], _payload: str | None) -> dict[str, Any]:
 
 
 MARKS: Mapping[str, View] = {
+    e.ATTRIBUTES_SET: _whole,
+    e.DETAILS_SET: _whole,
     e.CHILD_SIGNALLED: _with_payload,
     e.UPDATE_ACCEPTED: _with_payload,
     e.UPDATE_COMPLETED: _with_payload,
@@ -157,6 +159,7 @@ TERMINAL = frozenset(
         e.WORKFLOW_CANCELLED,
         e.WORKFLOW_CONTINUED,
         e.WORKFLOW_TERMINATED,
+        e.WORKFLOW_TIMED_OUT,
         e.WORKFLOW_RESET,
     }
 )
@@ -178,6 +181,6 @@ OUTBOUND = frozenset(VIEWS)
 
 def ended_from_outside(last: e.Event) -> bool:
     """Whether this event closed the run without its code: by force, or cancelled before the code had begun. There is nothing to run."""
-    return last.type in (e.WORKFLOW_TERMINATED, e.WORKFLOW_RESET) or (
+    return last.type in (e.WORKFLOW_TERMINATED, e.WORKFLOW_TIMED_OUT, e.WORKFLOW_RESET) or (
         last.type == e.WORKFLOW_CANCELLED and "before_start" in last.body
     )

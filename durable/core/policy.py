@@ -15,6 +15,7 @@ from dataclasses import dataclass, fields
 from datetime import timedelta
 from typing import Any, Literal
 
+from durable.core.durations import duration_us
 from durable.errors import InternalError, InvalidOption, NonRetryable
 from durable.failure import failure_type_names, leaves, type_name
 
@@ -269,3 +270,28 @@ LIBRARY_DEFAULT = RetryPolicy(
     jitter="full",
     non_retryable=(),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class LifeLimits:
+    """How long a workflow may take; None: as long as it likes. Raises InvalidOption unless it is longer than 0.
+
+    run_timeout: one run. execution_timeout: the whole chain of continue-as-new together. Both begin when the run may first run, and are kept
+    by the database (C19): a run that exceeds one is closed with WorkflowTimedOut, whether or not a worker holds it. Its code is not told, so
+    nothing is compensated: these are backstops. To compensate in time, use `asyncio.timeout` inside the workflow.
+    """
+
+    run_timeout: timedelta | None = None
+    execution_timeout: timedelta | None = None
+
+    def __post_init__(self) -> None:
+        for option in ("run_timeout", "execution_timeout"):
+            value = getattr(self, option)
+            if value is not None and duration_us(option, value) <= 0:
+                raise InvalidOption(f"{option} is {value!r}; give a timedelta longer than 0")
+
+    def to_body(self) -> dict[str, float]:
+        given = {"run_timeout_s": self.run_timeout, "execution_timeout_s": self.execution_timeout}
+        return {
+            key: duration_us(key, value) / 1e6 for key, value in given.items() if value is not None
+        }

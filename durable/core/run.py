@@ -38,6 +38,7 @@ from durable.errors import (
     ContinueAsNew,
     Evicted,
     InvalidOption,
+    LimitExceeded,
     PayloadError,
     ReadOnlyViolation,
 )
@@ -46,6 +47,9 @@ from durable.payload import ArgumentsCodec, ValueCodec, digest
 T = TypeVar("T")
 
 LONGEST_WORKFLOW_ID = 1000
+
+MAX_PENDING = 10_000
+"""How many operations may be pending at once, with the commands of the turn. Histories rely on it: it belongs to the semantics version (C16)."""
 
 SHOWN_WAITS = 16
 """How many waits `waiting_on` lists one by one."""
@@ -223,9 +227,11 @@ class Run:
     def start_activity(
         self, plan: ActivityPlan, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> ActivityFuture[Any]:
-        """Command an activity. Raises PayloadError when the arguments cannot be stored."""
+        """Command an activity. Raises PayloadError when the arguments cannot be stored, LimitExceeded when too much is pending."""
         if self.gate:
             return self._refuse(ActivityFuture)
+        if len(self._pending) + len(self._commands) >= MAX_PENDING:
+            self._refuse_too_many("activity")
         name, template, arguments, cancellation, chosen_id = plan
         payload = arguments.encode(args, kwargs)
         body = template.copy()
@@ -266,6 +272,8 @@ class Run:
         """Command a child workflow. Raises PayloadError when the arguments cannot be stored, InvalidOption for an id too long."""
         if self.gate:
             return self._refuse(ChildFuture)
+        if len(self._pending) + len(self._commands) >= MAX_PENDING:
+            self._refuse_too_many("child workflow")
         payload = plan.arguments.encode(args, kwargs)
         workflow_id = plan.workflow_id or self._name_child(plan.name)
         if len(workflow_id) > LONGEST_WORKFLOW_ID:
@@ -323,6 +331,12 @@ class Run:
         """Whether this run was started under a semantics version that has the rule (C16)."""
         return semantics.holds(rule, self.start.get("semantics", 1))
 
+    def is_idle(self) -> bool:
+        """Whether the calling main task is all there is: to end the run here would leave nothing unfinished."""
+        others = [it for it in self.loop.tasks() if it is not self._main and not it.done()]
+        started = any(it.operation is not None and not it.struck for it in self._commands)
+        return not (others or started or self._pending or self.conditions or self._receivers)
+
     def unread_signals(self) -> list[int]:
         """The numbers of the signals that arrived and that nobody has received."""
         return sorted(it.seq for buffered in self._buffered.values() for it in buffered)
@@ -339,6 +353,8 @@ class Run:
         """Command a timer that will call `action` in the turn in which it fires."""
         if self.gate:
             return self._refuse(Timer)
+        if len(self._pending) + len(self._commands) >= MAX_PENDING:
+            self._refuse_too_many("timer")
         if delay_us > LONGEST_US:
             raise InvalidOption(
                 f"a timer of {delay_us / 1e6:,.0f} seconds; give at most a hundred years"
@@ -482,6 +498,20 @@ class Run:
     def emit(self, command: Command) -> None:
         """Add a command that opens nothing."""
         self._commands.append(command)
+
+    def note(self, type: str, body: dict[str, Any]) -> None:
+        """Command a note about the run: attributes, details."""
+        if self.gate:
+            self._refuse(Command)
+        line = source_line(2)
+        self._commands.append(Command(type, {**body, "line": line}, None, line))
+
+    def _refuse_too_many(self, what: str) -> NoReturn:
+        raise LimitExceeded(
+            f"one more {what}, with {len(self._pending):,} operations pending",
+            MAX_PENDING,
+            "Await some before starting more, or spread the work over child workflows.",
+        )
 
     def forget(self, seq: int) -> None:
         """An operation was given up: its closing event will only be evidence."""

@@ -69,6 +69,15 @@ class Outcome(NamedTuple):
     payload: str | None
 
 
+class Completion(NamedTuple):
+    """A standalone job returned. What most outcomes are, so it travels light."""
+
+    shard: int
+    run_id: str
+    attempt: int
+    result: str
+
+
 class Retry(NamedTuple):
     """An attempt failed; the next is due after `delay_s`."""
 
@@ -192,6 +201,12 @@ def outcome_arguments(owner: str, outcomes: Sequence[Outcome]) -> tuple[str, ...
         quoted([_dumps(o.body) for o in outcomes]),
         quoted([o.payload for o in outcomes]),
     )
+
+
+def completion_arguments(owner: str, completions: Sequence[Completion]) -> tuple[str, ...]:
+    """Flatten completions into the parameters of `complete_jobs`."""
+    shards, jobs, attempts, results = zip(*completions, strict=True)
+    return owner, plain(shards), plain(jobs), plain(attempts), quoted(results)
 
 
 def retry_arguments(owner: str, retries: Sequence[Retry | PutBack]) -> tuple[str, ...]:

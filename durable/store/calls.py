@@ -19,6 +19,7 @@ from durable.descriptions import (
     CancelReceipt,
     HistoryEvent,
     JobDescription,
+    MoveReceipt,
     PendingJob,
     RunDescription,
     SignalEvidence,
@@ -115,7 +116,7 @@ def start_run(
             )
             raise WorkflowAlreadyExists(msg)
         created = row["outcome"] == "started"
-        return Sent(Started(row["run_id"], created), (_queue(queue),) if created else ())
+        return Sent(Started(row["run_id"], created), (f"runs:{queue}",) if created else ())
 
     parameters = {
         **given,
@@ -190,6 +191,22 @@ def terminate_run(workflow_id: str, reason: str | None, actor: str | None) -> Ca
     return Call(_SQL["terminate_run"], _command(workflow_id, reason, actor), decode)
 
 
+def move_run(
+    workflow_id: str, build: str | None, reason: str | None, actor: str | None
+) -> Call[Sent[MoveReceipt]]:
+    """Pin the newest run of an id to a build, or free it (None). Raises WorkflowNotFound or WorkflowClosed."""
+
+    def decode(rows: list[Row]) -> Sent[MoveReceipt]:
+        row = rows[0]
+        _refuse_unless_open(workflow_id, row["status"])
+        told = (f"worker:{row['owner']}",) if row["owner"] else ()
+        receipt = MoveReceipt(row["run_id"], row["status"], row["was"], build, row["served"])
+        return Sent(receipt, (*told, f"runs:{row['queue']}"))
+
+    parameters = {**_command(workflow_id, reason, actor), "build": build}
+    return Call(_SQL["move_run"], parameters, decode)
+
+
 def _command(workflow_id: str, reason: str | None, actor: str | None) -> dict[str, Any]:
     return {
         "shard": shard_of(workflow_id),
@@ -204,7 +221,7 @@ def enqueue_job(job_id: str, queue: str, given: Mapping[str, Any]) -> Call[Sent[
     """Enqueue a standalone job; answers its id. `given`: the other parameters of durable.enqueue_job."""
     parameters = {**given, "shard": shard_of(job_id), "job_id": job_id, "queue": queue}
     return Call(
-        _SQL["enqueue_job"], parameters, lambda rows: Sent(rows[0]["job_id"], (_queue(queue),))
+        _SQL["enqueue_job"], parameters, lambda rows: Sent(rows[0]["job_id"], (f"jobs:{queue}",))
     )
 
 
@@ -213,12 +230,8 @@ def notify(hint: str) -> Call[None]:
     return Call(_SQL["notify"], {"hint": hint}, lambda _: None)
 
 
-def _queue(queue: str) -> str:
-    return f"queue:{queue}"
-
-
 def _owner_or_queue(row: Row) -> str:
-    return f"worker:{row['owner']}" if row["owner"] else _queue(row["queue"])
+    return f"worker:{row['owner']}" if row["owner"] else f"queue:{row['queue']}"
 
 
 def _refuse_unless_open(workflow_id: str, status: str) -> None:
@@ -265,9 +278,11 @@ def describe_run(workflow_id: str, run_id: str | None) -> Call[RunDescription]:
 
 
 def list_runs(**filters: Any) -> Call[list[RunDescription]]:
-    """The newest runs that pass the filters: status, operator_status, workflow, queue, id_prefix (None: any), limit."""
+    """The newest runs that pass the filters: status, operator_status, workflow, queue, id_prefix, where (None: any), limit."""
     return Call(
-        _SQL["list_runs"], filters, lambda rows: [_record(RunDescription, row) for row in rows]
+        _SQL["list_runs"],
+        {"where": None, **filters},
+        lambda rows: [_record(RunDescription, row) for row in rows],
     )
 
 
@@ -305,9 +320,16 @@ def describe_job(job_id: str) -> Call[JobDescription | None]:
     return Call(_SQL["describe_job"], _job(job_id), lambda rows: _first(JobDescription, rows))
 
 
-def read_definition(kind: str, name: str) -> Call[Definition | None]:
+def read_definition(kind: str, name: str, version: int | None = None) -> Call[Definition | None]:
+    """That version of a definition, or the one that a start by name takes: the newest that live workers have."""
+    parameters = {"kind": kind, "name": name, "version": version}
+    return Call(_SQL["read_definition"], parameters, lambda rows: _first(Definition, rows))
+
+
+def list_versions(workflow: str) -> Call[list[int]]:
+    """The versions of a workflow that workers have registered."""
     return Call(
-        _SQL["read_definition"], {"kind": kind, "name": name}, lambda rows: _first(Definition, rows)
+        _SQL["list_versions"], {"name": workflow}, lambda rows: [row["version"] for row in rows]
     )
 
 
@@ -345,7 +367,7 @@ def count_reviews() -> Call[list[Row]]:
 _JSON = frozenset(
     {
         "attributes", "memo", "actor", "waiting_on", "review", "body", "payload", "errors", "heartbeat", "note", "schema",
-        "queues", "info",
+        "queues", "info", "headers",
     }
 )  # fmt: skip
 _TIMES = frozenset(

@@ -20,6 +20,10 @@ select run_id::text, status, queue, owner::text from durable.request_cancel(
 select run_id::text, status, pushes::text from durable.terminate_run(
     %(shard)s::smallint, %(workflow_id)s, %(reason)s, %(actor)s::jsonb, %(command_id)s::uuid)
 
+-- name: move_run
+select run_id::text, status, was, served, queue, owner::text from durable.move_run(
+    %(shard)s::smallint, %(workflow_id)s, %(build)s, %(reason)s, %(actor)s::jsonb, %(command_id)s::uuid)
+
 -- name: enqueue_job
 select durable.enqueue_job(%(shard)s::smallint, %(job_id)s::uuid, %(name)s, %(queue)s, %(priority)s::smallint,
                            %(delay_s)s::float8, %(input)s::json, %(options)s::jsonb)::text as job_id
@@ -53,7 +57,8 @@ select j.run_id::text as job_id, j.name, j.queue, j.priority, j.state, j.attempt
 select l.workflow_id, l.run_id::text, l.workflow, l.version, l.status, l.operator_status, l.queue, l.priority,
        durable.to_us(l.created_at) as created_at, durable.to_us(l.started_at) as started_at, durable.to_us(l.closed_at) as closed_at,
        durable.to_us(coalesce(r.ready_at, r.delayed_until)) as ready_at, durable.to_us(l.cancel_requested_at) as cancel_requested_at,
-       l.waiting_on::text, l.review::text, l.attributes::text, r.memo::text, l.actor::text, l.owner::text, l.last_seq, l.generation
+       l.waiting_on::text, l.review::text, l.attributes::text, r.memo::text, l.actor::text, l.owner::text, l.last_seq, l.generation,
+       r.headers::text, r.static_details, r.details, durable.to_us(r.deadline_at) as deadline_at, l.pinned, l.build
   from durable.run_list l join durable.runs r on r.shard = l.shard and r.run_id = l.run_id
  where l.shard = %(shard)s::smallint and l.workflow_id = %(workflow_id)s
    and (%(run_id)s::uuid is null or l.run_id = %(run_id)s::uuid)
@@ -65,7 +70,8 @@ select l.workflow_id, l.run_id::text, l.workflow, l.version, l.status, l.operato
 select l.workflow_id, l.run_id::text, l.workflow, l.version, l.status, l.operator_status, l.queue, l.priority,
        durable.to_us(l.created_at) as created_at, durable.to_us(l.started_at) as started_at, durable.to_us(l.closed_at) as closed_at,
        durable.to_us(coalesce(r.ready_at, r.delayed_until)) as ready_at, durable.to_us(l.cancel_requested_at) as cancel_requested_at,
-       l.waiting_on::text, l.review::text, l.attributes::text, r.memo::text, l.actor::text, l.owner::text, l.last_seq, l.generation
+       l.waiting_on::text, l.review::text, l.attributes::text, r.memo::text, l.actor::text, l.owner::text, l.last_seq, l.generation,
+       r.headers::text, r.static_details, r.details, durable.to_us(r.deadline_at) as deadline_at, l.pinned, l.build
   from unnest(durable.shard_keys()) as k(key)
  cross join lateral (
         select * from durable.run_list c
@@ -74,6 +80,7 @@ select l.workflow_id, l.run_id::text, l.workflow, l.version, l.status, l.operato
            and (%(operator_status)s::text is null or c.operator_status = %(operator_status)s)
            and (%(workflow)s::text is null or c.workflow = %(workflow)s)
            and (%(queue)s::text is null or c.queue = %(queue)s)
+           and (%(where)s::jsonpath is null or c.attributes @@ %(where)s::jsonpath)
            and (%(id_prefix)s::text is null or starts_with(c.workflow_id, %(id_prefix)s))
          order by c.run_id desc limit %(limit)s::int) l  -- UUIDv7: the order of creation, along the primary key
   join durable.runs r on r.shard = l.shard and r.run_id = l.run_id
@@ -117,9 +124,13 @@ select j.seq, j.kind, j.name, j.queue, j.state, j.attempt, (h.body -> 'retry' ->
  order by j.seq
 
 -- name: read_definition
--- The newest version of one definition, and the names of its kind for the error message when there is none.
+-- One definition: the given version, or the one that a start by name takes.
 select d.name, d.version, d.queue, d.schema::text from durable.definitions d
- where d.kind = %(kind)s and d.name = %(name)s order by d.version desc limit 1
+ where d.kind = %(kind)s and d.name = %(name)s
+   and d.version = coalesce(%(version)s::int, case when d.kind = 'workflow' then durable.version_to_start(d.name) else d.version end)
+
+-- name: list_versions
+select d.version from durable.definitions d where d.kind = 'workflow' and d.name = %(name)s order by d.version
 
 -- name: list_definitions
 select distinct d.name from durable.definitions d where d.kind = %(kind)s order by d.name
@@ -130,7 +141,7 @@ select current_setting('server_version') as server_version, durable.to_us(clock_
 
 -- name: list_workers
 select w.worker_id::text, w.name, case when w.state in ('alive', 'stopping') and w.lease_until < durable.now() then 'late' else w.state end as state,
-       w.queues::text, w.info::text, durable.to_us(w.started_at) as started_at, durable.to_us(w.beat_at) as beat_at,
+       w.build, w.queues::text, w.info::text, durable.to_us(w.started_at) as started_at, durable.to_us(w.beat_at) as beat_at,
        durable.to_us(durable.now()) as now
   from durable.workers w
  where w.state <> 'gone' or w.beat_at > durable.now() - interval '1 hour'
@@ -143,10 +154,12 @@ with due as (
      where r.shard = any (durable.shard_keys()) and r.owner is null and r.ready_at is not null
     union all
     select j.queue, j.scheduled_at, 'jobs' from durable.jobs j
-     where j.shard = any (durable.shard_keys()) and j.state = 'available'
+     where j.shard = any (durable.shard_keys()) and j.phase = 'ready'
+    union all
+    select j.queue, j.scheduled_at, 'jobs' from durable.jobs j where j.phase = 'keyed'
     union all
     select j.queue, j.scheduled_at, 'jobs' from durable.jobs j
-     where j.shard = any (durable.shard_keys()) and j.state in ('scheduled', 'retryable') and j.scheduled_at <= durable.now()
+     where j.shard = any (durable.shard_keys()) and j.phase = 'due' and j.scheduled_at <= durable.now()
 )
 select d.queue, count(*) filter (where d.kind = 'runs') as runs, count(*) filter (where d.kind = 'jobs') as jobs,
        extract(epoch from durable.now() - min(d.since))::float8 as oldest_s,

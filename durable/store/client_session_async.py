@@ -28,7 +28,7 @@ T = TypeVar("T")
 AsyncConnection = psycopg.AsyncConnection[Any]
 """A caller's own connection, whose open transaction an operation may join."""
 
-HINT_GAP_S = 0.02
+HINT_GAP_S = 0.002
 """The same hint goes out at most once in this time (its leading edge); the workers' polling covers the rest (C4)."""
 
 

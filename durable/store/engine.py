@@ -6,15 +6,17 @@ import json
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from durable.core.events import Event, Message
+from durable.core.events import WORKFLOW_STARTED, Event, Message
 from durable.store.arrays import plain, quoted
 from durable.store.batch import (
+    Completion,
     Outcome,
     PutBack,
     Release,
     Retry,
     RunCommit,
     commit_arguments,
+    completion_arguments,
     outcome_arguments,
     release_arguments,
     retry_arguments,
@@ -41,7 +43,7 @@ class FenceLost(Exception):
 
 
 class ClaimedRun(NamedTuple):
-    """A run that is ours from now on."""
+    """A run that is ours from now on. `start` is its whole history when that is its first event alone."""
 
     shard: int
     run_id: str
@@ -54,6 +56,8 @@ class ClaimedRun(NamedTuple):
     queue: str
     priority: int
     reviewed: bool
+    has_messages: bool = False
+    start: Event | None = None
 
 
 class InboxRow(NamedTuple):
@@ -143,7 +147,13 @@ async def claim_runs(
 ) -> list[ClaimedRun]:
     """Take up to `limit` claimable runs of the queues."""
     rows = await session.fetch(_SQL["claim_runs"], (owner, quoted(queues), limit))
-    return [ClaimedRun._make(row) for row in rows]
+    return [ClaimedRun._make((*row[:12], _first_event(*row[12:]))) for row in rows]
+
+
+def _first_event(at_us: int | None, body: str, payload: str | None) -> Event | None:
+    return (
+        None if at_us is None else Event(1, 0, WORKFLOW_STARTED, at_us, json.loads(body), payload)
+    )
 
 
 async def load_history(session: Session, runs: Sequence[ClaimedRun]) -> dict[str, list[Event]]:
@@ -197,6 +207,14 @@ async def settle_jobs(
     return [ix - 1 for ix in refused or ()], wake or []
 
 
+async def complete_jobs(
+    session: Session, owner: str, completions: Sequence[Completion]
+) -> tuple[list[int], list[str]]:
+    """Record that standalone jobs returned. Answers as `settle_jobs` does; nobody needs a hint."""
+    rows = await session.fetch(_SQL["complete_jobs"], completion_arguments(owner, completions))
+    return [ix - 1 for ix in rows[0][0] or ()], []
+
+
 async def retry_jobs(session: Session, owner: str, retries: Sequence[Retry]) -> list[int]:
     """Schedule next attempts. Returns the positions refused by the fence."""
     rows = await session.fetch(_SQL["retry_jobs"], retry_arguments(owner, retries))
@@ -247,6 +265,11 @@ async def beat(
         await session.fetch(_SQL["beat"], (owner, name, state, queues, info, lease_s))
     )[0]
     return alive, now_us
+
+
+async def announce(session: Session, owner: str, build: str | None, workflows: str) -> None:
+    """Publish the worker's build, and as a JSON object the versions of each workflow that it has."""
+    await session.fetch(_SQL["announce"], (build, workflows, owner))
 
 
 async def owned(session: Session, owner: str, *, jobs: bool) -> list[Held]:

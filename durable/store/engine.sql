@@ -14,7 +14,8 @@ select now_us, pushes::text from durable.commit(
     %s::json)
 
 -- name: claim_runs
-select shard, run_id::text, workflow_id, workflow, version, epoch, last_seq, turn, queue, priority, reviewed
+select shard, run_id::text, workflow_id, workflow, version, epoch, last_seq, turn, queue, priority, reviewed, has_messages,
+       start_us, start_body, start_payload
   from durable.claim_runs(%s::uuid, %s::text[], %s)
 
 -- name: load_history
@@ -37,6 +38,9 @@ select shard, run_id::text, seq, kind, name, queue, attempt, input, options, wor
 select refused, wake from durable.settle_jobs(
     %s::uuid, %s::smallint[], %s::uuid[], %s::int[], %s::int[], %s::text[], %s::jsonb[], %s::json[])
 
+-- name: complete_jobs
+select durable.complete_jobs(%s::uuid, %s::smallint[], %s::uuid[], %s::int[], %s::json[])
+
 -- name: retry_jobs
 select durable.retry_jobs(%s::uuid, %s::smallint[], %s::uuid[], %s::int[], %s::int[], %s::float8[], %s::jsonb[])
 
@@ -55,6 +59,10 @@ select durable.expire_deadlines(%s, %s)
 
 -- name: beat
 select alive, now_us from durable.beat(%s::uuid, %s, %s, %s::jsonb, %s::jsonb, %s)
+
+-- name: announce
+-- What this worker's code is: for runs pinned to a build, and for starts by name.
+update durable.workers set build = %s, workflows = %s::jsonb where worker_id = %s::uuid
 
 -- name: owned
 -- What the database believes this worker holds: to find what was lost in a broken connection.

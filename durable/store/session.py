@@ -10,6 +10,7 @@ from typing import Any, LiteralString
 import psycopg
 
 from durable.errors import DatabaseUnavailable
+from durable.store.wire import Wire
 
 _FIRST_PLANS_S = 0.05
 _LONGEST_PLANS_S = 5.0
@@ -45,6 +46,7 @@ class Session:
         self._url = url
         self._name = name
         self._connection: psycopg.AsyncConnection[tuple[Any, ...]] | None = None
+        self._wire: Wire | None = None
         self.lock = asyncio.Lock()
         self._plans_s = _FIRST_PLANS_S
         self._replan_at = time.monotonic()
@@ -52,6 +54,7 @@ class Session:
     async def connection(self) -> psycopg.AsyncConnection[tuple[Any, ...]]:
         """Return the open connection, opening one if there is none. Raises DatabaseUnavailable."""
         if self._connection is None or self._connection.closed:
+            self._wire = None
             try:
                 self._connection = await psycopg.AsyncConnection.connect(
                     self._url,
@@ -74,16 +77,18 @@ class Session:
         Raises DatabaseUnavailable when there is no connection to be had, ConnectionLost when it breaks meanwhile, DatabaseRefused
         when the database answers with an error.
         """
-        connection = self._connection
-        if connection is None or connection.closed:
-            connection = await self.connection()
+        connection = await self.connection()
+        wire = self._wire or Wire(connection)
+        self._wire = wire
         try:
             if (now := time.monotonic()) > self._replan_at:
                 self._replan_at = now + self._plans_s
                 self._plans_s = min(_LONGEST_PLANS_S, self._plans_s * 2)
-                await connection.execute("discard plans")
-            cursor = await connection.execute(query, params)
-            return await cursor.fetchall() if cursor.description else []
+                await wire.command(b"discard plans")
+            return await wire.fetch(query, params)
+        except asyncio.CancelledError:  # an answer may be on its way: nobody else must get it
+            await self.close()
+            raise
         except psycopg.Error as error:
             if not connection.closed and not _breaks(error):
                 raise DatabaseRefused(error) from error
@@ -102,6 +107,7 @@ class Session:
     async def close(self) -> None:
         """Close the connection if it is open; the next use opens another."""
         connection, self._connection = self._connection, None
+        self._wire = None
         if connection is not None:
             await connection.close()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from itertools import product
 from typing import Any
 from uuid import uuid4
 
@@ -17,7 +18,9 @@ from durable.errors import (
     UnknownWorkflow,
     WorkflowAlreadyExists,
     WorkflowNotFound,
+    WorkflowTerminated,
 )
+from durable.handles_sync import Handle
 from tests.client.database import Database
 from tests.client.shop import ORDER, Order, bill, nothing, purchase
 
@@ -49,6 +52,7 @@ def test_a_start_writes_the_run_and_its_first_event(client: Client) -> None:
         "priority": 3,
         "actor": "ann",
         "headers": {"trace": "t"},
+        "attributes": {"region": "eu"},
     }
 
 
@@ -105,6 +109,54 @@ def test_c20_policies(
     again = client.start(purchase, ORDER, id="o-1", **options)
     assert (again.run_id == first.run_id) == (outcome == "same")
     assert again.created == (outcome == "new")
+
+
+RUNNING = {"existing": "same", "fail": "refused", "terminate": "new"}
+CLOSED = {"existing": "same", "new": "new", "new_if_failed": "new", "fail": "refused"}
+
+
+@pytest.mark.parametrize("ended", [None, "completed", "failed", "cancelled", "terminated"])
+def test_c20_every_pair_of_policies(client: Client, database: Database, ended: str | None) -> None:
+    for on_running, on_closed in product(RUNNING, CLOSED):
+        id_ = f"{on_running}-{on_closed}"
+        first = client.start(purchase, ORDER, id=id_)
+        if ended:
+            database.end(id_, ended)
+        expected = CLOSED[on_closed] if ended else RUNNING[on_running]
+        if (ended, on_closed) == ("completed", "new_if_failed"):
+            expected = "same"
+        options: dict[str, Any] = {"on_running": on_running, "on_closed": on_closed}
+        if expected == "refused":
+            with pytest.raises(WorkflowAlreadyExists):
+                client.start(purchase, ORDER, id=id_, **options)
+        else:
+            again = client.start(purchase, ORDER, id=id_, **options)
+            assert (again.run_id != first.run_id) == (expected == "new"), options
+
+
+def test_c20_terminate_replaces_the_running_one(client: Client, database: Database) -> None:
+    client.start(purchase, ORDER, id="o-1")
+    database.claim("o-1")
+    again = client.start(purchase, ORDER, id="o-1", on_running="terminate", actor="ops")
+    assert database.rows("select generation, status, owner from durable.runs order by 1") == [
+        (0, "terminated", None),
+        (1, "running", None),
+    ]
+    assert again.created
+    assert database.rows(
+        "select action, accepted, reason, actor from durable.operator_commands"
+    ) == [("terminate", True, "replaced by a new start", "ops")]
+    with pytest.raises(WorkflowTerminated, match="replaced by a new start"):
+        outcome = database.rows("select run_id::text from durable.runs where status = 'terminated'")
+        Handle(client, "o-1", outcome[0][0], None).result(5)
+
+
+def test_a_start_delay_is_kept_by_the_database(client: Client, database: Database) -> None:
+    run = client.start(purchase, ORDER, delay=timedelta(hours=2)).describe()
+    assert (run.operator_status, run.ready_at) == ("waiting", run.created_at + timedelta(hours=2))
+    assert database.rows("select staged from durable.stage_due(32)") == [(0,)]
+    database.rows("select durable.advance_clock('2 hours')")
+    assert database.rows("select staged from durable.stage_due(32)") == [(1,)]
 
 
 @pytest.mark.parametrize(
@@ -305,8 +357,8 @@ def test_c4_a_start_hints_once_in_a_while(
     client: Client, listener: psycopg.Connection[Any]
 ) -> None:
     client.start(purchase, ORDER)
-    assert _hints(listener) == ["queue:orders"]
-    client._session._hinted["queue:orders"] = float("inf")  # as if a hint had just been given
+    assert _hints(listener) == ["runs:orders"]
+    client._session._hinted["runs:orders"] = float("inf")  # as if a hint had just been given
     client.start(purchase, ORDER)
     assert _hints(listener) == []
 
@@ -317,7 +369,7 @@ def test_c4_a_hint_within_a_transaction_leaves_with_its_commit(
     with psycopg.connect(database.url) as mine:
         client.start(purchase, ORDER, connection=mine)
         assert _hints(listener) == []
-    assert _hints(listener) == ["queue:orders"]
+    assert _hints(listener) == ["runs:orders"]
 
 
 def test_c4_a_signal_hints_its_owner(
@@ -326,7 +378,7 @@ def test_c4_a_signal_hints_its_owner(
     handle = client.start(purchase, ORDER, id="o-1")
     database.claim("o-1")
     handle.signal("payment_arrived", {"amount": 7})
-    assert _hints(listener) == ["queue:orders", f"worker:{handle.describe().owner}"]
+    assert _hints(listener) == ["runs:orders", f"worker:{handle.describe().owner}"]
 
 
 def test_c4_no_hint_without_notify(listener: psycopg.Connection[Any], database: Database) -> None:

@@ -26,7 +26,7 @@ from durable.core.events import Event
 from durable.definitions import Workflow
 from durable.errors import ActivityError, ChildWorkflowError
 from durable.failure import encode_failure
-from tests.core.simulation import SECOND, Simulation, as_stored
+from tests.core.simulation import RUN_ID, SECOND, Simulation, as_stored
 
 FOLDER = Path(__file__).parent / "histories"
 
@@ -455,6 +455,28 @@ def _terminated() -> Simulation:
     return _ended_by_others(sim, (e.WORKFLOW_TERMINATED, {"reason": "by force"}))
 
 
+def _timed_out() -> Simulation:
+    sim = Simulation(cancelled)
+    sim.turn()
+    failure = {
+        "type": "durable.errors:WorkflowTimedOut",
+        "message": "workflow 'wf' exceeded its run timeout",
+        "state": {"workflow_id": "wf", "run_id": str(RUN_ID), "reason": None, "kind": "run"},
+    }
+    return _ended_by_others(sim, (e.WORKFLOW_TIMED_OUT, {"timeout": "run", "failure": failure}))
+
+
+@workflow(name="golden.noted")
+async def noted() -> dict[str, Any]:
+    durable.set_attributes({"customer": "acme", "amount": 7})
+    durable.set_details("first")
+    await step(1)
+    durable.set_attributes({"amount": None, "customer": "acme"})
+    durable.set_details("first")
+    durable.set_details(None)
+    return durable.attributes()
+
+
 def _reset_away() -> Simulation:
     sim = Simulation(cancelled)
     sim.turn()
@@ -487,6 +509,8 @@ SCENARIOS: dict[str, Callable[[], Simulation]] = {
     "patched_later": _run(Workflow(_not_yet_patched, "golden.patched", 1, None, None, None), 3),
     "cancelled_before_start": _cancelled_before_start,
     "terminated": _terminated,
+    "timed_out": _timed_out,
+    "noted": _run(noted),
     "reset_away": _reset_away,
 }
 

@@ -35,7 +35,7 @@ select run_id, seq from (select run_id, seq, turn - lag(turn) over (partition by
 """
 NOT_LAST = """
 select h.run_id, h.seq, h.type from durable.history h join durable.runs r using (shard, run_id)
- where h.type in ('WorkflowCompleted', 'WorkflowFailed', 'WorkflowCancelled', 'WorkflowTerminated') and h.seq <> r.last_seq
+ where h.type in ('WorkflowCompleted', 'WorkflowFailed', 'WorkflowCancelled', 'WorkflowTerminated', 'WorkflowTimedOut') and h.seq <> r.last_seq
 """
 LEFTOVERS = """
 select 'job', j.run_id, j.seq, j.state from durable.jobs j join durable.runs r using (shard, run_id) where r.status <> 'running'

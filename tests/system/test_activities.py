@@ -250,12 +250,12 @@ def test_a_thread_that_hangs_beyond_its_timeout_keeps_its_slot_and_the_next_atte
             lambda: (j := pending(client, "h")) and j.state == "available",
             what="the second attempt waits",
         )
-        assert hung.call(hung.worker.attempts.free) == {}
+        assert hung.call(hung.worker.attempts.wanted) == {}
         with working(*FLOWS, name="free", **one_slot):
             assert handle.result(timeout=10) == 2
         held.open()
         eventually(lambda: executions(sql, "the zombie went on"))
-        eventually(lambda: hung.call(hung.worker.attempts.free) == {"narrow": 1})
+        eventually(lambda: hung.call(hung.worker.attempts.wanted) == {"narrow": 1})
     assert [number for number, _ in executions(sql, "hangs_at_first")] == [1, 2]
     assert_sound(sql)
 

@@ -163,8 +163,8 @@ HEADS = SHARDS * (2 + CLAIM // 16)
 """A claim of runs looks at so many of each shard and kind."""
 
 BOUNDS = {
-    "claim_jobs": Bound(6_000, {"jobs_claimable": SHARDS * (2 + SLOTS // 8)}),
-    "claim_runs": Bound(25_000, {"runs_claimable": HEADS, "runs_pkey": 4 * HEADS}),
+    "claim_jobs": Bound(4_000, {"jobs_claimable": SHARDS * (2 + SLOTS // 24)}),
+    "claim_runs": Bound(25_000, {"runs_claimable": HEADS + CLAIM + 1, "runs_pkey": 4 * HEADS}),
     "stage_due": Bound(
         8_000, {"jobs_due": 4 * SHARDS * (2 + STAGE // 16), "runs_delayed": 4 * SHARDS}
     ),

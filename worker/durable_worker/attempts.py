@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -27,15 +28,18 @@ from durable.context import rebuilt, rebuilt_headers
 from durable.core.events import Event
 from durable.core.policy import LIBRARY_DEFAULT, RetryPolicy, delay_s, is_excluded, merge
 from durable.definitions import Activity
-from durable.errors import PayloadError
+from durable.errors import PayloadError, TransactionMisused
 from durable.failure import encode_failure
 from durable.payload import value_codec
-from durable.store.batch import Outcome, PutBack, Retry
+from durable.store.batch import Completion, Outcome, PutBack, Retry
 from durable.store.engine import ClaimedJob, Heartbeat
+from durable.store.fences import TransactionRefused
 from durable_worker.clock import DatabaseClock
 from durable_worker.committer import Committer
 from durable_worker.faults import reach
 from durable_worker.runs import LiveRun
+from durable_worker.slots import Slots
+from durable_worker.transactions import TransactionalAttempts
 
 logger = logging.getLogger("durable.worker")
 
@@ -112,14 +116,16 @@ class Attempts:
         worker_name: str,
         freed: Callable[[], None],
         due: Callable[[int], None],
+        hint: Callable[[str], None],
+        transactions: TransactionalAttempts,
     ) -> None:
+        self._hint = hint
+        self._transactions = transactions
         self._committer = committer
         self._clock = clock
         self._activities = activities
-        self._slots = dict(queues)
-        self._backlogged: set[str] = set()
+        self.slots = Slots(queues, freed)
         self._worker_name = worker_name
-        self._freed = freed
         self._due = due
         self._running: dict[tuple[str, int], Attempt] = {}
         self._by_run: dict[str, set[int]] = {}
@@ -137,44 +143,35 @@ class Attempts:
 
     def take_slot(self, name: str, queue: str) -> bool:
         """Reserve a slot for an eager attempt; see AttemptHandOver."""
-        if not self.starting or name not in self._activities or queue in self._backlogged:
-            return False
-        if self._slots.get(queue, 0) <= 0:
-            return False
-        self._slots[queue] -= 1
-        return True
+        return self.starting and name in self._activities and self.slots.take_for_eager(queue)
 
     def return_slot(self, queue: str) -> None:
-        """Give a slot back."""
-        self._slots[queue] += 1
-        if self._slots[queue] == 1 or queue in self._backlogged:
-            self._freed()
+        """Give a slot back; what was claimed ahead for it begins at once."""
+        job = self.slots.give_back(queue)
+        if job is not None:
+            self._begin(job, self._activities[job.name])
 
-    def free(self) -> dict[str, int]:
-        """Return the queues that have free slots, and how many.
+    def wanted(self) -> dict[str, int]:
+        """Return how many jobs to claim, by queue."""
+        return self.slots.wanted() if self.starting else {}
 
-        A queue without any may have a backlog that nobody can see: until a claim comes back short, what is scheduled here waits its turn like
-        everything else, or local runs would take each slot as it is freed and the rest of the queue would starve.
-        """
-        if not self.starting:
-            return {}
-        self._backlogged.update(queue for queue, slots in self._slots.items() if slots <= 0)
-        return {queue: slots for queue, slots in self._slots.items() if slots > 0}
+    def release_held(self, *, everything: bool = False) -> None:
+        """Give back what was claimed ahead in vain."""
+        for job in self.slots.release(everything=everything):
+            self._put_back(job)
 
-    def claimed(self, asked: Mapping[str, int], got: Mapping[str, int]) -> None:
-        """A claim came back: a queue that gave less than asked has no backlog."""
-        for queue, slots in asked.items():
-            if got.get(queue, 0) >= slots:
-                self._backlogged.add(queue)
-            else:
-                self._backlogged.discard(queue)
+    def _put_back(self, job: ClaimedJob) -> None:
+        note = {"kind": "no_free_slot"}
+        self._committer.write(PutBack(job.shard, job.run_id, job.seq, job.attempt, 0.0, note))
 
     def __len__(self) -> int:
         return len(self._running)
 
     def held(self) -> dict[tuple[str, int], int]:
         """Return the attempt numbers of the jobs held, by (run id, seq)."""
-        return {key: attempt.attempt for key, attempt in self._running.items()}
+        found = {(job.run_id, job.seq): job.attempt for job in self.slots.held()}
+        found.update((key, attempt.attempt) for key, attempt in self._running.items())
+        return found
 
     # -- hand-over --------------------------------------------------------------------------------
 
@@ -195,16 +192,15 @@ class Attempts:
         if activity is None:
             self._put_back_unknown(job)
             return
-        if self._slots[job.queue] <= 0:  # eager attempts took them while the claim was under way
-            note = {"kind": "no_free_slot"}
-            self._committer.write(PutBack(job.shard, job.run_id, job.seq, job.attempt, 0.0, note))
-            return
-        self._slots[job.queue] -= 1
+        if self.slots.take(job):
+            self._begin(job, activity)
+
+    def _begin(self, job: ClaimedJob, activity: Activity[Any, Any]) -> None:
         attempt = Attempt(job.shard, job.run_id, job.seq, job.attempt, activity)
         attempt.kind = job.kind
         attempt.queue = job.queue
         attempt.input = job.input
-        attempt.options = json.loads(job.options)
+        attempt.options = _parsed(job.options)
         attempt.workflow_id = job.workflow_id
         carried = _carried(job, attempt.options)
         self._start(attempt, carried, job.heartbeat, job.scheduled_us, job.created_us)
@@ -228,7 +224,8 @@ class Attempts:
     ) -> None:
         self._running[attempt.run_id, attempt.seq] = attempt
         self.idle.clear()
-        self._by_run.setdefault(attempt.run_id, set()).add(attempt.seq)
+        if attempt.kind == "activity":
+            self._by_run.setdefault(attempt.run_id, set()).add(attempt.seq)
         loop = asyncio.get_running_loop()
         limit_s = None
         if timeouts := attempt.options.get("timeouts"):
@@ -237,7 +234,7 @@ class Attempts:
                 attempt.timer = loop.call_later(limit_s, self._time_out, attempt, kind)
             attempt.silence_s = timeouts.get("heartbeat_s")
             attempt.heard_at = loop.time()
-        now_us = self._clock.now_us()
+        now_us = 0 if limit_s is None else self._clock.now_us()
         attempt.context = ActivityContext(
             lambda: _info(
                 attempt,
@@ -273,39 +270,51 @@ class Attempts:
             reach("attempt.after")
         except (asyncio.CancelledError, ActivityCancelledError) as error:
             self._cancelled(attempt, error)
-        except Exception as error:
-            self._failed(attempt, error)
+        except TransactionRefused as refused:
+            if refused.verdict == "cancelled":
+                self._ended(attempt, "ActivityCancelled", {"started": True}, None)
         except BaseException as error:
             self._failed(attempt, error)
         else:
-            self._ended(attempt, "ActivityCompleted", {}, payload)
+            if payload is not None:
+                self._returned(attempt, payload)
         finally:
             self._forget(attempt)
 
-    async def _call(self, attempt: Attempt) -> str:
+    async def _call(self, attempt: Attempt) -> str | None:
+        """Call the function. Returns its result as JSON text; None: it is recorded already."""
+        if not attempt.activity.transactional:
+            value = await self._call_with(attempt, attempt.activity.fn)
+            return attempt.activity.arguments.result.encode(value)
+        with self._transactions.watched(attempt):
+            hint = await self._call_with(attempt, self._transactions.recording(attempt))
+        if hint is not None:
+            self._hint(hint)
+        return None
+
+    async def _call_with(self, attempt: Attempt, function: Callable[..., Any]) -> Any:
         activity = attempt.activity
         assert attempt.context is not None
         args, kwargs = activity.arguments.decode(attempt.input or "{}")
         activity_context.enter(attempt.context)  # this task has a context of its own
         if activity.is_async:
-            value = await activity.fn(*args, **kwargs)
-        else:
-            context = contextvars.copy_context()
-            thread = self._threads.submit(context.run, activity.fn, *args, **kwargs)
-            attempt.thread = thread
-            value = await asyncio.wrap_future(thread)
-        return activity.arguments.result.encode(value)
+            return await function(*args, **kwargs)
+        context = contextvars.copy_context()
+        attempt.thread = self._threads.submit(context.run, function, *args, **kwargs)
+        return await asyncio.wrap_future(attempt.thread)
 
     def _forget(self, attempt: Attempt) -> None:
         key = (attempt.run_id, attempt.seq)
         if attempt.timer is not None:
             attempt.timer.cancel()
+        attempt.context = attempt.task = None  # cycles, which only the garbage collector would find
         if self._running.get(key) is attempt:
             del self._running[key]
-            siblings = self._by_run[attempt.run_id]
-            siblings.discard(attempt.seq)
-            if not siblings:
-                del self._by_run[attempt.run_id]
+            if attempt.kind == "activity":
+                siblings = self._by_run[attempt.run_id]
+                siblings.discard(attempt.seq)
+                if not siblings:
+                    del self._by_run[attempt.run_id]
         if not self._running:
             self.idle.set()
         if attempt.thread is None or attempt.thread.done():
@@ -336,6 +345,14 @@ class Attempts:
         if attempt.kind != "activity" or not self.deliver_outcome(outcome):
             self._committer.write(outcome)
 
+    def _returned(self, attempt: Attempt, payload: str) -> None:
+        if attempt.kind == "activity" or attempt.timed_out or attempt.lost:
+            self._ended(attempt, "ActivityCompleted", {}, payload)
+        else:
+            self._committer.write(
+                Completion(attempt.shard, attempt.run_id, attempt.attempt, payload)
+            )
+
     def _failed(self, attempt: Attempt, error: BaseException) -> None:
         if attempt.lost:
             return
@@ -343,7 +360,7 @@ class Attempts:
         policy = merge(RetryPolicy.from_body(attempt.options.get("retry") or {}))
         limit = policy.max_attempts
         final = (
-            isinstance(error, PayloadError)
+            isinstance(error, PayloadError | TransactionMisused)
             or is_excluded(policy, error)
             or attempt.cancel_requested
             or attempt.timed_out == "schedule_to_close"
@@ -415,7 +432,11 @@ class Attempts:
     def cancel(self, run_id: str, seq: int) -> None:
         """Tell an attempt to stop (C9): an async one is cancelled, a thread learns it at its next heartbeat."""
         attempt = self._running.get((run_id, seq))
-        if attempt is None or attempt.cancel_requested:
+        if attempt is None:
+            if (job := self.slots.forget(run_id, seq)) is not None:
+                self._put_back(job)  # which ends it
+            return
+        if attempt.cancel_requested:
             return
         attempt.cancel_requested = True
         if attempt.activity.is_async:
@@ -434,6 +455,7 @@ class Attempts:
 
     def forget_all(self) -> None:
         """Drop every attempt: the database has declared this worker dead."""
+        self.slots.release(everything=True)
         for attempt in list(self._running.values()):
             self.drop(attempt)
 
@@ -491,6 +513,13 @@ class Attempts:
         return beats
 
 
+@lru_cache(256)
+def _parsed(options: str) -> Mapping[str, Any]:
+    """Options of jobs, which are the same text for all jobs of an activity as a rule."""
+    parsed: Mapping[str, Any] = json.loads(options)
+    return parsed
+
+
 def _carried(job: ClaimedJob, options: Mapping[str, Any]) -> Mapping[str, Any]:
     """The actor and the headers that came with the run, or with the standalone job."""
     if job.kind == "job":
@@ -509,6 +538,7 @@ def _info(
     deadline_us: int | None,
 ) -> ActivityInfo:
     retry = attempt.options.get("retry") or {}
+    slot = attempt.options.get("schedule") or {}
     return ActivityInfo(
         workflow_id=attempt.workflow_id,
         run_id=UUID(attempt.run_id) if attempt.kind == "activity" else None,
@@ -522,6 +552,8 @@ def _info(
         deadline=None if deadline_us is None else _instant(deadline_us),
         heartbeat_details=tuple(json.loads(heartbeat)) if heartbeat else (),
         scheduled_at=_instant(scheduled_us),
+        schedule_id=slot.get("id"),
+        scheduled_for=_instant(slot["slot_us"]) if slot else None,
         headers=rebuilt_headers(carried.get("headers")),
     )
 

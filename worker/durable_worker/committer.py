@@ -29,7 +29,7 @@ from typing import Any, Protocol
 
 from durable.errors import DatabaseUnavailable
 from durable.store import engine, questions
-from durable.store.batch import Outcome, PutBack, Release, Retry, RunCommit
+from durable.store.batch import Completion, Outcome, PutBack, Release, Retry, RunCommit
 from durable.store.questions import Answer
 from durable.store.session import ConnectionLost, DatabaseRefused, Session
 from durable_worker.clock import DatabaseClock
@@ -37,15 +37,16 @@ from durable_worker.faults import reach
 
 logger = logging.getLogger("durable.worker")
 
-SideWrite = Outcome | Retry | PutBack | Release | Answer
+SideWrite = Completion | Outcome | Retry | PutBack | Release | Answer
 _SIDE_WRITES: dict[type[Any], Callable[..., Awaitable[Any]]] = {
+    Completion: engine.complete_jobs,
     Outcome: engine.settle_jobs,
     Retry: engine.retry_jobs,
     PutBack: engine.put_back_jobs,
     Release: engine.release_runs,
     Answer: questions.answer_queries,
 }
-_POINTS: dict[type[Any], str] = {Outcome: "settle", Retry: "retry"}
+_POINTS: dict[type[Any], str] = {Completion: "settle", Outcome: "settle", Retry: "retry"}
 
 
 class Ticket(Protocol):
@@ -217,7 +218,7 @@ class Committer:
                 await self._write_halves(kind, records, error)
         else:
             self._pause_s = 0.0
-            if kind is Outcome:
+            if kind in {Completion, Outcome}:
                 self.settled += len(records)
                 self._report_outcomes(records, *answer)
 
@@ -241,7 +242,7 @@ class Committer:
             self.write(instead)
 
     def _report_outcomes(
-        self, outcomes: Sequence[Outcome], refused: list[int], wake: list[str]
+        self, outcomes: Sequence[Completion | Outcome], refused: list[int], wake: list[str]
     ) -> None:
         for position in refused:
             logger.warning("a late answer was refused and kept as evidence: %r", outcomes[position])
@@ -252,19 +253,18 @@ class Committer:
 def _failed_instead(record: SideWrite, error: DatabaseRefused) -> Outcome | None:
     """An attempt's end that cannot be stored becomes a failure that says so, so that the run is not left waiting."""
     refused = "the database refused what the attempt left"
-    if not isinstance(record, Outcome | Retry) or (
+    if not isinstance(record, Completion | Outcome | Retry) or (
         isinstance(record, Outcome)
         and record.body.get("failure", {}).get("message", "").startswith(refused)
     ):
         return None
     message = f"{refused} ({error.sqlstate}): {str(error).encode('ascii', 'replace').decode()}"
     failure = {"type": "durable.errors:PayloadError", "message": message}
+    seq = 0 if isinstance(record, Completion) else record.seq
     body = {
-        "ref": record.seq,
+        "ref": seq,
         "attempt": record.attempt,
         "failure": failure,
         "retry_state": "non_retryable",
     }
-    return Outcome(
-        record.shard, record.run_id, record.seq, record.attempt, "ActivityFailed", body, None
-    )
+    return Outcome(record.shard, record.run_id, seq, record.attempt, "ActivityFailed", body, None)

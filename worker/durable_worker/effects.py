@@ -87,7 +87,7 @@ def _cancel_activity(commit: RunCommit, event: Event, _queue: str, _take_slot: T
 
 def _start_child(commit: RunCommit, event: Event, _queue: str, _take_slot: TakeSlot) -> None:
     commit.hints.add(
-        f"queue:{event.body['queue']}"
+        f"runs:{event.body['queue']}"
     )  # the row itself the database makes of the event
 
 
@@ -105,7 +105,7 @@ def _close(commit: RunCommit, event: Event, _queue: str, _take_slot: TakeSlot) -
 
 def _continue(commit: RunCommit, event: Event, queue: str, _take_slot: TakeSlot) -> None:
     commit.status = CLOSING_STATUS[event.type]
-    commit.hints.add(f"queue:{queue}")  # the successor
+    commit.hints.add(f"runs:{queue}")  # the successor
 
 
 def _accept_update(commit: RunCommit, event: Event, _queue: str, _take_slot: TakeSlot) -> None:

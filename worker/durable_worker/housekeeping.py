@@ -1,6 +1,7 @@
 """What a worker does beside its work: prove that it lives, take over from the dead, enforce deadlines, keep the database's view and its own in step.
 
-Every duty is bounded per pass and may be done by any number of workers at once; rows are taken with SKIP LOCKED, so there is no leader to lose.
+The lease, heartbeats and the comparison with the database are each worker's own. The rescue of what the dead have left is a claimed duty (duties.py); it is
+bounded per pass, and rows are taken with SKIP LOCKED, so that two who believe that it is theirs do no harm.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Awaitable, Callable
 from durable.errors import DatabaseUnavailable
 from durable.store import engine, questions
 from durable.store.batch import PutBack, Release
+from durable.store.duties import Duty
 from durable.store.session import ConnectionLost, DatabaseRefused, Session
 from durable_worker.attempts import Attempts
 from durable_worker.clock import DatabaseClock
@@ -43,6 +45,7 @@ class Housekeeping:
         committer: Committer,
         clock: DatabaseClock,
         *,
+        duties: Session,
         declared_dead: Callable[[], None],
         wake: Callable[[], None],
     ) -> None:
@@ -53,12 +56,14 @@ class Housekeeping:
         self._attempts = attempts
         self._committer = committer
         self._clock = clock
+        self._duties = duties
         self._declared_dead = declared_dead
         self._wake = wake
         self._queues = json.dumps(settings.queues)
         self._suspect = asyncio.Event()
         self._doubtful: set[engine.Held] = set()
         self._reconcile_at = 0.0
+        self._sweep_at = 0.0
         self._next_full_round = 0.0
         self.state = "alive"
         self.takeovers = 0
@@ -72,10 +77,8 @@ class Housekeeping:
         lease_s = self._settings.lease_s
         await asyncio.gather(
             self._repeat(lease_s / 3, self.beat),
-            self._repeat(min(1.0, lease_s / 3), self._take_over),
             self._repeat(0.25, self._heartbeats),
             self._repeat(0.25, self._reconcile),
-            self._repeat(lease_s / 3, self._sweep),
         )
 
     async def _repeat(self, interval_s: float, duty: Callable[[], Awaitable[None]]) -> None:
@@ -109,8 +112,18 @@ class Housekeeping:
         if not alive:
             self._declared_dead()
 
+    async def rescue(self, _duty: Duty) -> float:
+        """Free what dead workers held, enforce deadlines, send late messages on. Answers when to do so again."""
+        await self._take_over()
+        now = asyncio.get_running_loop().time()
+        if now >= self._sweep_at:
+            self._sweep_at = now + self._settings.lease_s / 3
+            await engine.sweep_orphans(self._duties, _SWEEP_LIMIT)
+            await questions.forget_requests(self._duties, _SWEEP_LIMIT)
+        return min(1.0, self._settings.lease_s / 3)
+
     async def _take_over(self) -> None:
-        workers, runs, jobs = await engine.bury_dead_workers(self._session, _BURY_LIMIT)
+        workers, runs, jobs = await engine.bury_dead_workers(self._duties, _BURY_LIMIT)
         if workers or runs or jobs:
             logger.warning(
                 "took over from %s dead workers: %s runs, %s attempts", workers, runs, jobs
@@ -118,13 +131,9 @@ class Housekeeping:
             self.takeovers += runs + jobs
             self._wake()
         if await engine.expire_deadlines(
-            self._session, self._settings.deadline_grace_s, _EXPIRE_LIMIT
+            self._duties, self._settings.deadline_grace_s, _EXPIRE_LIMIT
         ):
             self._wake()
-
-    async def _sweep(self) -> None:
-        await engine.sweep_orphans(self._session, _SWEEP_LIMIT)
-        await questions.forget_requests(self._session, _SWEEP_LIMIT)
 
     async def _heartbeats(self) -> None:
         """Store heartbeats soon; ask about every attempt at the pace of the lease, in case a hint was lost."""

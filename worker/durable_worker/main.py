@@ -50,6 +50,12 @@ def durable_worker(
         str | None, typer.Option(envvar="DURABLE_DATABASE_URL", help="database to use")
     ] = None,
     name: Annotated[str | None, typer.Option(help="shown to people; default host:pid")] = None,
+    build: Annotated[
+        str | None,
+        typer.Option(
+            envvar="DURABLE_BUILD", help="name of this code; pinned runs stay with their build"
+        ),
+    ] = None,
     lease: Annotated[
         float, typer.Option(help="seconds of silence after which others take over")
     ] = 15.0,
@@ -78,6 +84,7 @@ def durable_worker(
             modules=modules,
             queues=_queues(queue),
             name=name or f"{os.uname().nodename}:{os.getpid()}",
+            build=build,
             lease_s=lease,
             poll_s=poll,
             max_cached_runs=cache,

@@ -5,6 +5,7 @@
     attempts      activities running here                            attempts.py
     intake        claims and reads what there is to do               intake.py
     housekeeping  lease, takeover, deadlines                         housekeeping.py
+    duties        what one worker does for all                       duties.py
     hints         NOTIFY, received and sent                          wakeup.py
     watchdog      who blocks the loop                                watchdog.py
 
@@ -25,6 +26,7 @@ from types import ModuleType, TracebackType
 from typing import Any, Self, TypeVar
 
 from durable import definitions
+from durable.core.names import checked_name
 from durable.definitions import Activity, Workflow, described
 from durable.errors import DatabaseUnavailable, InvalidOption
 from durable.ids import uuid7
@@ -35,12 +37,16 @@ from durable.store.session import ConnectionLost, DatabaseRefused, Session
 from durable_worker.attempts import Attempts
 from durable_worker.clock import DatabaseClock
 from durable_worker.committer import Committer
+from durable_worker.duties import Duties
 from durable_worker.housekeeping import Housekeeping
 from durable_worker.intake import INBOX, JOBS, QUERIES, RUNS, Intake
 from durable_worker.local_activities import LocalActivities
 from durable_worker.questions import Questions
+from durable_worker.retention import Retention
 from durable_worker.runs import Runs
+from durable_worker.scheduling import Scheduling, declare
 from durable_worker.settings import WorkerSettings
+from durable_worker.transactions import TransactionalAttempts
 from durable_worker.wakeup import Hints, listen
 from durable_worker.watchdog import Watchdog
 
@@ -48,8 +54,14 @@ logger = logging.getLogger("durable.worker")
 
 _K = TypeVar("_K")
 
-_HINTED = {"worker": (INBOX,), "jobs": (JOBS,), "queue": (RUNS, JOBS), "queries": (QUERIES,)}
-"""What each kind of hint says there may be. A hint `queue:<name>` comes from clients, `jobs:<name>` from the owners of runs."""
+_HINTED = {
+    "worker": (INBOX,),
+    "runs": (RUNS,),
+    "jobs": (JOBS,),
+    "queue": (RUNS, INBOX),
+    "queries": (QUERIES,),
+}
+"""What each kind of hint says there may be: new runs, jobs, a message for a run that had no owner when it was sent (it may have one now), questions."""
 
 _Definition = TypeVar("_Definition", Workflow[..., Any], Activity[..., Any])
 
@@ -99,12 +111,16 @@ class Worker:
         await engine.check_schema(self._keeping)
         await self._register()
         await self.housekeeping.beat()
+        await engine.announce(
+            self._keeping, self.worker_id, self.settings.build, json.dumps(self._versions())
+        )
         self._watchdog.start()
         loops: dict[str, Coroutine[Any, Any, None]] = {
             "committer": self.committer.run(),
             "intake": self.intake.run(),
             "housekeeping": self.housekeeping.run(),
             "hints": self._hints.run(),
+            "duties": self.duties.run(),
         }
         if self.settings.notify:
             queues = list(self.settings.queues)
@@ -122,6 +138,7 @@ class Worker:
         self._taking = Session(url, "durable-intake")
         self._keeping = Session(url, "durable-housekeeping")
         self._listening = Session(url, "durable-listen")
+        self._serving = Session(url, "durable-duties")
         self._watchdog = Watchdog(settings.block_warning_s)
         self._hints = Hints(self._keeping, owner, enabled=settings.notify)
         self.committer = Committer(
@@ -136,6 +153,9 @@ class Worker:
             hint=self._tell,
         )  # fmt: skip
         self.runs.eager = settings.eager
+        self._transactions = TransactionalAttempts(
+            url, owner, settings.transaction_connections, settings.transaction_warning_s
+        )
         self.attempts = Attempts(
             self.committer,
             self.clock,
@@ -144,6 +164,8 @@ class Worker:
             worker_name=settings.name,
             freed=self._slot_freed,
             due=self._due,
+            hint=self._tell,
+            transactions=self._transactions,
         )
         self.runs.attempts = self.attempts
         self.local_activities = LocalActivities(
@@ -154,17 +176,7 @@ class Worker:
         )
         self.runs.local_activities = self.local_activities
         self.attempts.deliver_outcome = self.runs.deliver_outcome
-        questions = Questions(
-            self._taking,
-            owner,
-            list(settings.queues),
-            self._workflows,
-            self.committer,
-            live=self.runs.get,
-            drop=self.runs.drop_tainted,
-            wake=lambda: self.intake.wake(QUERIES),
-        )
-        self.runs.answering = questions
+        self.runs.answering = questions = self._questions()
         self.intake = Intake(
             self._taking,
             settings,
@@ -179,8 +191,28 @@ class Worker:
         )
         self.housekeeping = Housekeeping(
             self._keeping, settings, owner, self.runs, self.attempts, self.committer, self.clock,
-            declared_dead=self._declared_dead, wake=self.intake.wake,
+            duties=self._serving, declared_dead=self._declared_dead, wake=self.intake.wake,
         )  # fmt: skip
+        scheduling = Scheduling(self._serving, owner, tell=self._tell)
+        retention = Retention(self._serving, owner, gap_s=settings.retention_gap_s)
+        rounds = {
+            "rescue": self.housekeeping.rescue,
+            "schedules": scheduling.round,
+            "retention": retention.round,
+        }
+        self.duties = Duties(self._serving, owner, settings.lease_s, rounds)
+
+    def _questions(self) -> Questions:
+        return Questions(
+            self._taking,
+            self.worker_id,
+            list(self.settings.queues),
+            self._workflows,
+            self.committer,
+            live=self.runs.get,
+            drop=self.runs.drop_tainted,
+            wake=lambda: self.intake.wake(QUERIES),
+        )
 
     async def _register(self) -> None:
         registrations = [
@@ -197,6 +229,14 @@ class Worker:
         ]
         if registrations:
             await engine.register_definitions(self._keeping, registrations)
+        await declare(self._keeping, [*self._workflows.values(), *self._activities.values()])
+
+    def _versions(self) -> dict[str, list[int]]:
+        """The versions of each workflow that this worker runs."""
+        versions: dict[str, list[int]] = {}
+        for name, version in self._workflows if self.settings.run_workflows else ():
+            versions.setdefault(name, []).append(version)
+        return versions
 
     def _signals(self) -> Iterable[Signal[Any]]:
         """The signals of the applications that run here: one of each name, those declared beside the workflows first."""
@@ -269,6 +309,7 @@ class Worker:
         self.local_activities.starting = False
         self.intake.wake()
         await asyncio.wait(self._intake_task(), timeout=5.0)
+        self.attempts.release_held(everything=True)
         await self._hand_back()
         await self._finish_attempts()
         await self._hand_back()  # what local activities kept here until now
@@ -328,12 +369,20 @@ class Worker:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         try:
+            await self.duties.leave()
             finished = not len(self.attempts) and not len(self.runs)
             await engine.leave(self._keeping, self.worker_id, finished=finished)
         except (ConnectionLost, DatabaseUnavailable, DatabaseRefused) as error:
             logger.warning("could not sign off: %s", error)
-        for session in (self._committing, self._taking, self._keeping, self._listening):
+        for session in (
+            self._committing,
+            self._taking,
+            self._keeping,
+            self._listening,
+            self._serving,
+        ):
             await session.close()
+        await self._transactions.close()
         self.attempts.close()
         self.local_activities.close()
         self._watchdog.stop()
@@ -361,11 +410,14 @@ def _settings(settings: WorkerSettings | None, overrides: Mapping[str, Any]) -> 
             f"Worker has no option {unknown[0]!r}; there are: {', '.join(sorted(known))}"
         )
     merged = dataclasses.replace(settings or WorkerSettings(), **overrides)
+    if merged.build is not None:
+        checked_name("build", merged.build)
     for queue, slots in merged.queues.items():
         if not queue or slots < 0:
             raise InvalidOption(f"queue {queue!r}: needs a name and a number of slots of 0 or more")
-    if merged.local_slots < 1:
-        raise InvalidOption(f"local_slots is {merged.local_slots}; give a number from 1")
+    for option in ("local_slots", "transaction_connections"):
+        if getattr(merged, option) < 1:
+            raise InvalidOption(f"{option} is {getattr(merged, option)}; give a number from 1")
     return merged
 
 

@@ -1,0 +1,65 @@
+-- Which code may run a run: versions of a workflow, builds of a worker, versions of the engine's rules. The columns are in 0001.
+--
+-- A worker announces what it has: its build (`durable-worker --build`) and the versions of each workflow. A run that is declared pinned stays with
+-- the build that took its first recorded turn (`runs.build`); `claim_runs` passes by the runs of other builds. Nothing else in a claim
+-- knows of builds, and a worker is told of a version that it has not got only when it has claimed it: then it puts the run back (`release_runs`).
+
+-- The semantics version of runs that the SQL API starts; the same number as durable.core.semantics.CURRENT (C16).
+create function durable.semantics() returns smallint language sql immutable as $$ select 1::smallint $$;
+
+-- Whether some live worker could run this: it serves the queue, has the version and is of the build (null: any).
+create function durable.is_served(p_workflow text, p_version integer, p_queue text, p_build text) returns boolean language sql stable as $$
+    select exists (select from durable.workers w
+                    where w.state = 'alive' and w.lease_until >= durable.now() and w.queues ? p_queue
+                      and w.workflows -> p_workflow @> to_jsonb(p_version) and (p_build is null or w.build = p_build))
+$$;
+
+-- The version that a start by name takes: the newest that a live worker has, so that one which was rolled back gets no new runs; with no
+-- live worker the newest that any has ever registered. Null: the name is unknown.
+create function durable.version_to_start(p_workflow text) returns integer language sql stable as $$
+    select coalesce(
+        (select max(v.version::int) from durable.workers w cross join lateral jsonb_array_elements_text(w.workflows -> p_workflow) as v(version)
+          where w.state = 'alive' and w.lease_until >= durable.now()),
+        (select max(d.version) from durable.definitions d where d.kind = 'workflow' and d.name = p_workflow))
+$$;
+
+-- MOVE a run to another build, or free it from any (null). A live owner of another build loses it: its next commit loses the fence (C2).
+-- status: moved | unchanged | closed | unknown.
+create function durable.move_run(p_shard smallint, p_workflow_id text, p_build text, p_reason text, p_actor jsonb default null,
+                                 p_command uuid default gen_random_uuid())
+returns table (run_id uuid, status text, was text, served boolean, queue text, owner uuid)
+language plpgsql as $$
+declare
+    v_now timestamptz := durable.now();
+    v_run durable.runs;
+    v_leaves boolean;
+begin
+    v_run := durable.take_run(p_shard, p_workflow_id);
+    if v_run.run_id is null then
+        status := 'unknown'; return next; return;
+    end if;
+    run_id := v_run.run_id; queue := v_run.queue; owner := v_run.owner; was := v_run.build;
+    served := durable.is_served(v_run.workflow, v_run.version, v_run.queue, p_build);
+    select case o.code when 'accepted' then 'moved' when 'workflow_closed' then 'closed' else o.code end into status from durable.operator_commands o
+     where o.shard = p_shard and o.run_id = v_run.run_id and o.command_id = p_command;
+    if found then  -- the answer was lost and the same client asks again
+        return next; return;
+    end if;
+    if v_run.status <> 'running' then
+        status := 'closed';
+    elsif v_run.build is not distinct from p_build and v_run.pinned = (p_build is not null) then
+        status := 'unchanged';
+    else
+        status := 'moved';
+        v_leaves := v_run.owner is not null and p_build is not null and not exists (
+            select from durable.workers w where w.worker_id = v_run.owner and w.build = p_build);
+        update durable.runs r
+           set pinned = p_build is not null, build = p_build, owner = case when not v_leaves then r.owner end,
+               epoch = r.epoch + v_leaves::int, ready_at = case when v_leaves then v_now else r.ready_at end
+         where r.shard = p_shard and r.run_id = v_run.run_id;
+    end if;
+    perform durable.log_command(v_run, p_command, 'move', case status when 'moved' then 'accepted' when 'closed' then 'workflow_closed' else status end,
+        p_reason, p_actor, null, null, durable.standing(v_run),
+        case when status = 'moved' then (select durable.standing(r) from durable.runs r where r.shard = p_shard and r.run_id = v_run.run_id) end);
+    return next;
+end $$;
