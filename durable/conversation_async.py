@@ -17,7 +17,7 @@ from durable.store.updates import Answered, UpdateState
 
 if TYPE_CHECKING:
     from durable.client_async import AsyncClient
-    from durable.store.client_session_async import AsyncConnection
+    from durable.store.client_session_async import AsyncTransaction
 
 T = TypeVar("T")
 
@@ -168,7 +168,7 @@ class AsyncConversation:
         returns: type[T],
         id: str | None = None,
         actor: Any = None,
-        connection: AsyncConnection | None = None,
+        connection: AsyncTransaction | None = None,
         **arguments: Any,
     ) -> AsyncUpdateHandle[T]: ...
 
@@ -180,7 +180,7 @@ class AsyncConversation:
         *args: Any,
         id: str | None = None,
         actor: Any = None,
-        connection: AsyncConnection | None = None,
+        connection: AsyncTransaction | None = None,
         **arguments: Any,
     ) -> AsyncUpdateHandle[Any]: ...
 
@@ -192,7 +192,7 @@ class AsyncConversation:
         *args: Any,
         id: str | None = None,
         actor: Any = None,
-        connection: AsyncConnection | None = None,
+        connection: AsyncTransaction | None = None,
         **arguments: Any,
     ) -> AsyncUpdateHandle[T]: ...
 
@@ -204,7 +204,7 @@ class AsyncConversation:
         *args: Any,
         id: str | None = None,
         actor: Any = None,
-        connection: AsyncConnection | None = None,
+        connection: AsyncTransaction | None = None,
         **arguments: Any,
     ) -> AsyncUpdateHandle[T]: ...
 
@@ -216,7 +216,7 @@ class AsyncConversation:
         returns: Any = None,
         id: str | None = None,
         actor: Any = None,
-        connection: AsyncConnection | None = None,
+        connection: AsyncTransaction | None = None,
         **arguments: Any,
     ) -> AsyncUpdateHandle[Any]:
         """Request an update and return its handle, whose `accepted()` and `result()` wait; the request itself does not.

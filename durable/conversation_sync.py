@@ -19,7 +19,7 @@ from durable.store.updates import Answered, UpdateState
 
 if TYPE_CHECKING:
     from durable.client_sync import Client
-    from durable.store.client_session_sync import Connection
+    from durable.store.client_session_sync import Transaction
 
 T = TypeVar("T")
 
@@ -164,7 +164,7 @@ class Conversation:
         returns: type[T],
         id: str | None = None,
         actor: Any = None,
-        connection: Connection | None = None,
+        connection: Transaction | None = None,
         **arguments: Any,
     ) -> UpdateHandle[T]: ...
 
@@ -176,7 +176,7 @@ class Conversation:
         *args: Any,
         id: str | None = None,
         actor: Any = None,
-        connection: Connection | None = None,
+        connection: Transaction | None = None,
         **arguments: Any,
     ) -> UpdateHandle[Any]: ...
 
@@ -188,7 +188,7 @@ class Conversation:
         *args: Any,
         id: str | None = None,
         actor: Any = None,
-        connection: Connection | None = None,
+        connection: Transaction | None = None,
         **arguments: Any,
     ) -> UpdateHandle[T]: ...
 
@@ -200,7 +200,7 @@ class Conversation:
         *args: Any,
         id: str | None = None,
         actor: Any = None,
-        connection: Connection | None = None,
+        connection: Transaction | None = None,
         **arguments: Any,
     ) -> UpdateHandle[T]: ...
 
@@ -212,7 +212,7 @@ class Conversation:
         returns: Any = None,
         id: str | None = None,
         actor: Any = None,
-        connection: Connection | None = None,
+        connection: Transaction | None = None,
         **arguments: Any,
     ) -> UpdateHandle[Any]:
         """Request an update and return its handle, whose `accepted()` and `result()` wait; the request itself does not.

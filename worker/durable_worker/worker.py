@@ -30,6 +30,7 @@ from durable.core.names import checked_name
 from durable.definitions import Activity, Workflow, described
 from durable.errors import DatabaseUnavailable, InvalidOption
 from durable.ids import uuid7
+from durable.modules import defined_in
 from durable.signals import Signal, registered_signals
 from durable.store import engine
 from durable.store.engine import Registration
@@ -220,7 +221,14 @@ class Worker:
             for w in self._workflows.values()
         ]
         registrations += [
-            Registration("activity", a.name, 1, a.queue, json.dumps(described(a)))
+            Registration(
+                "activity",
+                a.name,
+                1,
+                a.queue,
+                json.dumps(described(a)),
+                json.dumps(a.job_options()),
+            )
             for a in self._activities.values()
         ]
         registrations += [
@@ -437,27 +445,12 @@ def _definitions(
     if modules is not None:
         imported = [import_module(m) if isinstance(m, str) else m for m in modules]
         return (
-            [*_of_modules(definitions.registered_workflows(), imported), *(workflows or ())],
-            [*_of_modules(definitions.registered_activities(), imported), *(activities or ())],
+            [*defined_in(definitions.registered_workflows(), imported), *(workflows or ())],
+            [*defined_in(definitions.registered_activities(), imported), *(activities or ())],
         )
     if workflows is None and activities is None:
         return list(definitions.registered_workflows()), list(definitions.registered_activities())
     return list(workflows or ()), list(activities or ())
-
-
-def _of_modules(
-    registered: Iterable[_Definition], modules: Iterable[ModuleType]
-) -> list[_Definition]:
-    """Return the definitions that were made in the modules or below them, or that they import by name."""
-    found = []
-    for definition in registered:
-        home = definition.fn.__module__
-        if any(
-            f"{home}.".startswith(f"{module.__name__}.") or definition in vars(module).values()
-            for module in modules
-        ):
-            found.append(definition)
-    return found
 
 
 def _by_name(
