@@ -37,3 +37,4 @@ class WorkerSettings:
     deadline_grace_s: float = 5.0
     transaction_connections: int = 10
     transaction_warning_s: float = 5.0
+    retention_gap_s: float = 300.0
