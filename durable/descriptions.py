@@ -102,6 +102,30 @@ class SignalEvidence:
     seq: int | None
 
 
+UpdateStatus = Literal["requested", "accepted", "completed", "failed", "rejected", "aborted"]
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateEvidence:
+    """An update that was requested of a run, and what became of it (C14).
+
+    `aborted`: the run ended first, before it was accepted or (with `accepted_at`) while its handler was running; `reason` says how. `payload` is what
+    the handler returned, as decoded JSON. `seq` is the event that accepted it; a rejected one has none.
+    """
+
+    update_id: str
+    name: str
+    status: UpdateStatus
+    reason: str | None
+    payload: Any
+    failure: dict[str, Any] | None
+    actor: Any
+    seq: int | None
+    at: datetime
+    accepted_at: datetime | None
+    ended_at: datetime | None
+
+
 @dataclass(frozen=True, slots=True)
 class PendingJob:
     """An activity or timer of a run that has not ended. `seq` is its opening event.

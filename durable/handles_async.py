@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from durable import outcomes, requests
+from durable.conversation_async import AsyncConversation
 from durable.descriptions import (
     CancelReceipt,
     HistoryEvent,
@@ -32,7 +33,7 @@ R = TypeVar("R")
 V = TypeVar("V")
 
 
-class AsyncHandle(AsyncRunOperations[R]):
+class AsyncHandle(AsyncConversation, AsyncRunOperations[R]):
     """A workflow by its id; made by a client's `start` and `handle`, never fails by itself.
 
     `run_id` is None for a handle made from an id alone: such a handle means the newest run of the id. One made by `start` reads its own

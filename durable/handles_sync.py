@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from durable import outcomes, requests
+from durable.conversation_sync import Conversation
 from durable.descriptions import (
     CancelReceipt,
     HistoryEvent,
@@ -34,7 +35,7 @@ R = TypeVar("R")
 V = TypeVar("V")
 
 
-class Handle(RunOperations[R]):
+class Handle(Conversation, RunOperations[R]):
     """A workflow by its id; made by a client's `start` and `handle`, never fails by itself.
 
     `run_id` is None for a handle made from an id alone: such a handle means the newest run of the id. One made by `start` reads its own
