@@ -26,6 +26,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.errors",
             "durable.failure",
             "durable.ids",
+            "durable.job_errors",
             "durable.payload",
             "durable.payload_schema",
         }
@@ -34,6 +35,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "durable.activity_context",
+            "durable.activity_outcomes",
             "durable.attributes",
             "durable.authoring",
             "durable.context",
@@ -43,6 +45,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.in_process",
             "durable.histories",
             "durable.lint",
+            "durable.refusals",
             "durable.modules",
             "durable.options",
             "durable.patching",
@@ -60,8 +63,19 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.client_async",
             "durable.filters",
             "durable.client_sync",
+            "durable.conversation_async",
+            "durable.conversation_sync",
+            "durable.messages",
+            "durable.enqueueing",
             "durable.handles_async",
             "durable.handles_sync",
+            "durable.batches_async",
+            "durable.batches_sync",
+            "durable.interventions",
+            "durable.operations_async",
+            "durable.operations_sync",
+            "durable.jobs_async",
+            "durable.jobs_sync",
             "durable.outcomes",
             "durable.requests",
             "durable.retention_async",
@@ -71,6 +85,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.scheduling_async",
             "durable.scheduling_sync",
             "durable.targets",
+            "durable.unique",
         }
     ),
     frozenset(
