@@ -23,7 +23,7 @@ from durable import requests, targets
 from durable.requests import StartOptions
 from durable.store.arrays import plain, quoted
 
-_HINT_GAP_S = 0.02
+_HINT_GAP_S = 0.002
 _START = """
     select s.outcome
       from unnest(%s::smallint[], %s::uuid[], %s::text[], %s::jsonb[]) as n(shard, run_id, workflow_id, body)
@@ -83,7 +83,7 @@ class Starter:
         if time.monotonic() - self._hinted_at >= _HINT_GAP_S:
             self._hinted_at = time.monotonic()
             self._connection.execute(
-                "select pg_notify('durable', %s)", (f"queue:{queue}",), prepare=True
+                "select pg_notify('durable', %s)", (f"runs:{queue}",), prepare=True
             )
 
 

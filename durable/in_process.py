@@ -70,6 +70,10 @@ def local(activity: ActivityCall[P, R]) -> LocalCall[P, R]:
         raise InvalidOption(
             f"durable.local takes a function decorated with @activity, not {activity!r}"
         )
+    if activity.activity.transactional:
+        raise InvalidOption(
+            f"activity {activity.activity.name!r} is transactional, and its transaction records a job's outcome; call it as a job: {activity.activity.name}(...)"
+        )
     if not isinstance(activity, Activity):
         return LocalCall(activity)
     known: LocalCall[P, R] | None = _calls.get(activity)

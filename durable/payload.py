@@ -58,12 +58,10 @@ from durable.payload_schema import DEEPEST, compile_schema, short
 
 MAX_BYTES = 2 * 1024 * 1024
 
-_largest = MAX_BYTES
-"""What a value may take where nothing else is said; a payload store raises it."""
+_largest = MAX_BYTES  # where nothing else is said; a payload store raises it, for the process
 
 
 def allow_up_to(max_bytes: int) -> None:
-    """Values of this process may be so large from now on, because a payload store takes them."""
     global _largest
     _largest = max(_largest, max_bytes)
 
@@ -247,8 +245,7 @@ def _inspect(raw: bytes, field: str, max_bytes: int) -> None:
         raise PayloadError(
             field,
             f"it takes {len(raw):,} bytes as JSON, the limit is {limit:,}",
-            "Store the data elsewhere and pass a reference to it, or have large payloads kept in a payload store"
-            " (durable.use_payloads(store=...)).",
+            "Store it elsewhere and pass a reference, or use a payload store: durable.use_payloads(store=...).",
         )
     if b"NaN" in raw or b"Infinity" in raw or b"\\u0000" in raw:
         _find_culprit(raw, field)
@@ -373,6 +370,11 @@ class ArgumentsCodec:
         self._plain = tuple(self._parameters) if by_position else ()
         self._compiled: _Compiled | None = None
         self._result: ValueCodec | None = None
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """The names of the parameters that are stored, in order."""
+        return tuple(self._parameters)
 
     @property
     def result(self) -> ValueCodec:
@@ -564,14 +566,21 @@ def _resolved(raw: Any, globalns: dict[str, Any], namespace: dict[str, Any]) -> 
 
 
 def _returned(hint: Any) -> Any:
-    """What a call gives in the end: R of Generator[Y, S, R], T of Awaitable[T], the hint itself
-    otherwise.
-    """
+    """What a call gives in the end: R of Generator[Y, S, R], T of Awaitable[T], else the hint."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return _without_outcomes(hint)
     position = _LAZY.get(typing.get_origin(hint) or hint) if _is_hashable(hint) else None
     if position is not None:
         parameters = typing.get_args(hint)
         return parameters[position] if len(parameters) > position else Any
     return Any if hint is typing.NoReturn or hint is typing.Never else hint
+
+
+def _without_outcomes(union: Any) -> Any:
+    """A union without Snooze, Cancel and Retry, which an activity may return and which are no results."""
+    members = typing.get_args(union)
+    results = tuple(each for each in members if not getattr(each, "durable_outcome", False))
+    return union if len(results) == len(members) else typing.Union[results or (None,)]  # noqa: UP007
 
 
 def _is_hashable(hint: Any) -> bool:

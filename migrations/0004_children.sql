@@ -92,7 +92,7 @@ begin
                and c.status = 'running' and c.run_id <> all (v_asked)
                and (p_seq is not null or 'cancel' = (select h.body ->> 'close_policy' from durable.history h
                                                       where h.shard = p_shard and h.run_id = p_parent and h.seq = c.parent_seq))
-             order by c.shard, c.run_id for update of c
+             order by c.shard, c.run_id for no key update of c
         loop
             v_asked := v_asked || v_child.run_id;
             if v_child.owner is null and v_child.epoch = 0 then
@@ -133,7 +133,7 @@ begin
              where c.parent_shard = p_shard and c.parent_run_id = p_parent and c.status = 'running'
                and 'terminate' = (select h.body ->> 'close_policy' from durable.history h
                                    where h.shard = p_shard and h.run_id = p_parent and h.seq = c.parent_seq)
-             order by c.shard, c.run_id for update of c
+             order by c.shard, c.run_id for no key update of c
         ), ended as (
             update durable.runs r set status = 'terminated', closed_at = p_now, owner = null, epoch = r.epoch + 1, ready_at = null,
                    delayed_until = null, review = null, last_seq = r.last_seq + 1, turn = r.turn + 1
@@ -229,7 +229,9 @@ begin
         update durable.signals s set run_id = v_next, status = 'buffered', seq = null
          where s.shard = v_run.shard and s.run_id = v_run.run_id and (s.status = 'buffered' or s.seq = any (v_unread));
         update durable.inbox i set run_id = v_next
-         where i.shard = v_run.shard and i.run_id = v_run.run_id and i.type in ('SignalReceived', 'CancelRequested');
+         where i.shard = v_run.shard and i.run_id = v_run.run_id and i.type in ('SignalReceived', 'CancelRequested', 'UpdateRequested');
+        update durable.updates u set run_id = v_next, generation = v_run.generation + 1
+         where u.shard = v_run.shard and u.run_id = v_run.run_id and u.status = 'requested';
         insert into durable.inbox (shard, run_id, queue, type, at, body, payload)
         select h.shard, v_next, v_run.queue, h.type, v_run.created_at - interval '1 second' + h.seq * interval '1 microsecond', h.body, h.payload
           from durable.history h where h.shard = v_run.shard and h.run_id = v_run.run_id and h.seq = any (v_unread);

@@ -286,7 +286,7 @@ begin
     return next;
 end $$;
 
--- Start what a slot starts. A workflow takes its newest registered version. A run or job that has the slot's id is the slot's: it is made once.
+-- Start what a slot starts. A workflow takes the version that a start by name takes (0006). A run or job that has the slot's id is the slot's: it is made once.
 create function durable.start_slot(p_action jsonb, p_input json, p_shard smallint, p_target text, p_schedule text, p_slot_us bigint) returns jsonb
 language plpgsql as $$
 declare
@@ -294,7 +294,7 @@ declare
     v_version integer;
 begin
     if p_action ->> 'kind' = 'workflow' then
-        v_version := coalesce((select max(d.version) from durable.definitions d where d.kind = 'workflow' and d.name = p_action ->> 'name'),
+        v_version := coalesce(durable.version_to_start(p_action ->> 'name'),
                               (p_action ->> 'version')::int);
         perform durable.start_run(
             p_shard => p_shard, p_run => durable.uuid7(), p_workflow_id => p_target, p_workflow => p_action ->> 'name', p_version => v_version,
@@ -303,10 +303,10 @@ begin
             p_actor => nullif(p_action -> 'actor', 'null'), p_attributes => nullif(p_action -> 'attributes', 'null'),
             p_memo => nullif(p_action -> 'memo', 'null'));
     else
-        perform durable.enqueue_job(
-            p_shard => p_shard, p_job => p_target::uuid, p_name => p_action ->> 'name', p_queue => p_action ->> 'queue',
-            p_priority => (p_action ->> 'priority')::smallint, p_delay_s => 0, p_input => p_input,
-            p_options => (p_action -> 'options') || v_origin);
+        perform durable.enqueue_jobs(
+            j_shard => array[p_shard], j_id => array[p_target::uuid], j_input => array[p_input], p_name => p_action ->> 'name',
+            p_queue => p_action ->> 'queue', p_priority => (p_action ->> 'priority')::smallint, p_at_us => null, p_delay_s => 0,
+            p_options => (p_action -> 'options') || v_origin, p_tags => null, p_meta => null);
     end if;
     return jsonb_build_array('queue:' || (p_action ->> 'queue'));
 end $$;
@@ -337,4 +337,200 @@ begin
         v_pushes := case when v_owner is null then '[]' else jsonb_build_array('worker:' || v_owner) end;
     end if;
     return coalesce(v_pushes, '[]');
+end $$;
+
+
+-- RETENTION: how long what is over is kept. Without a row nothing is ever pruned. The most exact rule counts: queue and state, queue, state, neither.
+-- kind: run (closed runs with all that belongs to them), job (finished jobs of their own), slot (decided slots of schedules; state: the decision).
+-- keep_s null: for ever.
+create table durable.retention (
+    kind    text    not null check (kind in ('run', 'job', 'slot')),
+    queue   text    not null default '*',
+    state   text    not null default '*',
+    keep_s  double precision check (keep_s >= 0),
+    archive boolean not null default false,
+    primary key (kind, queue, state)
+);
+
+-- What was archived before it was pruned: one document each, the text of every payload as it was.
+create table durable.archive (
+    shard       smallint    not null,
+    record_id   uuid        not null,
+    kind        text        not null,
+    id          text        not null,
+    archived_at timestamptz not null,
+    record      json        not null,
+    primary key (shard, record_id)
+);
+create index archive_by_id on durable.archive (shard, id);
+
+create function durable.retention_rules() returns jsonb language sql stable as
+$$ select coalesce(jsonb_agg(to_jsonb(t)), '[]') from durable.retention t $$;
+
+create function durable.rule_for(p_rules jsonb, p_kind text, p_queue text, p_state text)
+returns table (keep interval, archive boolean, state text) language sql immutable as $$
+    select (r ->> 'keep_s')::float8 * interval '1 second', (r ->> 'archive')::boolean, r ->> 'state' from jsonb_array_elements(p_rules) r
+     where r ->> 'kind' = p_kind and r ->> 'queue' in (p_queue, '*') and r ->> 'state' in (p_state, '*')
+     order by (r ->> 'queue' = '*'), (r ->> 'state' = '*') limit 1
+$$;
+
+-- The tables that hold what belongs to a run: all whose rows are named by shard and run_id. They are looked up, so that none is forgotten.
+create function durable.tables_of_runs() returns text[] language sql stable as $$
+    select array_agg(c.relname::text order by c.relname) from pg_class c
+     where c.relnamespace = 'durable'::regnamespace and c.relkind in ('r', 'p') and c.relname not in ('runs', 'jobs')
+       and 2 = (select count(*) from pg_attribute a where a.attrelid = c.oid and a.attname in ('shard', 'run_id') and not a.attisdropped)
+$$;
+
+-- PRUNE RUNS of one shard: looks at the next p_scan runs after p_after, in the order of their ids (which is about that of their creation), and deletes
+-- those whose time has passed, with at most about p_rows events. An open run is never touched; nor is one that an open run of the same
+-- workflow id continues, unless a rule names the state `continued`. `last_id`: where to go on; null: this shard has nothing further. With p_worker
+-- it is the duty's work, fenced by it. p_rules null: those of the table.
+create function durable.prune_runs(p_worker uuid, p_epoch integer, p_shard smallint, p_after uuid, p_scan integer, p_rows integer, p_rules jsonb, p_dry boolean)
+returns table (last_id uuid, pruned integer, archived integer)
+language plpgsql
+set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+as $$
+declare
+    v_now timestamptz := durable.now();
+    v_rules jsonb := coalesce(p_rules, durable.retention_rules());
+    v_shortest interval;
+    v_walked integer;
+    v_young boolean;
+    v_ids uuid[];
+    v_kept uuid[];
+    v_table text;
+    v_members text;
+    v_more boolean;
+begin
+    if p_worker is not null then
+        perform durable.hold_duty(p_worker, 'retention', p_epoch);
+    end if;
+    pruned := 0; archived := 0;
+    select min((r ->> 'keep_s')::float8) * interval '1 second' into v_shortest from jsonb_array_elements(v_rules) r where r ->> 'kind' = 'run';
+    if v_shortest is null then
+        return next; return;
+    end if;
+    with walked as materialized (
+        select r.run_id, r.workflow_id, r.generation, r.status, r.queue, r.closed_at, r.created_at, r.last_seq from durable.runs r
+         where r.shard = p_shard and (p_after is null or r.run_id > p_after) order by r.run_id limit p_scan
+    ), due as materialized (
+        select w.run_id, u.archive, sum(w.last_seq) over (order by w.run_id) - w.last_seq as before
+          from walked w cross join lateral durable.rule_for(v_rules, 'run', w.queue, w.status) u
+         where w.status <> 'running' and w.closed_at < v_now - u.keep
+           and not exists (select from durable.jobs j where j.shard = p_shard and j.run_id = w.run_id)
+           and (w.status <> 'continued' or u.state = 'continued' or not exists (
+                select from durable.runs n where n.shard = p_shard and n.workflow_id = w.workflow_id and n.status = 'running' and n.generation > w.generation))
+    )
+    select (select count(*) from walked), (select min(w.created_at) > v_now - v_shortest from walked w),
+           (select array_agg(w.run_id order by w.run_id desc) from walked w)[1],
+           (select array_agg(d.run_id order by d.run_id) from due d where d.before < p_rows),
+           (select array_agg(d.run_id) from due d where d.before < p_rows and d.archive),
+           exists (select from due d where d.before >= p_rows)
+      into v_walked, v_young, last_id, v_ids, v_kept, v_more;
+    if v_more then  -- not all that is due was taken: go on behind the last one that was
+        last_id := v_ids[cardinality(v_ids)];
+    elsif v_walked < p_scan or v_young then
+        last_id := null;
+    end if;
+    pruned := coalesce(cardinality(v_ids), 0);
+    archived := coalesce(cardinality(v_kept), 0);
+    if pruned = 0 or p_dry then
+        return next; return;
+    end if;
+    select array_agg(l.run_id) into v_ids from (
+        select r.run_id from durable.runs r where r.shard = p_shard and r.run_id = any (v_ids) and r.status <> 'running' for update skip locked) l;
+    pruned := coalesce(cardinality(v_ids), 0);
+    if v_kept is not null and v_ids is not null then
+        v_kept := array(select unnest(v_kept) intersect select unnest(v_ids));
+        archived := cardinality(v_kept);
+        select string_agg(format('%L, (select json_agg(t) from durable.%I t where t.shard = r.shard and t.run_id = r.run_id)', n, n), ', ')
+          into v_members from unnest(durable.tables_of_runs()) n;
+        execute format('insert into durable.archive (shard, record_id, kind, id, archived_at, record)
+            select r.shard, r.run_id, ''run'', r.workflow_id, $3, json_build_object(''run'', row_to_json(r), %s)
+              from durable.runs r where r.shard = $1 and r.run_id = any ($2) on conflict do nothing', v_members) using p_shard, v_kept, v_now;
+    end if;
+    foreach v_table in array durable.tables_of_runs() loop
+        execute format('delete from durable.%I t where t.shard = $1 and t.run_id = any ($2)', v_table) using p_shard, v_ids;
+    end loop;
+    delete from durable.runs r where r.shard = p_shard and r.run_id = any (v_ids);
+    return next;
+end $$;
+
+-- PRUNE JOBS of their own, in the same way.
+create function durable.prune_jobs(p_worker uuid, p_epoch integer, p_shard smallint, p_after uuid, p_scan integer, p_rules jsonb, p_dry boolean)
+returns table (last_id uuid, pruned integer, archived integer)
+language plpgsql
+set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+as $$
+declare
+    v_now timestamptz := durable.now();
+    v_rules jsonb := coalesce(p_rules, durable.retention_rules());
+    v_walked integer;
+    v_ids uuid[];
+    v_kept uuid[];
+begin
+    if p_worker is not null then
+        perform durable.hold_duty(p_worker, 'retention', p_epoch);
+    end if;
+    pruned := 0; archived := 0;
+    if not exists (select from jsonb_array_elements(v_rules) r where r ->> 'kind' = 'job') then
+        return next; return;
+    end if;
+    with walked as materialized (
+        select j.run_id, j.kind, j.state, j.queue, j.finished_at from durable.jobs j
+         where j.shard = p_shard and (p_after is null or j.run_id > p_after) order by j.run_id limit p_scan
+    ), due as (
+        select w.run_id, u.archive from walked w cross join lateral durable.rule_for(v_rules, 'job', w.queue, w.state) u
+         where w.kind = 'job' and w.finished_at < v_now - u.keep
+    )
+    select (select count(*) from walked), (select array_agg(w.run_id order by w.run_id desc) from walked w)[1],
+           (select array_agg(d.run_id) from due d), (select array_agg(d.run_id) from due d where d.archive)
+      into v_walked, last_id, v_ids, v_kept;
+    if v_walked < p_scan then
+        last_id := null;
+    end if;
+    pruned := coalesce(cardinality(v_ids), 0);
+    archived := coalesce(cardinality(v_kept), 0);
+    if pruned = 0 or p_dry then
+        return next; return;
+    end if;
+    select array_agg(l.run_id) into v_ids from (
+        select j.run_id from durable.jobs j where j.shard = p_shard and j.run_id = any (v_ids) and j.seq = 0 and j.finished_at is not null
+           for update skip locked) l;
+    pruned := coalesce(cardinality(v_ids), 0);
+    insert into durable.archive (shard, record_id, kind, id, archived_at, record)
+    select j.shard, j.run_id, 'job', j.run_id::text, v_now, json_build_object('job', row_to_json(j))
+      from durable.jobs j where j.shard = p_shard and j.run_id = any (v_kept) and j.run_id = any (v_ids) and j.seq = 0
+    on conflict do nothing;
+    get diagnostics archived = row_count;
+    delete from durable.jobs j where j.shard = p_shard and j.run_id = any (v_ids) and j.seq = 0 and j.finished_at is not null;
+    return next;
+end $$;
+
+-- PRUNE SLOTS that are decided and over. Not those at the cursor: a slot that nobody remembers could be started again by a backfill alone.
+create function durable.prune_slots(p_worker uuid, p_epoch integer, p_limit integer, p_rules jsonb, p_dry boolean) returns integer
+language plpgsql as $$
+declare
+    v_now timestamptz := durable.now();
+    v_rules jsonb := coalesce(p_rules, durable.retention_rules());
+    v_count integer;
+begin
+    if p_worker is not null then
+        perform durable.hold_duty(p_worker, 'retention', p_epoch);
+    end if;
+    if not exists (select from jsonb_array_elements(v_rules) r where r ->> 'kind' = 'slot') then
+        return 0;
+    end if;
+    with due as (
+        select t.schedule_id, t.slot_at from durable.schedule_slots t join durable.schedules s on s.schedule_id = t.schedule_id
+         cross join lateral durable.rule_for(v_rules, 'slot', '*', t.decision) u
+         where t.slot_at <= s.cursor_at and t.decided_at < v_now - u.keep
+           and (t.decision in ('skipped', 'missed') or (t.decision = 'started' and (t.outcome is not null
+                or durable.slot_status(t.kind, t.target_shard, t.target) not in ('running', 'scheduled', 'available', 'executing', 'retryable'))))
+         limit p_limit for update of t skip locked
+    ), gone as (
+        delete from durable.schedule_slots t using due d where not p_dry and t.schedule_id = d.schedule_id and t.slot_at = d.slot_at
+    )
+    select count(*) into v_count from due;
+    return v_count;
 end $$;

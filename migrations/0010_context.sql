@@ -41,7 +41,7 @@ begin
          cross join lateral (
             select r.shard, r.run_id, r.workflow_id, r.last_seq, r.turn, r.deadline_at, r.execution_deadline_at from durable.runs r
              where r.shard = k.key and r.status = 'running' and r.deadline_at <= v_now
-             order by r.deadline_at limit v_each for update skip locked) e
+             order by r.deadline_at limit v_each for no key update skip locked) e
     loop
         v_kind := case when v_run.execution_deadline_at = v_run.deadline_at then 'execution' else 'run' end;
         update durable.runs r set status = 'failed', closed_at = v_now, owner = null, epoch = r.epoch + 1, ready_at = null, delayed_until = null,
@@ -95,6 +95,7 @@ alter table durable.payloads alter column data set storage external;  -- compres
 create function durable.payload_refs() returns setof text language sql stable as $$
     select e.payload ->> 'ref' from (
         select payload from durable.history union all select payload from durable.inbox union all select payload from durable.signals
-        union all select input from durable.jobs union all select result from durable.jobs union all select heartbeat from durable.jobs
+        union all select result from durable.updates union all select payload from durable.queries union all select result from durable.queries
+        union all select input from durable.schedules union all select input from durable.jobs union all select result from durable.jobs union all select heartbeat from durable.jobs
     ) e where e.payload::text like '{"durable:encoded":%' and json_typeof(e.payload -> 'ref') = 'string'
 $$;

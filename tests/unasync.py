@@ -14,9 +14,15 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 FILES = {
+    "durable/store/transactions_async.py": "durable/store/transactions_sync.py",
     "durable/store/client_session_async.py": "durable/store/client_session_sync.py",
+    "durable/batches_async.py": "durable/batches_sync.py",
+    "durable/operations_async.py": "durable/operations_sync.py",
+    "durable/conversation_async.py": "durable/conversation_sync.py",
     "durable/handles_async.py": "durable/handles_sync.py",
+    "durable/jobs_async.py": "durable/jobs_sync.py",
     "durable/client_async.py": "durable/client_sync.py",
+    "durable/retention_async.py": "durable/retention_sync.py",
     "durable/scheduling_async.py": "durable/scheduling_sync.py",
 }
 
@@ -29,15 +35,20 @@ RULES = [
     (r"\b__aexit__\b", "__exit__"),
     (r"\basyncio\.Lock\b", "threading.Lock"),
     (r"\basyncio\.sleep\b", "time.sleep"),
-    (r"\basyncio\.to_thread\(([\w.]+), ", r"\1("),
+    (r"\basyncio\.to_thread\(\s*([\w.]+),\s*", r"\1("),
+    (r"\basyncio\.Semaphore\b", "threading.Semaphore"),
+    (r"\bAwaitable\[(\w+)\]", r"\1"),
     (r"\bimport asyncio\n", "import threading\nimport time\n"),
-    (r"\bpsycopg\.AsyncConnection\b", "psycopg.Connection"),
-    (r"\bensure_current_async\b", "ensure_current"),
+    (r"\bpsycopg\.Async(Connection|Cursor)\b", r"psycopg.\1"),
+    (r"\b(ensure_current|joined)_async\b", r"\1"),
     (
-        r"\bAsync(Connection|ClientSession|Client|Handle|JobHandle|Scheduling|ScheduleHandle)\b",
+        r"\bAsync(Connection|Transaction|ClientSession|Client|Handle|JobHandle|Jobs|Scheduling|ScheduleHandle|Transactions|Retention|Conversation|UpdateHandle|RunOperations|PendingActivity|Batches)\b",
         r"\1",
     ),
-    (r"\b(client_session|client|handles|scheduling)_async\b", r"\1_sync"),
+    (
+        r"\b(client_session|client|conversation|handles|jobs|scheduling|transactions|retention|operations|batches)_async\b",
+        r"\1_sync",
+    ),
     (r"\bAn asynchronous\b", "A synchronous"),
     (r"\basynchronous\b", "synchronous"),
 ]

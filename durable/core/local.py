@@ -60,7 +60,7 @@ class LocalFuture(ActivityFuture[T]):
     For the worker: `target` with `payload` (arguments as JSON text) is due to run as attempt number `attempt`, unless it `is_to_end`.
     """
 
-    __slots__ = ("_timer", "_turn", "attempt", "called_us", "target")
+    __slots__ = ("_timer", "_turn", "attempt", "called_us", "cancellation", "target")
 
     kind = LOCAL_ACTIVITY
 
@@ -72,6 +72,7 @@ class LocalFuture(ActivityFuture[T]):
             run, body["name"], body["id"], target.arguments.result, cancellation, command
         )
         self.target = target
+        self.cancellation: Cancellation = cancellation
         self.attempt = 1
         self.called_us = run.now_us
         self._turn = run.turn
@@ -93,10 +94,6 @@ class LocalFuture(ActivityFuture[T]):
     def is_to_end(self) -> bool:
         """The code gave it up and waits for its end (`cancellation="wait"`)."""
         return self._asked is not None
-
-    @property
-    def cancellation(self) -> Cancellation:
-        return self._cancellation
 
     def waiting(self) -> dict[str, Any]:
         return {"kind": self.kind, "name": self.name, "id": self.id, "line": self.line}

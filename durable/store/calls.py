@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, LiteralString, TypeVar
 
 from durable.descriptions import (
     CancelReceipt,
     HistoryEvent,
-    JobDescription,
     MoveReceipt,
     PendingJob,
     RunDescription,
@@ -26,13 +25,11 @@ from durable.descriptions import (
     SignalReceipt,
 )
 from durable.errors import (
-    DatabaseUnavailable,
     WorkflowAlreadyExists,
     WorkflowClosed,
     WorkflowNotFound,
 )
 from durable.ids import uuid7
-from durable.payload_codecs import MARK, Payloads, PayloadStoreUnavailable
 from durable.store.queries import load_queries
 from durable.store.shards import shard_of
 
@@ -82,24 +79,14 @@ class RunOutcome:
 
 
 @dataclass(frozen=True, slots=True)
-class JobOutcome:
-    """How a standalone job stands. `result` is JSON text."""
-
-    state: str
-    name: str
-    attempt: int
-    result: str | None
-    errors: list[dict[str, Any]]
-
-
-@dataclass(frozen=True, slots=True)
 class Definition:
-    """What a worker has registered under a name; `schema` is the JSON Schema of the arguments or payload."""
+    """What a worker has registered under a name; `schema` is the JSON Schema of the arguments or payload, `options` those of a job."""
 
     name: str
     version: int
     queue: str | None
     schema: dict[str, Any]
+    options: dict[str, Any]
 
 
 # -- writing ----------------------------------------------------------------------------------------------------------
@@ -122,7 +109,7 @@ def start_run(
             )
             raise WorkflowAlreadyExists(msg)
         created = row["outcome"] == "started"
-        return Sent(Started(row["run_id"], created), (_queue(queue),) if created else ())
+        return Sent(Started(row["run_id"], created), (f"runs:{queue}",) if created else ())
 
     parameters = {
         **given,
@@ -207,7 +194,7 @@ def move_run(
         _refuse_unless_open(workflow_id, row["status"])
         told = (f"worker:{row['owner']}",) if row["owner"] else ()
         receipt = MoveReceipt(row["run_id"], row["status"], row["was"], build, row["served"])
-        return Sent(receipt, (*told, _queue(row["queue"])))
+        return Sent(receipt, (*told, f"runs:{row['queue']}"))
 
     parameters = {**_command(workflow_id, reason, actor), "build": build}
     return Call(_SQL["move_run"], parameters, decode)
@@ -223,69 +210,13 @@ def _command(workflow_id: str, reason: str | None, actor: str | None) -> dict[st
     }
 
 
-def enqueue_job(job_id: str, queue: str, given: Mapping[str, Any]) -> Call[Sent[str]]:
-    """Enqueue a standalone job; answers its id. `given`: the other parameters of durable.enqueue_job."""
-    parameters = {**given, "shard": shard_of(job_id), "job_id": job_id, "queue": queue}
-    return Call(
-        _SQL["enqueue_job"], parameters, lambda rows: Sent(rows[0]["job_id"], (_queue(queue),))
-    )
-
-
-# -- payloads (durable/payload_codecs.py) -----------------------------------------------------------------------------
-
-
-_PAYLOADS = ("payload", "input")
-"""The parameters that carry an author's values."""
-
-
-def has_payload(call: Call[Any]) -> bool:
-    return any(call.parameters.get(name) is not None for name in _PAYLOADS)
-
-
-def sealed(payloads: Payloads, call: Call[T]) -> Call[T]:
-    """The call as the database gets it. Raises DatabaseUnavailable when the payload store does not answer."""
-    given = {name: call.parameters[name] for name in _PAYLOADS if call.parameters.get(name)}
-    try:
-        covered = {name: payloads.sealed(text) for name, text in given.items()}
-    except PayloadStoreUnavailable as error:
-        raise DatabaseUnavailable(f"{error}; nothing was written") from error
-    return replace(call, parameters={**call.parameters, **covered})
-
-
-def any_sealed(rows: list[Row]) -> bool:
-    return any(isinstance(value, str) and MARK in value for row in rows for value in row.values())
-
-
-def shown(payloads: Payloads, rows: list[Row]) -> list[Row]:
-    """The rows with what is sealed in them opened, or replaced by a placeholder."""
-    return [
-        {
-            name: payloads.shown(value)
-            if isinstance(value, str) and name in _JSON | _TEXTS
-            else value
-            for name, value in row.items()
-        }
-        for row in rows
-    ]
-
-
-def payload_refs() -> Call[frozenset[str]]:
-    """What the database refers to in a payload store. Reads every table that holds payloads, from end to end."""
-    sql = load_queries("payloads.sql")["payload_refs"]
-    return Call(sql, {}, lambda rows: frozenset(row["ref"] for row in rows))
-
-
 def notify(hint: str) -> Call[None]:
     """Tell whoever listens that there may be something to do (C4)."""
     return Call(_SQL["notify"], {"hint": hint}, lambda _: None)
 
 
-def _queue(queue: str) -> str:
-    return f"queue:{queue}"
-
-
 def _owner_or_queue(row: Row) -> str:
-    return f"worker:{row['owner']}" if row["owner"] else _queue(row["queue"])
+    return f"worker:{row['owner']}" if row["owner"] else f"queue:{row['queue']}"
 
 
 def _refuse_unless_open(workflow_id: str, status: str) -> None:
@@ -364,16 +295,6 @@ def read_pending(workflow_id: str, run_id: str | None) -> Call[list[PendingJob]]
     )
 
 
-def read_job_outcome(job_id: str) -> Call[JobOutcome | None]:
-    """None: there is no such job."""
-    return Call(_SQL["read_job_outcome"], _job(job_id), lambda rows: _first(JobOutcome, rows))
-
-
-def describe_job(job_id: str) -> Call[JobDescription | None]:
-    """None: there is no such job."""
-    return Call(_SQL["describe_job"], _job(job_id), lambda rows: _first(JobDescription, rows))
-
-
 def read_definition(kind: str, name: str, version: int | None = None) -> Call[Definition | None]:
     """That version of a definition, or the one that a start by name takes: the newest that live workers have."""
     parameters = {"kind": kind, "name": name, "version": version}
@@ -421,10 +342,9 @@ def count_reviews() -> Call[list[Row]]:
 _JSON = frozenset(
     {
         "attributes", "memo", "actor", "waiting_on", "review", "body", "payload", "errors", "heartbeat", "note", "schema",
-        "queues", "info", "headers",
+        "queues", "info", "headers", "options", "meta", "arguments", "result", "paused", "before", "after", "filter",
     }
 )  # fmt: skip
-_TEXTS = frozenset({"result"})
 _TIMES = frozenset(
     {
         "at", "created_at", "started_at", "closed_at", "ready_at", "cancel_requested_at", "next_at", "deadline_at",
@@ -435,10 +355,6 @@ _TIMES = frozenset(
 
 def _run(workflow_id: str, run_id: str | None) -> dict[str, Any]:
     return {"shard": shard_of(workflow_id), "workflow_id": workflow_id, "run_id": run_id}
-
-
-def _job(job_id: str) -> dict[str, Any]:
-    return {"shard": shard_of(job_id), "job_id": job_id}
 
 
 def _one_run(rows: list[Row], workflow_id: str) -> Row:

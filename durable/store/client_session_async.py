@@ -12,25 +12,31 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import psycopg
 from psycopg.rows import dict_row
 
+from durable.descriptions import EnqueuedMany
 from durable.errors import DatabaseUnavailable, DurableError
-from durable.payload_codecs import Payloads
-from durable.store import calls
+from durable.payload_codecs import Payloads, default_payloads
+from durable.store import bulk, sealed_calls
+from durable.store.bulk import Bulk
 from durable.store.calls import Call, Row, notify
 from durable.store.failures import domain_error, is_broken, unavailable
+from durable.store.joined import HasConnection, joined_async
 from durable.store.migrate import ensure_current_async
 
 T = TypeVar("T")
 
 AsyncConnection = psycopg.AsyncConnection[Any]
-"""A caller's own connection, whose open transaction an operation may join."""
+AsyncTransaction = AsyncConnection | HasConnection
+"""What a caller may have open, and an operation may join: a connection of psycopg, or one of those in store/joined.py."""
 
-HINT_GAP_S = 0.02
+HINT_GAP_S = 0.002
 """The same hint goes out at most once in this time (its leading edge); the workers' polling covers the rest (C4)."""
 
 
@@ -41,7 +47,7 @@ class AsyncClientSession:
         self._url = url
         self._name = name
         self._notify = notify
-        self.payloads = Payloads()
+        self.payloads: Payloads | None = None
         self._connection: AsyncConnection | None = None
         self._lock = asyncio.Lock()
         self._hinted: dict[str, float] = {}
@@ -67,26 +73,59 @@ class AsyncClientSession:
                 rows = await self._fetch_again(call)
         return call.decode(await self._shown(rows))
 
-    async def execute_within(self, connection: AsyncConnection, call: Call[T]) -> T:
+    async def execute_within(self, connection: AsyncTransaction, call: Call[T]) -> T:
         """Execute in the caller's transaction: nothing is committed here, and nothing is sent again."""
         call = await self._sealed(call)
+        theirs = await joined_async(connection)
         try:
-            rows = await _rows(connection, call)
+            rows = await _rows(theirs, call)
         except psycopg.Error as error:
             raise domain_error(error) from error
         return call.decode(await self._shown(rows))
 
+    def sealer(self) -> Callable[[str], str] | None:
+        """What seals one text, for those who send more than a call; None: nothing does."""
+        payloads = self.payloads or default_payloads()
+        return partial(sealed_calls.sealed_text, payloads) if payloads.active else None
+
     async def _sealed(self, call: Call[T]) -> Call[T]:
-        if not self.payloads.active or not calls.has_payload(call):
+        payloads = self.payloads or default_payloads()
+        if not payloads.active or not sealed_calls.has_payload(call):
             return call
-        return await asyncio.to_thread(calls.sealed, self.payloads, call)
+        return await asyncio.to_thread(sealed_calls.sealed, payloads, call)
 
     async def _shown(self, rows: list[Row]) -> list[Row]:
-        if not calls.any_sealed(rows):
+        if not sealed_calls.any_sealed(rows):
             return rows
-        return await asyncio.to_thread(calls.shown, self.payloads, rows)
+        return await asyncio.to_thread(
+            sealed_calls.shown, self.payloads or default_payloads(), rows
+        )
 
-    async def hint(self, hints: tuple[str, ...], connection: AsyncConnection | None = None) -> None:
+    async def enqueue_many(
+        self, many: Bulk, connection: AsyncTransaction | None = None
+    ) -> EnqueuedMany:
+        """Copy many jobs in one transaction, or within the caller's. Never sent again: the items have been consumed."""
+        if connection is not None:
+            return await self._copy(await joined_async(connection), many)
+        async with self._lock:
+            return await self._copy(await self._opened(), many)
+
+    async def _copy(self, connection: AsyncConnection, many: Bulk) -> EnqueuedMany:
+        try:
+            async with connection.transaction(), connection.cursor(row_factory=dict_row) as cursor:
+                if many.keyed:
+                    return await _enqueue_staged(cursor, many)
+                return await _enqueue_plain(cursor, many)
+        except psycopg.Error as error:
+            if is_broken(error, connection.closed):
+                await self.close()
+                msg = "the connection broke while many jobs were enqueued; either all of them are there or none is"
+                raise DatabaseUnavailable(msg) from error
+            raise domain_error(error) from error
+
+    async def hint(
+        self, hints: tuple[str, ...], connection: AsyncTransaction | None = None
+    ) -> None:
         """Wake whoever may be asleep. Within a caller's transaction the hint leaves with its commit."""
         if not self._notify:
             return
@@ -115,9 +154,7 @@ class AsyncClientSession:
             await connection.close()
 
     async def _fetch(self, call: Call[Any]) -> list[Row]:
-        connection = self._connection
-        if connection is None or connection.closed:
-            connection = self._connection = await self._connect()
+        connection = await self._opened()
         try:
             return await _rows(connection, call)
         except psycopg.Error as error:
@@ -125,6 +162,11 @@ class AsyncClientSession:
                 raise domain_error(error) from error
             await self.close()
             raise _Broken from error
+
+    async def _opened(self) -> AsyncConnection:
+        if self._connection is None or self._connection.closed:
+            self._connection = await self._connect()
+        return self._connection
 
     async def _fetch_again(self, call: Call[Any]) -> list[Row]:
         try:
@@ -156,3 +198,23 @@ async def _rows(connection: AsyncConnection, call: Call[Any]) -> list[Row]:
     async with connection.cursor(row_factory=dict_row) as cursor:
         await cursor.execute(call.statement, call.parameters)
         return await cursor.fetchall() if cursor.description else []
+
+
+async def _enqueue_plain(cursor: psycopg.AsyncCursor[Row], many: Bulk) -> EnqueuedMany:
+    await cursor.execute(bulk.SQL["plan_copy"], many.given)
+    (plan,) = await cursor.fetchall()
+    async with cursor.copy(bulk.SQL["copy_jobs"]) as copy:
+        for piece in many.plain(plan):
+            await copy.write(piece)
+    return EnqueuedMany(many.count, [])
+
+
+async def _enqueue_staged(cursor: psycopg.AsyncCursor[Row], many: Bulk) -> EnqueuedMany:
+    await cursor.execute(bulk.SQL["make_stage"])
+    async with cursor.copy(bulk.SQL["copy_stage"]) as copy:
+        for piece in many.staged():
+            await copy.write(piece)
+    await cursor.execute(bulk.SQL["enqueue_staged"], many.given)
+    rows = await cursor.fetchall()
+    await cursor.execute(bulk.SQL["drop_stage"])
+    return many.answer(rows)

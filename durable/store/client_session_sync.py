@@ -14,25 +14,31 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import psycopg
 from psycopg.rows import dict_row
 
+from durable.descriptions import EnqueuedMany
 from durable.errors import DatabaseUnavailable, DurableError
-from durable.payload_codecs import Payloads
-from durable.store import calls
+from durable.payload_codecs import Payloads, default_payloads
+from durable.store import bulk, sealed_calls
+from durable.store.bulk import Bulk
 from durable.store.calls import Call, Row, notify
 from durable.store.failures import domain_error, is_broken, unavailable
+from durable.store.joined import HasConnection, joined
 from durable.store.migrate import ensure_current
 
 T = TypeVar("T")
 
 Connection = psycopg.Connection[Any]
-"""A caller's own connection, whose open transaction an operation may join."""
+Transaction = Connection | HasConnection
+"""What a caller may have open, and an operation may join: a connection of psycopg, or one of those in store/joined.py."""
 
-HINT_GAP_S = 0.02
+HINT_GAP_S = 0.002
 """The same hint goes out at most once in this time (its leading edge); the workers' polling covers the rest (C4)."""
 
 
@@ -43,7 +49,7 @@ class ClientSession:
         self._url = url
         self._name = name
         self._notify = notify
-        self.payloads = Payloads()
+        self.payloads: Payloads | None = None
         self._connection: Connection | None = None
         self._lock = threading.Lock()
         self._hinted: dict[str, float] = {}
@@ -69,26 +75,53 @@ class ClientSession:
                 rows = self._fetch_again(call)
         return call.decode(self._shown(rows))
 
-    def execute_within(self, connection: Connection, call: Call[T]) -> T:
+    def execute_within(self, connection: Transaction, call: Call[T]) -> T:
         """Execute in the caller's transaction: nothing is committed here, and nothing is sent again."""
         call = self._sealed(call)
+        theirs = joined(connection)
         try:
-            rows = _rows(connection, call)
+            rows = _rows(theirs, call)
         except psycopg.Error as error:
             raise domain_error(error) from error
         return call.decode(self._shown(rows))
 
+    def sealer(self) -> Callable[[str], str] | None:
+        """What seals one text, for those who send more than a call; None: nothing does."""
+        payloads = self.payloads or default_payloads()
+        return partial(sealed_calls.sealed_text, payloads) if payloads.active else None
+
     def _sealed(self, call: Call[T]) -> Call[T]:
-        if not self.payloads.active or not calls.has_payload(call):
+        payloads = self.payloads or default_payloads()
+        if not payloads.active or not sealed_calls.has_payload(call):
             return call
-        return calls.sealed(self.payloads, call)
+        return sealed_calls.sealed(payloads, call)
 
     def _shown(self, rows: list[Row]) -> list[Row]:
-        if not calls.any_sealed(rows):
+        if not sealed_calls.any_sealed(rows):
             return rows
-        return calls.shown(self.payloads, rows)
+        return sealed_calls.shown(self.payloads or default_payloads(), rows)
 
-    def hint(self, hints: tuple[str, ...], connection: Connection | None = None) -> None:
+    def enqueue_many(self, many: Bulk, connection: Transaction | None = None) -> EnqueuedMany:
+        """Copy many jobs in one transaction, or within the caller's. Never sent again: the items have been consumed."""
+        if connection is not None:
+            return self._copy(joined(connection), many)
+        with self._lock:
+            return self._copy(self._opened(), many)
+
+    def _copy(self, connection: Connection, many: Bulk) -> EnqueuedMany:
+        try:
+            with connection.transaction(), connection.cursor(row_factory=dict_row) as cursor:
+                if many.keyed:
+                    return _enqueue_staged(cursor, many)
+                return _enqueue_plain(cursor, many)
+        except psycopg.Error as error:
+            if is_broken(error, connection.closed):
+                self.close()
+                msg = "the connection broke while many jobs were enqueued; either all of them are there or none is"
+                raise DatabaseUnavailable(msg) from error
+            raise domain_error(error) from error
+
+    def hint(self, hints: tuple[str, ...], connection: Transaction | None = None) -> None:
         """Wake whoever may be asleep. Within a caller's transaction the hint leaves with its commit."""
         if not self._notify:
             return
@@ -117,9 +150,7 @@ class ClientSession:
             connection.close()
 
     def _fetch(self, call: Call[Any]) -> list[Row]:
-        connection = self._connection
-        if connection is None or connection.closed:
-            connection = self._connection = self._connect()
+        connection = self._opened()
         try:
             return _rows(connection, call)
         except psycopg.Error as error:
@@ -127,6 +158,11 @@ class ClientSession:
                 raise domain_error(error) from error
             self.close()
             raise _Broken from error
+
+    def _opened(self) -> Connection:
+        if self._connection is None or self._connection.closed:
+            self._connection = self._connect()
+        return self._connection
 
     def _fetch_again(self, call: Call[Any]) -> list[Row]:
         try:
@@ -158,3 +194,23 @@ def _rows(connection: Connection, call: Call[Any]) -> list[Row]:
     with connection.cursor(row_factory=dict_row) as cursor:
         cursor.execute(call.statement, call.parameters)
         return cursor.fetchall() if cursor.description else []
+
+
+def _enqueue_plain(cursor: psycopg.Cursor[Row], many: Bulk) -> EnqueuedMany:
+    cursor.execute(bulk.SQL["plan_copy"], many.given)
+    (plan,) = cursor.fetchall()
+    with cursor.copy(bulk.SQL["copy_jobs"]) as copy:
+        for piece in many.plain(plan):
+            copy.write(piece)
+    return EnqueuedMany(many.count, [])
+
+
+def _enqueue_staged(cursor: psycopg.Cursor[Row], many: Bulk) -> EnqueuedMany:
+    cursor.execute(bulk.SQL["make_stage"])
+    with cursor.copy(bulk.SQL["copy_stage"]) as copy:
+        for piece in many.staged():
+            copy.write(piece)
+    cursor.execute(bulk.SQL["enqueue_staged"], many.given)
+    rows = cursor.fetchall()
+    cursor.execute(bulk.SQL["drop_stage"])
+    return many.answer(rows)

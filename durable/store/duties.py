@@ -14,6 +14,7 @@ from durable.store.queries import load_queries
 from durable.store.session import DatabaseRefused, Session
 
 _SQL = load_queries("duties.sql")
+_RETENTION = load_queries("retention.sql")
 
 DUTY_LOST = "DU003"
 OPEN = frozenset(["running", "continued", "scheduled", "available", "executing", "retryable"])
@@ -147,3 +148,34 @@ async def declare_schedule(
     )  # fmt: skip
     outcome: str = rows[0][0]
     return outcome
+
+
+async def has_rules(session: Session) -> bool:
+    """Whether anything is ever to be pruned."""
+    found: bool = (await session.fetch(_RETENTION["has_rules"]))[0][0]
+    return found
+
+
+async def prune(
+    session: Session,
+    owner: str,
+    epoch: int,
+    kind: str,
+    shard: int,
+    after: str | None,
+    scan: int,
+    rows: int,
+) -> tuple[str | None, int, int]:
+    """One pass over a shard's runs or jobs by the stored rules. Returns where to go on (None: done), and how many were pruned and archived."""
+    fence = (owner, epoch, shard, after, scan)
+    name, given = (
+        ("duty_prune_runs", (*fence, rows)) if kind == "run" else ("duty_prune_jobs", fence)
+    )
+    last_id, pruned, archived = (await session.fetch(_RETENTION[name], given))[0]
+    return last_id, pruned, archived
+
+
+async def prune_slots(session: Session, owner: str, epoch: int, limit: int) -> int:
+    """One pass over the slots of schedules. Returns how many were pruned."""
+    count: int = (await session.fetch(_RETENTION["duty_prune_slots"], (owner, epoch, limit)))[0][0]
+    return count

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from durable.core.events import Event, Message
+from durable.core.events import WORKFLOW_STARTED, Event, Message
 from durable.store.arrays import plain, quoted
 from durable.store.batch import (
     Completion,
@@ -44,7 +44,7 @@ class FenceLost(Exception):
 
 
 class ClaimedRun(NamedTuple):
-    """A run that is ours from now on."""
+    """A run that is ours from now on. `start` is its whole history when that is its first event alone."""
 
     shard: int
     run_id: str
@@ -57,6 +57,8 @@ class ClaimedRun(NamedTuple):
     queue: str
     priority: int
     reviewed: bool
+    has_messages: bool = False
+    start: Event | None = None
 
 
 class InboxRow(NamedTuple):
@@ -148,7 +150,22 @@ async def claim_runs(
 ) -> list[ClaimedRun]:
     """Take up to `limit` claimable runs of the queues."""
     rows = await session.fetch(_SQL["claim_runs"], (owner, quoted(queues), limit))
-    return [ClaimedRun._make(row) for row in rows]
+    claimed = [ClaimedRun._make((*row[:12], _first_event(*row[12:]))) for row in rows]
+    return [await _opened_run(session, run) for run in claimed]
+
+
+async def _opened_run(session: Session, run: ClaimedRun) -> ClaimedRun:
+    """With its first event as it was sealed; if that cannot be read, `load_history` says why."""
+    if run.start is None or not is_sealed(run.start.body, run.start.payload):
+        return run
+    read = await opened(session.payloads, [run.start])
+    return run._replace(start=None if isinstance(read, Exception) else read[0])
+
+
+def _first_event(at_us: int | None, body: str, payload: str | None) -> Event | None:
+    return (
+        None if at_us is None else Event(1, 0, WORKFLOW_STARTED, at_us, json.loads(body), payload)
+    )
 
 
 async def load_history(
@@ -192,10 +209,12 @@ async def stage_due(session: Session, limit: int) -> tuple[int, int | None]:
     return fired + staged, next_due_us
 
 
-async def claim_jobs(session: Session, owner: str, free: dict[str, int]) -> list[ClaimedJob]:
-    """Take available jobs, per queue at most as many as it has free slots."""
+async def claim_jobs(
+    session: Session, owner: str, wanted: Mapping[str, int], *, aged: bool = False
+) -> list[ClaimedJob]:
+    """Take available jobs, per queue at most as many as wanted. `aged`: some of them those that have waited longest, whatever their priority."""
     rows = await session.fetch(
-        _SQL["claim_jobs"], (owner, quoted(free.keys()), plain(free.values()))
+        _SQL["claim_jobs"], (owner, quoted(wanted.keys()), plain(wanted.values()), aged)
     )
     jobs = [ClaimedJob(*row) for row in rows]
     return [
@@ -326,6 +345,7 @@ class Registration(NamedTuple):
     version: int
     queue: str | None
     schema: str
+    options: str | None = None
 
 
 async def register_definitions(session: Session, definitions: Sequence[Registration]) -> None:
@@ -338,5 +358,6 @@ async def register_definitions(session: Session, definitions: Sequence[Registrat
             plain([d.version for d in definitions]),
             quoted([d.queue for d in definitions]),
             quoted([d.schema for d in definitions]),
+            quoted([d.options for d in definitions]),
         ),
     )

@@ -38,7 +38,18 @@ async def sealed_all(payloads: Payloads, records: Sequence[R]) -> Sequence[R]:
 
 
 def _commit(payloads: Payloads, commit: RunCommit) -> RunCommit:
-    return replace(commit, events=[_event(payloads, event) for event in commit.events])
+    updates = commit.updates and {
+        key: _update(payloads, said) for key, said in commit.updates.items()
+    }
+    events = [_event(payloads, event) for event in commit.events]
+    return replace(commit, events=events, updates=updates)
+
+
+def _update(payloads: Payloads, said: dict[str, Any]) -> dict[str, Any]:
+    """What the table of updates is to say."""
+    covered = payloads.sealed_body(said)
+    payload = said.get("payload")
+    return covered if payload is None else {**covered, "payload": payloads.sealed(payload)}
 
 
 def _event(payloads: Payloads, event: Event) -> Event:
@@ -66,6 +77,11 @@ _SEALS: dict[type[Any], Callable[[Payloads, Any], Any]] = {
 def is_sealed(body: dict[str, Any], payload: str | None) -> bool:
     """Quick: nearly nothing is, in nearly all databases."""
     return (payload is not None and payload.startswith(PREFIX)) or MARK in body.get("failure", ())
+
+
+def sealed_failure(payloads: Payloads, failure: dict[str, Any] | None) -> dict[str, Any] | None:
+    covered: dict[str, Any] = payloads.sealed_body({"failure": failure})["failure"]
+    return covered
 
 
 async def opened(payloads: Payloads, rows: list[M]) -> list[M] | Exception:

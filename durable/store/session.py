@@ -11,6 +11,7 @@ import psycopg
 
 from durable.errors import DatabaseUnavailable
 from durable.payload_codecs import Payloads
+from durable.store.wire import Wire
 
 _FIRST_PLANS_S = 0.05
 _LONGEST_PLANS_S = 5.0
@@ -47,6 +48,7 @@ class Session:
         self._name = name
         self._connection: psycopg.AsyncConnection[tuple[Any, ...]] | None = None
         self.payloads = Payloads()
+        self._wire: Wire | None = None
         self.lock = asyncio.Lock()
         self._plans_s = _FIRST_PLANS_S
         self._replan_at = time.monotonic()
@@ -54,6 +56,7 @@ class Session:
     async def connection(self) -> psycopg.AsyncConnection[tuple[Any, ...]]:
         """Return the open connection, opening one if there is none. Raises DatabaseUnavailable."""
         if self._connection is None or self._connection.closed:
+            self._wire = None
             try:
                 self._connection = await psycopg.AsyncConnection.connect(
                     self._url,
@@ -76,16 +79,18 @@ class Session:
         Raises DatabaseUnavailable when there is no connection to be had, ConnectionLost when it breaks meanwhile, DatabaseRefused
         when the database answers with an error.
         """
-        connection = self._connection
-        if connection is None or connection.closed:
-            connection = await self.connection()
+        connection = await self.connection()
+        wire = self._wire or Wire(connection)
+        self._wire = wire
         try:
             if (now := time.monotonic()) > self._replan_at:
                 self._replan_at = now + self._plans_s
                 self._plans_s = min(_LONGEST_PLANS_S, self._plans_s * 2)
-                await connection.execute("discard plans")
-            cursor = await connection.execute(query, params)
-            return await cursor.fetchall() if cursor.description else []
+                await wire.command(b"discard plans")
+            return await wire.fetch(query, params)
+        except asyncio.CancelledError:  # an answer may be on its way: nobody else must get it
+            await self.close()
+            raise
         except psycopg.Error as error:
             if not connection.closed and not _breaks(error):
                 raise DatabaseRefused(error) from error
@@ -104,6 +109,7 @@ class Session:
     async def close(self) -> None:
         """Close the connection if it is open; the next use opens another."""
         connection, self._connection = self._connection, None
+        self._wire = None
         if connection is not None:
             await connection.close()
 

@@ -284,8 +284,7 @@ def test_an_activity_is_enqueued_with_its_options(client: Client, database: Data
         0,
     )
     ((options, input_),) = database.rows("select options, input from durable.jobs")
-    assert options["name"] == "bill"
-    assert options["retry"]["max_attempts"] == 3
+    assert options["retry"] == {"max_attempts": 3}
     assert options["timeouts"] == {"start_to_close_s": 30.0}
     assert input_ == {"order": {"sku": "tea", "amount": 7}}
 
@@ -357,8 +356,8 @@ def test_c4_a_start_hints_once_in_a_while(
     client: Client, listener: psycopg.Connection[Any]
 ) -> None:
     client.start(purchase, ORDER)
-    assert _hints(listener) == ["queue:orders"]
-    client._session._hinted["queue:orders"] = float("inf")  # as if a hint had just been given
+    assert _hints(listener) == ["runs:orders"]
+    client._session._hinted["runs:orders"] = float("inf")  # as if a hint had just been given
     client.start(purchase, ORDER)
     assert _hints(listener) == []
 
@@ -369,7 +368,7 @@ def test_c4_a_hint_within_a_transaction_leaves_with_its_commit(
     with psycopg.connect(database.url) as mine:
         client.start(purchase, ORDER, connection=mine)
         assert _hints(listener) == []
-    assert _hints(listener) == ["queue:orders"]
+    assert _hints(listener) == ["runs:orders"]
 
 
 def test_c4_a_signal_hints_its_owner(
@@ -378,7 +377,7 @@ def test_c4_a_signal_hints_its_owner(
     handle = client.start(purchase, ORDER, id="o-1")
     database.claim("o-1")
     handle.signal("payment_arrived", {"amount": 7})
-    assert _hints(listener) == ["queue:orders", f"worker:{handle.describe().owner}"]
+    assert _hints(listener) == ["runs:orders", f"worker:{handle.describe().owner}"]
 
 
 def test_c4_no_hint_without_notify(listener: psycopg.Connection[Any], database: Database) -> None:

@@ -50,6 +50,19 @@ async def keeps_secrets(word: str) -> dict[str, Any]:
 
 
 @workflow
+async def answers_with_secrets(word: str) -> str:
+    @durable.query
+    def asked(prefix: str) -> str:
+        return prefix + word
+
+    @durable.update
+    async def replaced(by: str) -> str:
+        return await echo_secret(by)
+
+    return await whisper.receive()
+
+
+@workflow
 async def goes_on_with_secrets(word: str, times: int) -> str:
     await echo_secret(word)
     if times:

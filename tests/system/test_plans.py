@@ -102,7 +102,7 @@ def statements(runs: list[Held]) -> dict[str, tuple[str, Any]]:
         [60.0] * len(runs),
     )
     given: dict[str, Any] = {
-        "claim_jobs": (ME, ["ours"], [SLOTS]),
+        "claim_jobs": (ME, ["ours"], [SLOTS], False),
         "claim_runs": (ME, ["ours"], CLAIM),
         "stage_due": (STAGE,),
         "read_inbox": (ME, ["ours"], 2_000),
@@ -164,7 +164,7 @@ HEADS = SHARDS * (2 + CLAIM // 16)
 
 BOUNDS = {
     "claim_jobs": Bound(4_000, {"jobs_claimable": SHARDS * (2 + SLOTS // 24)}),
-    "claim_runs": Bound(25_000, {"runs_claimable": HEADS, "runs_pkey": 4 * HEADS}),
+    "claim_runs": Bound(25_000, {"runs_claimable": HEADS + CLAIM + 1, "runs_pkey": 4 * HEADS}),
     "stage_due": Bound(
         8_000, {"jobs_due": 4 * SHARDS * (2 + STAGE // 16), "runs_delayed": 4 * SHARDS}
     ),

@@ -14,6 +14,7 @@ from durable import Compression, DirectoryStore, Encryption, PostgresStore
 from durable.client_sync import Client
 from durable.errors import DatabaseUnavailable, PayloadError, WorkflowFailed
 from durable.payload_codecs import Payloads
+from durable.store.sealed_calls import payload_refs
 from tests.system import sealed_flows as flows
 from tests.system.conftest import Working
 from tests.system.gates import gate
@@ -37,6 +38,8 @@ select coalesce(string_agg(t, ' '), '') from (
     union all select coalesce(payload::text, '') from durable.signals
     union all select coalesce(input::text, '') || coalesce(result::text, '') || coalesce(errors::text, '') || coalesce(heartbeat::text, '')
                      from durable.jobs
+    union all select coalesce(result::text, '') || coalesce(failure::text, '') from durable.updates
+    union all select payload::text || coalesce(result::text, '') from durable.queries
     union all select coalesce(review::text, '') || coalesce(waiting_on::text, '') from durable.runs) x
 """
 
@@ -45,6 +48,32 @@ def stored(sql: Sql) -> str:
     row = sql.execute(TEXTS.encode()).fetchone()
     assert row is not None
     return str(row[0])
+
+
+def test_queries_updates_and_many_jobs_are_sealed_too(
+    working: Working, database_url: str, sql: Sql
+) -> None:
+    with (
+        working(*MODULES, payloads=WITH_OLD),
+        Client(database_url, payloads=WITH_OLD) as client,
+    ):
+        handle = client.start(flows.answers_with_secrets, SECRET, id="q")
+        assert handle.query("asked", SECRET) == SECRET * 2
+        assert handle.update("replaced", SECRET) == f"{SECRET} echoed"
+        handle.signal(flows.whisper, SECRET)
+        assert handle.result(30) == SECRET
+        assert handle.query("asked", "") == SECRET
+        made = client.enqueue_many(flows.echo_secret, [(SECRET,)] * 3)
+        assert made.created == 3
+        eventually(
+            lambda: (
+                sql.execute(
+                    "select count(*) from durable.jobs where state = 'completed'"
+                ).fetchone()
+                == (3,)
+            )
+        )
+    assert SECRET not in stored(sql)
 
 
 @pytest.mark.parametrize("eager", [True, False])
@@ -194,15 +223,12 @@ def test_large_payloads_are_kept_elsewhere(
         assert len(stored(sql)) < 20_000
         refs = eventually(lambda: client._execute(_refs()))
         assert len(refs) >= 2
-        assert (
-            client.delete_unused_payloads(timedelta(0)) <= 1
-        )  # an attempt may have put one in vain
+        client.delete_unused_payloads(timedelta(0))  # messages were sealed once more as events
+        refs = eventually(lambda: client._execute(_refs()))
         assert handle.history()[-1].payload == 3 * 1024 * 1024
-        # pruned: nothing refers to them any more
-        sql.execute("delete from durable.history")
-        assert (
-            client.delete_unused_payloads() == 0
-        )  # put just now: somebody may be about to refer to them
+        sql.execute("delete from durable.history")  # pruned
+        # Put just now: somebody may be about to refer to them.
+        assert client.delete_unused_payloads() == 0
         assert client.delete_unused_payloads(timedelta(0)) == len(refs)
     if isinstance(store, PostgresStore):
         store.close()
@@ -248,6 +274,4 @@ def test_a_store_that_does_not_answer_delays_and_loses_nothing(
 
 
 def _refs() -> Any:
-    from durable.store import calls
-
-    return calls.payload_refs()
+    return payload_refs()

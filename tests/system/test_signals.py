@@ -174,6 +174,20 @@ def test_a_signal_whose_transaction_ends_after_the_run_becomes_evidence(
     assert_sound(sql)
 
 
+def test_a_run_is_claimed_while_a_senders_transaction_is_open(
+    working: Working, system_url: str, client: Client, sql: Sql
+) -> None:
+    """The sender's lock on the run's row is against continue-as-new alone."""
+    handle = client.start(flows.listens, 1, id="l")
+    with psycopg.connect(system_url) as callers:
+        handle.signal(flows.word, "pending", connection=callers)
+        handle.signal(flows.word, "sent")
+        with working():
+            assert handle.result(timeout=30) == ["sent"]
+        callers.rollback()
+    assert_sound(sql)
+
+
 def test_an_open_transaction_with_a_signal_or_a_start_in_it_holds_nobody_up(
     working: Working, system_url: str, client: Client, sql: Sql
 ) -> None:

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from datetime import timedelta
     from typing import assert_type
 
+    import psycopg
+
     import durable
     from durable import ActivityFuture, DurableFuture, RetryPolicy, Signal, activity, workflow
 
@@ -34,6 +36,22 @@ if TYPE_CHECKING:
     @activity(retry=RetryPolicy(max_attempts=5), timeout=timedelta(seconds=30), queue="payments")
     async def ship(order: Order) -> str: ...
 
+    @activity(transactional=True, queue="payments")
+    def book(connection: psycopg.Connection[Any], order: Order, cents: int = 0) -> Receipt: ...
+
+    @activity(transactional=True)
+    async def book_async(connection: psycopg.AsyncConnection[Any], order: Order) -> str: ...
+
+    @workflow
+    async def other_ways_to_run(order: Order) -> Receipt:
+        assert_type(book(order), ActivityFuture[Receipt])
+        assert_type(await book(order, cents=5), Receipt)
+        assert_type(await book_async(order), str)
+        assert_type(await durable.local(charge)(order, cents=5), Receipt)
+        assert_type(await durable.local(ship)(order), str)
+        assert_type(await durable.local(ship.options(id="last"))(order), str)
+        return durable.local(charge)(order).result()
+
     @workflow
     async def by_await(order: Order) -> Receipt:
         assert_type(charge(order), ActivityFuture[Receipt])
@@ -46,6 +64,9 @@ if TYPE_CHECKING:
         assert_type(paid.receive(timeout=5), DurableFuture[Receipt])
         assert_type(await paid.receive(), Receipt)
         assert_type(await untyped.receive(), Any)
+        assert_type(durable.patched("dearer"), bool)
+        durable.deprecate_patch("cheaper")
+        durable.checkpoint(order)
         async for receipt in paid:
             assert_type(receipt, Receipt)
         await durable.sleep(timedelta(days=1))
@@ -83,4 +104,11 @@ if TYPE_CHECKING:
         RetryPolicy(max_attempts="five")  # type: ignore[arg-type]
         Signal(5)  # type: ignore[call-overload]
         await durable.sleep("an hour")  # type: ignore[arg-type]
+        durable.local(charge)(5)  # type: ignore[arg-type]
+        durable.local(print)  # type: ignore[arg-type]
+        book(5)  # type: ignore[arg-type]
+        book(order, order)  # type: ignore[arg-type]
+        activity(transactional=True)(of_the_wrong_kind)  # type: ignore[arg-type]
         assert wrong
+
+    def of_the_wrong_kind(order: Order) -> None: ...

@@ -22,6 +22,9 @@ POINTS = (
     "stage.after",
     "attempt.before",
     "attempt.after",
+    "transaction.before",
+    "transaction.settled",
+    "transaction.committed",
     "local.before",
     "local.after",
 )

@@ -1,8 +1,8 @@
 """The intake loop: ask the database what there is to do, as often as it pays.
 
 NOTIFY is only a hint (C4): this loop is correct without it. After work or a hint it asks again after a short gap, then after gaps that grow up to the slow
-poll; the first few cover the hints that senders swallow within their own coalescing window. A due time known beforehand (a timer, a retry) shortens
-the wait.
+poll; the first cover the hints that senders swallow within their own coalescing window, and ask only for what the hints were about. The slow poll asks for
+everything. A due time known beforehand (a timer, a retry) shortens the wait.
 """
 
 from __future__ import annotations
@@ -13,26 +13,31 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any
 
+from durable.core.events import Event
 from durable.definitions import Workflow
 from durable.errors import DatabaseUnavailable
 from durable.store import engine
 from durable.store.batch import PutBack
+from durable.store.questions import Question
 from durable.store.session import ConnectionLost, DatabaseRefused, Session
 from durable_worker.attempts import Attempts
 from durable_worker.clock import DatabaseClock
 from durable_worker.committer import Committer
 from durable_worker.faults import reach
+from durable_worker.questions import Questions
 from durable_worker.runs import Runs
 from durable_worker.settings import WorkerSettings
 from durable_worker.slots import HOLD_S
 
 logger = logging.getLogger("durable.worker")
 
-RUNS, INBOX, JOBS = "runs", "inbox", "jobs"
+RUNS, INBOX, JOBS, QUERIES = "runs", "inbox", "jobs", "queries"
 ALL = frozenset({RUNS, INBOX, JOBS})
 
+_GAP_GROWTH = 5
 _INBOX_LIMIT = 2_000
 _CLAIM_RUNS_GAP_S = 0.02
 _STAGE_LIMIT = 32  # of each shard 4 at a time: about what a pass can claim, or the inbox fills when many wake at once
@@ -51,9 +56,12 @@ class Intake:
         attempts: Attempts,
         committer: Committer,
         clock: DatabaseClock,
+        questions: Questions,
         *,
         broken: Callable[[], None],
     ) -> None:
+        self._questions = questions
+        self._ask_at = 0.0
         self._session = session
         self._settings = settings
         self._owner = owner
@@ -67,14 +75,16 @@ class Intake:
         self._wake = asyncio.Event()
         self._next_due_us: int | None = None
         self._stage_at = 0.0
+        self._everything_at = 0.0
         self._claim_runs_at = 0.0
         self._wanted: set[str] = set()
+        self._recent: set[str] = set()
         self._gap_s = settings.poll_s
         self.stopping = False
         self.passes = 0
 
     def wake(self, *kinds: str) -> None:
-        """There may be work of these kinds (RUNS, INBOX, JOBS): ask for it now. None named: for all of it."""
+        """There may be work of these kinds (RUNS, INBOX, JOBS, QUERIES): ask for it now. None named: for all of it."""
         self._wanted.update(kinds or ALL)
         if RUNS in self._wanted:
             self._claim_runs_at = 0.0
@@ -112,7 +122,7 @@ class Intake:
         try:
             await asyncio.wait_for(self._wake.wait(), self._rest_s())
         except TimeoutError:
-            self._gap_s = min(self._settings.poll_s, self._gap_s * 3)
+            self._gap_s = min(self._settings.poll_s, self._gap_s * _GAP_GROWTH)
         else:
             self._gap_s = self._settings.poll_min_s
         self._wake.clear()
@@ -128,15 +138,32 @@ class Intake:
     async def poll_once(self) -> int:
         """One pass: over what hints have named, or over everything. Returns how much was found."""
         self.passes += 1
-        wanted, self._wanted = self._wanted or set(ALL), set()
+        wanted = self._choose()
         found = await self._stage()
         if found:
-            wanted.update(ALL)
+            wanted = wanted | ALL
+        asked = await self._take_questions(wanted) if self._settings.run_workflows else []
+        if asked:
+            wanted = wanted | {INBOX}
         if self._settings.run_workflows and wanted & {RUNS, INBOX}:
-            found += await self._take_runs()
+            found += await self._take_runs(wanted)
+        if asked:
+            await self._questions.hand_out(asked)
+            found += len(asked)
         if self._settings.run_activities and JOBS in wanted:
             found += await self._take_jobs()
         return found
+
+    def _choose(self) -> AbstractSet[str]:
+        """What to ask for: what hints named, soon after that the same again, and everything once in a slow poll, however busy it is."""
+        now = asyncio.get_running_loop().time()
+        wanted, self._wanted = self._wanted, set()
+        if now >= self._everything_at:
+            self._everything_at = now + self._settings.poll_s
+            self._recent = wanted
+            return ALL
+        self._recent |= wanted
+        return wanted or self._recent or ALL
 
     async def _stage(self) -> int:
         """Stage what is due: when something is, and at every slow poll in case somebody else's work is."""
@@ -155,10 +182,20 @@ class Intake:
             self._wake.clear()
         return moved
 
-    async def _take_runs(self) -> int:
-        claimed = await self._claim_runs()
+    async def _take_questions(self, wanted: AbstractSet[str]) -> list[Question]:
+        """Queries, when a hint tells of one and at every slow poll. What was sent to a run before it was asked is read after this."""
+        loop_time = asyncio.get_running_loop().time()
+        if QUERIES not in wanted and loop_time < self._ask_at:
+            return []
+        self._ask_at = loop_time + self._settings.poll_s
+        return await self._questions.take()
+
+    async def _take_runs(self, wanted: AbstractSet[str]) -> int:
+        claimed = await self._claim_runs() if RUNS in wanted else []
+        new = 0
         try:
-            new = await self._read_inbox(bool(claimed))
+            if INBOX in wanted or any(run.has_messages for run in claimed):
+                new = await self._read_inbox(bool(claimed))
         finally:  # also when the connection breaks here: what was adopted is ours, and nobody else will wake it
             for run in claimed:
                 live = self._runs.get(run.run_id)
@@ -198,9 +235,13 @@ class Intake:
                 self._runs.put_back_unknown(run, self._settings.name)
         if not known:
             return
-        histories = await engine.load_history(self._session, known)
+        histories = await self._load([run for run in known if run.start is None])
         for run in known:
-            self._runs.adopt(run, self._workflows[run.workflow, run.version], histories[run.run_id])
+            history: list[Event] | Exception = [run.start] if run.start else histories[run.run_id]
+            self._runs.adopt(run, self._workflows[run.workflow, run.version], history)
+
+    async def _load(self, runs: list[engine.ClaimedRun]) -> dict[str, list[Event] | Exception]:
+        return await engine.load_history(self._session, runs) if runs else {}
 
     async def _take_jobs(self) -> int:
         self._attempts.release_held()

@@ -22,6 +22,7 @@ from uuid import UUID
 
 from durable import activity_context
 from durable.activity_context import ActivityCancelledError, ActivityContext, ActivityInfo
+from durable.context import rebuilt, rebuilt_headers
 from durable.core.events import (
     LOCAL_ACTIVITY_BACKED_OFF,
     LOCAL_ACTIVITY_COMPLETED,
@@ -339,6 +340,7 @@ class LocalActivities:
 
 def _info(attempt: LocalAttempt, deadline_us: int | None) -> ActivityInfo:
     run, future = attempt.run, attempt.future
+    start = run.execution.start
     limit = merge(RetryPolicy.from_body(future.body.get("retry") or {})).max_attempts
     return ActivityInfo(
         workflow_id=run.workflow_id,
@@ -349,10 +351,11 @@ def _info(attempt: LocalAttempt, deadline_us: int | None) -> ActivityInfo:
         attempt=attempt.number,
         max_attempts=limit or 0,
         idempotency_key=f"{run.run_id}/local/{future.id}",
-        actor=run.execution.start.get("actor"),
+        actor=rebuilt(start.get("actor")),
         deadline=None if deadline_us is None else _instant(deadline_us),
         heartbeat_details=(),
         scheduled_at=_instant(future.called_us),
+        headers=rebuilt_headers(start.get("headers")),
     )
 
 

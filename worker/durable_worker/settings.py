@@ -13,6 +13,8 @@ class WorkerSettings:
 
     `queues` maps a queue's name to the number of attempts that may run at once here, `local_slots` is the same for local activities. `lease_s` is how long the worker may be silent before others take
     over what it holds (C2). `max_cached_runs` bounds the live coroutines kept (sticky cache, LRU). `notify` False gives and takes no hints (C4).
+    Of transactional activities at most `transaction_connections` sync and as many async ones run at once, each with a connection; one that
+    keeps its transaction open for `transaction_warning_s` is named in the log.
     `build` names the code that runs here; runs of pinned workflows stay with the build that took their first turn.
     `run_workflows` False makes a worker that only runs activities, `run_activities` False one that only runs workflows.
     """
@@ -33,3 +35,6 @@ class WorkerSettings:
     shutdown_grace_s: float = 30.0
     block_warning_s: float = 2.0
     deadline_grace_s: float = 5.0
+    transaction_connections: int = 10
+    transaction_warning_s: float = 5.0
+    retention_gap_s: float = 300.0

@@ -30,6 +30,7 @@ from durable.core.names import checked_name
 from durable.definitions import Activity, Workflow, described
 from durable.errors import DatabaseUnavailable, InvalidOption
 from durable.ids import uuid7
+from durable.modules import defined_in
 from durable.payload_codecs import Payloads, default_payloads
 from durable.signals import Signal, registered_signals
 from durable.store import engine
@@ -40,11 +41,14 @@ from durable_worker.clock import DatabaseClock
 from durable_worker.committer import Committer
 from durable_worker.duties import Duties
 from durable_worker.housekeeping import Housekeeping
-from durable_worker.intake import INBOX, JOBS, RUNS, Intake
+from durable_worker.intake import INBOX, JOBS, QUERIES, RUNS, Intake
 from durable_worker.local_activities import LocalActivities
+from durable_worker.questions import Questions
+from durable_worker.retention import Retention
 from durable_worker.runs import Runs
 from durable_worker.scheduling import Scheduling, declare
 from durable_worker.settings import WorkerSettings
+from durable_worker.transactions import TransactionalAttempts
 from durable_worker.wakeup import Hints, listen
 from durable_worker.watchdog import Watchdog
 
@@ -52,8 +56,14 @@ logger = logging.getLogger("durable.worker")
 
 _K = TypeVar("_K")
 
-_HINTED = {"worker": (INBOX,), "jobs": (JOBS,), "queue": (RUNS, JOBS)}
-"""What each kind of hint says there may be. A hint `queue:<name>` comes from clients, `jobs:<name>` from the owners of runs."""
+_HINTED = {
+    "worker": (INBOX,),
+    "runs": (RUNS,),
+    "jobs": (JOBS,),
+    "queue": (RUNS, INBOX),
+    "queries": (QUERIES,),
+}
+"""What each kind of hint says there may be: new runs, jobs, a message for a run that had no owner when it was sent (it may have one now), questions."""
 
 _Definition = TypeVar("_Definition", Workflow[..., Any], Activity[..., Any])
 
@@ -125,9 +135,7 @@ class Worker:
             task.add_done_callback(self._loop_ended)
             self._tasks.append(task)
 
-    def _compose(self) -> None:
-        settings, url, owner = self.settings, self._url, self.worker_id
-        self.clock = DatabaseClock()
+    def _open_sessions(self, url: str) -> None:
         self._committing = Session(url, "durable-commit")
         self._taking = Session(url, "durable-intake")
         self._keeping = Session(url, "durable-housekeeping")
@@ -135,6 +143,11 @@ class Worker:
         for session in (self._committing, self._taking, self._keeping):
             session.payloads = self._payloads or default_payloads()
         self._serving = Session(url, "durable-duties")
+
+    def _compose(self) -> None:
+        settings, url, owner = self.settings, self._url, self.worker_id
+        self.clock = DatabaseClock()
+        self._open_sessions(url)
         self._watchdog = Watchdog(settings.block_warning_s)
         self._hints = Hints(self._keeping, owner, enabled=settings.notify)
         self.committer = Committer(
@@ -149,6 +162,13 @@ class Worker:
             hint=self._tell,
         )  # fmt: skip
         self.runs.eager = settings.eager
+        self._transactions = TransactionalAttempts(
+            url,
+            owner,
+            settings.transaction_connections,
+            settings.transaction_warning_s,
+            self._payloads or default_payloads(),
+        )
         self.attempts = Attempts(
             self.committer,
             self.clock,
@@ -157,6 +177,8 @@ class Worker:
             worker_name=settings.name,
             freed=self._slot_freed,
             due=self._due,
+            hint=self._tell,
+            transactions=self._transactions,
         )
         self.runs.attempts = self.attempts
         self.local_activities = LocalActivities(
@@ -167,6 +189,7 @@ class Worker:
         )
         self.runs.local_activities = self.local_activities
         self.attempts.deliver_outcome = self.runs.deliver_outcome
+        self.runs.answering = questions = self._questions()
         self.intake = Intake(
             self._taking,
             settings,
@@ -176,6 +199,7 @@ class Worker:
             self.attempts,
             self.committer,
             self.clock,
+            questions,
             broken=self._connection_broke,
         )
         self.housekeeping = Housekeeping(
@@ -183,8 +207,25 @@ class Worker:
             duties=self._serving, declared_dead=self._declared_dead, wake=self.intake.wake,
         )  # fmt: skip
         scheduling = Scheduling(self._serving, owner, tell=self._tell)
-        rounds = {"rescue": self.housekeeping.rescue, "schedules": scheduling.round}
+        retention = Retention(self._serving, owner, gap_s=settings.retention_gap_s)
+        rounds = {
+            "rescue": self.housekeeping.rescue,
+            "schedules": scheduling.round,
+            "retention": retention.round,
+        }
         self.duties = Duties(self._serving, owner, settings.lease_s, rounds)
+
+    def _questions(self) -> Questions:
+        return Questions(
+            self._taking,
+            self.worker_id,
+            list(self.settings.queues),
+            self._workflows,
+            self.committer,
+            live=self.runs.get,
+            drop=self.runs.drop_tainted,
+            wake=lambda: self.intake.wake(QUERIES),
+        )
 
     async def _register(self) -> None:
         registrations = [
@@ -192,7 +233,14 @@ class Worker:
             for w in self._workflows.values()
         ]
         registrations += [
-            Registration("activity", a.name, 1, a.queue, json.dumps(described(a)))
+            Registration(
+                "activity",
+                a.name,
+                1,
+                a.queue,
+                json.dumps(described(a)),
+                json.dumps(a.job_options()),
+            )
             for a in self._activities.values()
         ]
         registrations += [
@@ -354,6 +402,7 @@ class Worker:
             self._serving,
         ):
             await session.close()
+        await self._transactions.close()
         self.attempts.close()
         self.local_activities.close()
         self._watchdog.stop()
@@ -386,8 +435,9 @@ def _settings(settings: WorkerSettings | None, overrides: Mapping[str, Any]) -> 
     for queue, slots in merged.queues.items():
         if not queue or slots < 0:
             raise InvalidOption(f"queue {queue!r}: needs a name and a number of slots of 0 or more")
-    if merged.local_slots < 1:
-        raise InvalidOption(f"local_slots is {merged.local_slots}; give a number from 1")
+    for option in ("local_slots", "transaction_connections"):
+        if getattr(merged, option) < 1:
+            raise InvalidOption(f"{option} is {getattr(merged, option)}; give a number from 1")
     return merged
 
 
@@ -407,27 +457,12 @@ def _definitions(
     if modules is not None:
         imported = [import_module(m) if isinstance(m, str) else m for m in modules]
         return (
-            [*_of_modules(definitions.registered_workflows(), imported), *(workflows or ())],
-            [*_of_modules(definitions.registered_activities(), imported), *(activities or ())],
+            [*defined_in(definitions.registered_workflows(), imported), *(workflows or ())],
+            [*defined_in(definitions.registered_activities(), imported), *(activities or ())],
         )
     if workflows is None and activities is None:
         return list(definitions.registered_workflows()), list(definitions.registered_activities())
     return list(workflows or ()), list(activities or ())
-
-
-def _of_modules(
-    registered: Iterable[_Definition], modules: Iterable[ModuleType]
-) -> list[_Definition]:
-    """Return the definitions that were made in the modules or below them, or that they import by name."""
-    found = []
-    for definition in registered:
-        home = definition.fn.__module__
-        if any(
-            f"{home}.".startswith(f"{module.__name__}.") or definition in vars(module).values()
-            for module in modules
-        ):
-            found.append(definition)
-    return found
 
 
 def _by_name(

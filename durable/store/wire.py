@@ -1,0 +1,132 @@
+"""Prepared statements straight over libpq, one at a time: what the worker's hot path pays for a round trip.
+
+The problem. A lone step of a workflow is one round trip, and half of the Python that it took was psycopg's: a cursor, a lock, a query
+converted and a result described again for each call, and a generator that waits.
+
+The solution. Every statement of the worker is known beforehand, and every parameter is a short text. So each is parsed once by a connection, sent with its
+parameters as they are, and its rows are made by psycopg's own loaders. Connecting, TLS, errors and types stay psycopg's.
+
+What can fail. The await is cancelled while an answer is on its way: the connection is then of no use to anybody and must be closed, which is what
+`Session` does. (psycopg would ask the server to cancel the statement, over a second connection that may hang where the network does.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import cache
+from typing import Any
+
+import psycopg
+from psycopg import pq
+from psycopg.abc import Transformer as TransformerProtocol
+from psycopg.adapt import Transformer
+
+_ANSWERS = (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK)
+
+
+class Wire:
+    """The statements of one open connection. Not for two tasks at once."""
+
+    def __init__(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        self._pgconn = connection.pgconn
+        self._loader: TransformerProtocol = Transformer(connection)
+        self._names: dict[str, bytes] = {}
+        self._results: list[pq.abc.PGresult] = []
+        self._answer: asyncio.Future[None] | None = None
+
+    async def fetch(self, query: str, params: tuple[Any, ...]) -> list[Any]:
+        """Run a statement with `%s` for each parameter; return its rows. Raises psycopg.Error."""
+        texts = [None if value is None else _text(value) for value in params]
+        name = self._names.get(query)
+        if name is None:
+            name = await self._prepare(query)
+        self._pgconn.send_query_prepared(name, texts)
+        return self._rows(await self._receive())
+
+    async def command(self, command: bytes) -> None:
+        """Run a command that has neither parameters nor rows. Raises psycopg.Error."""
+        self._pgconn.send_query(command)
+        self._rows(await self._receive())
+
+    async def _prepare(self, query: str) -> bytes:
+        name = b"durable_%d" % len(self._names)
+        self._pgconn.send_prepare(name, _numbered(query))
+        self._rows(await self._receive())
+        self._names[query] = name
+        return name
+
+    def _rows(self, result: pq.abc.PGresult) -> list[Any]:
+        if result.status not in _ANSWERS:
+            raise psycopg.errors.error_from_result(result)
+        if not result.ntuples:
+            return []
+        self._loader.set_pgresult(result)
+        return self._loader.load_rows(0, result.ntuples, tuple)
+
+    async def _receive(self) -> pq.abc.PGresult:
+        """Wait for the one result of what was just sent."""
+        loop, socket = asyncio.get_running_loop(), self._pgconn.socket
+        self._answer = loop.create_future()
+        self._results = []
+        loop.add_reader(socket, self._readable)
+        try:
+            if self._pgconn.flush():
+                loop.add_writer(socket, self._writable, loop, socket)
+            await self._answer
+        finally:
+            loop.remove_reader(socket)
+            loop.remove_writer(socket)
+        if not self._results:
+            raise psycopg.OperationalError("the connection ended without an answer")
+        return self._results[0]
+
+    def _readable(self) -> None:
+        assert self._answer is not None
+        if self._answer.done():
+            return
+        try:
+            self._pgconn.consume_input()
+            while not self._pgconn.is_busy():
+                result = self._pgconn.get_result()
+                if result is None:
+                    self._answer.set_result(None)
+                    return
+                self._results.append(result)
+        except psycopg.Error as error:
+            self._answer.set_exception(error)
+
+    def _writable(self, loop: asyncio.AbstractEventLoop, socket: int) -> None:
+        try:
+            if not self._pgconn.flush():
+                loop.remove_writer(socket)
+        except psycopg.Error as error:
+            if self._answer is not None and not self._answer.done():
+                self._answer.set_exception(error)
+
+
+def _text(value: Any) -> bytes:
+    """A parameter as PostgreSQL reads it. Refuses what it would cut short or could not read."""
+    if isinstance(value, str):
+        try:
+            encoded = value.encode()
+        except UnicodeEncodeError as error:
+            raise psycopg.DataError(f"a text that is not Unicode cannot be sent: {error}") from None
+        if b"\0" in encoded:
+            raise psycopg.DataError("PostgreSQL text fields cannot contain NUL (0x00) bytes")
+        return encoded
+    if isinstance(value, bool | int | float):
+        return str(value).encode()
+    raise psycopg.ProgrammingError(
+        f"our bug: a parameter of type {type(value).__name__}; send it as text and cast it"
+    )
+
+
+@cache
+def _numbered(query: str) -> bytes:
+    """`%s` as `$1`, `$2`, …: what the server calls them."""
+    first, *rest = query.split("%s")
+    return (
+        (first + "".join(f"${n}{part}" for n, part in enumerate(rest, 1)))
+        .replace("%%", "%")
+        .encode()
+    )
