@@ -88,7 +88,9 @@ class NondeterminismError(DurableError):
         self.line = line
         super().__init__(self._text())
 
-    def _text(self) -> str:
+    @property
+    def difference(self) -> str:
+        """What differs, and where; the message without what to do about a parked run."""
         where = f" at {self.line}" if self.line else ""
         lines = [
             f"the code and the history part at event {self.event_seq}",
@@ -96,10 +98,15 @@ class NondeterminismError(DurableError):
             f"  the code gave{where}: {_one_line(self.got)}",
             *(f"  differs in {text}" for text in _differences(self.expected, self.got)),
             *_about_patches(self.expected),
+        ]
+        return "\n".join(lines)
+
+    def _text(self) -> str:
+        remedy = [
             "  The run is parked, nothing is lost. Deploy the code that it was started with,",
             "  guard the change with durable.patched(id), or reset or fork the run.",
         ]
-        return "\n".join(lines)
+        return "\n".join([self.difference, *remedy])
 
 
 def _about_patches(expected: Mapping[str, Any] | None) -> list[str]:

@@ -26,6 +26,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.errors",
             "durable.failure",
             "durable.ids",
+            "durable.job_errors",
             "durable.payload",
             "durable.payload_schema",
         }
@@ -34,6 +35,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "durable.activity_context",
+            "durable.activity_outcomes",
             "durable.attributes",
             "durable.authoring",
             "durable.context",
@@ -41,9 +43,12 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.handlers",
             "durable.descriptions",
             "durable.in_process",
-            "durable.options",
+            "durable.histories",
             "durable.lint",
+            "durable.modules",
+            "durable.options",
             "durable.patching",
+            "durable.replays",
             "durable.saga",
             "durable.schedules",
             "durable.signals",
@@ -57,8 +62,14 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.client_async",
             "durable.filters",
             "durable.client_sync",
+            "durable.conversation_async",
+            "durable.conversation_sync",
+            "durable.messages",
+            "durable.enqueueing",
             "durable.handles_async",
             "durable.handles_sync",
+            "durable.jobs_async",
+            "durable.jobs_sync",
             "durable.outcomes",
             "durable.requests",
             "durable.retention_async",
@@ -68,6 +79,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.scheduling_async",
             "durable.scheduling_sync",
             "durable.targets",
+            "durable.unique",
         }
     ),
     frozenset(

@@ -11,6 +11,8 @@ from durable.cli import inspect, operate, prune, schedule, serve
 from durable.cli.builds import move
 from durable.cli.doctor import doctor
 from durable.cli.lint import lint
+from durable.cli.replay import replay
+from durable.cli.verify import verify
 
 EPILOG = (
     "Exit codes: 0 done, 1 refused or failed, 2 bad usage or input, 3 not found, 4 no database or schema, "
@@ -68,6 +70,8 @@ app.command("show")(inspect.show)
 app.command("history")(inspect.history)
 app.command("doctor")(doctor)
 app.command("lint")(lint)
+app.command("verify")(verify)
+app.command("replay")(replay)
 app.command("prune")(prune.prune)
 app.add_typer(prune.app)
 app.add_typer(schedule.app)

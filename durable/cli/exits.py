@@ -7,6 +7,8 @@
 4  the database cannot be reached, or its schema does not fit
 5  `result` and `start --wait`: the workflow failed, was cancelled or was terminated
 6  `result` and `start --wait`: the timeout passed and the workflow goes on
+7  `verify` and `replay`: the code does not do what a history says
+8  `verify`: nothing was checked
 130  interrupted with Ctrl-C
 
 `doctor` has its own: 0 healthy, 1 attention, 2 problem; `lint` too: 0 nothing found, 1 something found, 2 could not read.
@@ -44,6 +46,8 @@ NOT_FOUND = 3
 NO_DATABASE = 4
 RUN_FAILED = 5
 TIMED_OUT = 6
+INCOMPATIBLE = 7
+NOTHING_CHECKED = 8
 INTERRUPTED = 130
 
 _CODES: tuple[tuple[tuple[type[BaseException], ...], int], ...] = (

@@ -53,7 +53,7 @@ from durable.core.machine import (
 )
 from durable.core.plans import Definition, RunDefaults
 from durable.core.run import Run
-from durable.core.stacks import stack_of
+from durable.core.stacks import awaited, stack_of
 from durable.core.styles import as_coroutine
 from durable.errors import ContinueAsNew, InternalError
 from durable.failure import encode_failure, leaves
@@ -178,6 +178,18 @@ class Execution(Run):
         """For each task that has not ended: its name and the lines where it stands, outermost first."""
         return [
             {"task": task.get_name(), "lines": stack_of(task.get_coro())}
+            for task in self.loop.tasks()
+            if not task.done()
+        ]
+
+    def standing(self) -> list[dict[str, Any]]:
+        """As `stacks`, with what each task waits for."""
+        return [
+            {
+                "task": task.get_name(),
+                "lines": stack_of(task.get_coro()),
+                "waits_for": awaited(task),
+            }
             for task in self.loop.tasks()
             if not task.done()
         ]

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from durable.client_sync import Client
     from durable.core.schedule_times import Calendar
     from durable.handles_async import AsyncHandle
-    from durable.handles_sync import Handle, JobHandle
+    from durable.handles_sync import Handle
+    from durable.jobs_sync import JobHandle
     from durable.scheduling_sync import ScheduleHandle
     from tests.client.shop import (
         ORDER,
