@@ -83,6 +83,9 @@ if TYPE_CHECKING:
         assert_type(paid.receive(timeout=5), DurableFuture[Receipt])
         assert_type(await paid.receive(), Receipt)
         assert_type(await untyped.receive(), Any)
+        assert_type(durable.patched("dearer"), bool)
+        durable.deprecate_patch("cheaper")
+        durable.checkpoint(order)
         async for receipt in paid:
             assert_type(receipt, Receipt)
         await durable.sleep(timedelta(days=1))
