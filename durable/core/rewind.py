@@ -171,7 +171,7 @@ def before_activity(history: Sequence[Recorded], name: str) -> int | None:
 def before_the_end(history: Sequence[Recorded]) -> int | None:
     """Where a run that ended badly is taken up again: before the outcome that made it fail, or before the cancel request. None: it has not ended badly.
 
-    The failing activity or child is the one that the failure itself names. A run that failed by itself, or was terminated, loses only its end.
+    The failing activity or child is the one that the failure itself names. A run that failed by itself, ran out of time or was terminated, loses only its end.
     """
     last = history[-1]
     if last.type == e.WORKFLOW_CANCELLED:
@@ -179,7 +179,7 @@ def before_the_end(history: Sequence[Recorded]) -> int | None:
         return next(asked, last.seq) - 1
     if last.type == e.WORKFLOW_FAILED:
         return (_culprit(history, last.body.get("failure")) or last.seq) - 1
-    return last.seq - 1 if last.type == e.WORKFLOW_TERMINATED else None
+    return last.seq - 1 if last.type in (e.WORKFLOW_TERMINATED, e.WORKFLOW_TIMED_OUT) else None
 
 
 def _culprit(history: Sequence[Recorded], failure: Any) -> int | None:
