@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from durable.cli import inspect, operate, serve
+from durable.cli import inspect, operate, prune, schedule, serve
 from durable.cli.builds import move
 from durable.cli.doctor import doctor
 from durable.cli.lint import lint
@@ -72,3 +72,6 @@ app.command("doctor")(doctor)
 app.command("lint")(lint)
 app.command("verify")(verify)
 app.command("replay")(replay)
+app.command("prune")(prune.prune)
+app.add_typer(prune.app)
+app.add_typer(schedule.app)
