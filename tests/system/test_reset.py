@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import psycopg
@@ -392,7 +393,7 @@ def test_a_run_that_ran_out_of_time_gets_its_time_anew(
     working: Working, client: Client, sql: Sql
 ) -> None:
     with working(MODULE):
-        handle = client.start(flows.words, 1, id="late", run_timeout=3600)
+        handle = client.start(flows.words, 1, id="late", run_timeout=timedelta(hours=1))
         eventually(lambda: types(handle)[-1] == "ActivityCompleted")
         sql.execute("select durable.advance_clock('2 hours')")
         assert handle.outcome(timeout=20).status == "failed"
