@@ -16,6 +16,7 @@ from typing import Any, Concatenate, Self, TypeVar, overload
 
 from durable import requests, targets
 from durable.attributes import Attributes
+from durable.batches_sync import Batches
 from durable.core.names import checked_name
 from durable.definitions import Workflow, checked_version
 from durable.descriptions import OperatorStatus, RunDescription, Status
@@ -40,7 +41,7 @@ C = TypeVar("C")
 V = TypeVar("V")
 
 
-class Client(Jobs, Retention, Scheduling):
+class Client(Jobs, Retention, Scheduling, Batches):
     """Talks to one database. Use it as a context manager, or call `close()`.
 
     `url` defaults to DURABLE_DATABASE_URL; a connection is opened by the first operation. `notify=False` sends no NOTIFY at all: for
@@ -382,6 +383,11 @@ class Client(Jobs, Retention, Scheduling):
             known = self._execute(calls.list_definitions("signal"))
             raise targets.unknown_signal(signal, known)
         return signal, targets.checked_json(definition, value), targets.requires_actor(definition)
+
+    def _handle_of(
+        self, workflow_id: str, run_id: str | None, codec: ValueCodec | None
+    ) -> Handle[Any]:
+        return Handle(self, workflow_id, run_id, codec)
 
     def _result_codec(self, workflow_name: str, version: int) -> ValueCodec | None:
         local = targets.local_workflow(workflow_name, version)

@@ -69,6 +69,10 @@ class Outcome(NamedTuple):
     payload: str | None
 
 
+NO_RETRY = -1.0
+"""The delay of an attempt that an operator has to allow."""
+
+
 class Completion(NamedTuple):
     """A standalone job returned. What most outcomes are, so it travels light."""
 
@@ -79,7 +83,7 @@ class Completion(NamedTuple):
 
 
 class Retry(NamedTuple):
-    """An attempt failed, or without an error: snoozes; the next is due after `delay_s`."""
+    """An attempt failed, or without an error: snoozes; the next is due after `delay_s`, or waits for an operator (NO_RETRY)."""
 
     shard: int
     run_id: str
