@@ -14,7 +14,9 @@ NAMED = sorted(set(re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", PAGE)))
 
 @pytest.mark.parametrize(("path", "name"), NAMED)
 def test_the_test_of_a_trap_exists(path: str, name: str) -> None:
-    assert re.search(rf"^(async )?def {name}\(", (ROOT / path).read_text(encoding="utf-8"), re.MULTILINE)
+    assert re.search(
+        rf"^(async )?def {name}\(", (ROOT / path).read_text(encoding="utf-8"), re.MULTILINE
+    )
 
 
 def test_every_trap_has_one() -> None:
