@@ -47,7 +47,7 @@ def race(sim: Simulation, *arriving: str) -> Simulation:
 
 @workflow
 async def sees_what_is_done() -> list[str]:
-    waiting = {
+    waiting: dict[str, asyncio.Future[Any]] = {
         "activity": asyncio.ensure_future(fetch_race(1)),
         "timer": asyncio.ensure_future(durable.sleep(10)),
         "signal": asyncio.ensure_future(word.receive()),
