@@ -228,8 +228,8 @@ $$;
 -- p_refusal: the plan found that it cannot be done, and why; this only records it.
 create function durable.rewind_run(
     p_shard smallint, p_workflow_id text, p_run uuid, p_action text, p_refusal text, p_next uuid, p_fork_shard smallint, p_fork_id text,
-    p_event integer, p_cut integer, p_turn integer, p_redeliver integer[], p_activities integer[], p_keys text[], p_timers integer[], p_children integer[],
-    p_stopping integer[], p_cancelled boolean, p_origins jsonb, p_discarded jsonb, p_reapply boolean, p_original_due boolean,
+    p_event integer, p_cut integer, p_turn integer, p_redeliver integer[], p_updates integer[], p_activities integer[], p_keys text[], p_timers integer[],
+    p_children integer[], p_stopping integer[], p_cancelled boolean, p_origins jsonb, p_discarded jsonb, p_reapply boolean, p_original_due boolean,
     p_reason text, p_actor jsonb, p_command uuid, p_batch uuid default null
 ) returns table (run_id uuid, code text, next_run_id uuid, resent integer, pushes jsonb)
 language plpgsql as $$
@@ -296,6 +296,7 @@ begin
                    'workflow_id', p_workflow_id, 'event', p_event, 'reason', p_reason, 'actor', p_actor, 'at', v_now)) end, h.payload
           from durable.history h where h.shard = p_shard and h.run_id = v_old.run_id and h.seq <= p_cut;
         resent := durable.carry_messages(v_old, v_new, p_event, p_cut, p_redeliver, p_reapply, p_fork_id is null, v_now);
+        perform durable.carry_updates(v_old, v_new, p_event, p_cut, p_updates, p_reapply, p_fork_id is null, v_now);
         perform durable.carry_jobs(v_old, v_new, p_event, p_activities, p_keys, p_timers, p_stopping, p_original_due, v_now);
         pushes := pushes || durable.carry_children(v_old, v_new, p_children, p_stopping, p_fork_id is not null, v_now);
         if p_fork_id is null and v_old.status = 'running' then
@@ -344,6 +345,34 @@ begin
         delete from durable.inbox i where i.shard = p_old.shard and i.run_id = p_old.run_id and i.type = 'SignalReceived';
     end if;
     return cardinality(v_again);
+end $$;
+
+-- Updates that were accepted after the point, or are on their way, are offered again, as new requests of their ids; so are, always, those of a turn that
+-- is decided anew. One that was accepted before the point and has not ended goes on in the new run, where its requester finds it.
+create function durable.carry_updates(p_old durable.runs, p_new durable.runs, p_event integer, p_cut integer, p_updates integer[], p_reapply boolean,
+                                      p_moves boolean, p_now timestamptz) returns void language plpgsql as $$
+begin
+    if p_moves then
+        update durable.updates u set run_id = p_new.run_id, generation = p_new.generation, status = 'accepted', ended_at = null, reason = null
+         where u.shard = p_old.shard and u.workflow_id = p_old.workflow_id and u.run_id = p_old.run_id and u.seq <= p_cut
+           and u.status in ('accepted', 'aborted');
+    end if;
+    with again as materialized (
+        select h.body ->> 'update_id' as id, h.body ->> 'name' as name, h.body -> 'actor' as actor, h.payload, gen_random_uuid() as request,
+               p_now - interval '1 second' + h.seq * interval '1 microsecond' as at
+          from durable.history h where h.shard = p_old.shard and h.run_id = p_old.run_id and h.type = 'UpdateAccepted'
+           and (h.seq = any (p_updates) or p_reapply and h.seq > p_event)
+        union all
+        select i.body ->> 'update_id', i.body ->> 'name', i.body -> 'actor', i.payload, gen_random_uuid(), i.at
+          from durable.inbox i where i.shard = p_old.shard and i.run_id = p_old.run_id and i.type = 'UpdateRequested' and p_reapply
+    ), known as (
+        insert into durable.updates (shard, workflow_id, update_id, generation, run_id, request_id, name, status, actor, requested_at)
+        select p_new.shard, p_new.workflow_id, a.id, p_new.generation, p_new.run_id, a.request, a.name, 'requested', a.actor, p_now from again a
+            on conflict do nothing
+    )
+    insert into durable.inbox (shard, run_id, message_id, queue, type, at, body, payload)
+    select p_new.shard, p_new.run_id, a.request, p_new.queue, 'UpdateRequested', a.at,
+           jsonb_strip_nulls(jsonb_build_object('update_id', a.id, 'name', a.name, 'actor', a.actor)), a.payload from again a;
 end $$;
 
 -- Activities pending at the point are scheduled again, with the input that an operator gave them before it; those told to stop have stopped. Timers have as

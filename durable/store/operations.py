@@ -158,7 +158,7 @@ def rewind_run(given: Order, plan: Rewind, options: RewindOptions) -> Call[Sent[
 
 def refuse_rewind(given: Order, options: RewindOptions, code: str) -> Call[Sent[RewindReceipt]]:
     """Record that there is no such point; raises the refusal. The answer to the same command stands, if there was one."""
-    nowhere = Rewind(0, 0, 0, [], [], [], [], [], [], False, [], {})
+    nowhere = Rewind(0, 0, 0, [], [], [], [], [], [], [], False, [], {})
     parameters = _rewind(given, nowhere, options, code)
 
     def decode(rows: list[Row]) -> NoReturn:
@@ -182,6 +182,7 @@ def _rewind(
         "cut": plan.cut,
         "turn": plan.turn,
         "redeliver": plain(plan.redeliver),
+        "updates": plain(plan.updates),
         "activities": plain(plan.activities),
         "keys": quoted([None if fork_id else key for key in plan.keys]),
         "timers": plain(plan.timers),

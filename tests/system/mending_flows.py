@@ -161,3 +161,18 @@ async def parent_of_mended(n: int) -> list[str]:
     await noted("started a child")
     heard = await word.receive()
     return [heard, await child]
+
+
+@workflow
+async def counts_updates(until: int) -> list[int]:
+    added: list[int] = []
+
+    @durable.update
+    async def add(n: int) -> int:
+        await noted(f"add {n}")
+        added.append(n)
+        return sum(added)
+
+    await noted("ready")
+    await durable.wait_until(lambda: sum(added) >= until)
+    return added

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import psycopg
@@ -363,4 +364,48 @@ def test_owners_under_load_are_not_hurt_by_resets(
                 point = min(1 + 2 * round_, newest.last_seq)
                 handle.reset("load", to_event=point)
         assert [handle.result(timeout=60) for handle in handles] == [20] * 8
+    assert_sound(sql)
+
+
+def test_updates_after_the_point_are_done_again_and_those_before_it_stay(
+    working: Working, client: Client, sql: Sql
+) -> None:
+    with working(MODULE):
+        handle = client.start(flows.counts_updates, 10, id="updates")
+        eventually(lambda: types(handle)[-1] == "ActivityCompleted")
+        assert handle.update("add", 1, id="first") == 1
+        point = handle.history()[-1].seq
+        assert handle.update("add", 2, id="second") == 3
+        handle.reset("again", to_event=point)
+        again = client.handle("updates")
+        eventually(lambda: types(again).count("UpdateCompleted") == 2)
+        assert handle.update("add", 1, id="first") == 1
+        assert handle.update("add", 7, id="third") == 10
+        assert handle.result(timeout=20) == [1, 2, 7]
+        other = again.reset("without", to_event=point, reapply_signals=False)
+        assert again.update("add", 9, id="ninth") == 10
+        assert again.result(timeout=20) == [1, 9]
+        assert again.describe().run_id == other.run_id
+    assert_sound(sql)
+
+
+def test_a_run_that_ran_out_of_time_gets_its_time_anew(
+    working: Working, client: Client, sql: Sql
+) -> None:
+    with working(MODULE):
+        handle = client.start(flows.words, 1, id="late", run_timeout=timedelta(hours=1))
+        eventually(lambda: types(handle)[-1] == "ActivityCompleted")
+        sql.execute("select durable.advance_clock('2 hours')")
+        assert handle.outcome(timeout=20).status == "failed"
+        again = client.handle("late")
+        again.retry("it was our fault")
+        deadline, created = again.describe().deadline_at, again.describe().created_at
+        assert deadline is not None
+        assert 3500 < (deadline - created).total_seconds() <= 3600
+        again.pause("hold it")
+        sql.execute("select durable.advance_clock('2 hours')")
+        assert again.describe().deadline_at is None
+        again.resume()
+        again.signal(flows.word, "in time")
+        assert again.result(timeout=20) == ["in time"]
     assert_sound(sql)
