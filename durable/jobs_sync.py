@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from asyncio import Future
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, TypeVar, overload
 from uuid import UUID
@@ -20,6 +21,7 @@ from durable.definitions import Activity
 from durable.descriptions import EnqueuedMany, FailedAttempt, JobDescription, JobReceipt
 from durable.enqueueing import Item, JobOptions
 from durable.failure import decode_failure
+from durable.interceptors import ClientRequest, sending
 from durable.payload import ValueCodec
 from durable.requests import Target
 from durable.store import calls, job_calls
@@ -153,9 +155,19 @@ class Jobs:
         """
         target, known = self._activity(activity)
         options = JobOptions(queue, priority, delay, at, tags, meta, unique, actor, headers)
-        job_id, given = enqueueing.one(target, known, args, arguments, options, id)
-        made = self._send(job_calls.enqueue_job(job_id, given, fresh=id is None), connection)
-        return JobHandle(self, made.job_id, target.result, outcome=made.outcome, state=made.state)
+
+        def send(asked: ClientRequest) -> JobHandle[Any]:
+            wanted = replace(options, actor=asked.actor, headers=asked.headers)
+            job_id, given = enqueueing.one(target, known, asked.args, asked.kwargs, wanted, id)
+            call = job_calls.enqueue_job(job_id, given, fresh=id is None)
+            made = self._send(call, connection)
+            return JobHandle(
+                self, made.job_id, target.result, outcome=made.outcome, state=made.state
+            )
+
+        chosen = None if id is None else str(id)
+        request = ClientRequest("enqueue", target.name, chosen, args, arguments, actor, headers)
+        return sending(request, send)
 
     def enqueue_many(
         self,

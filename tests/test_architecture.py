@@ -46,6 +46,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.descriptions",
             "durable.in_process",
             "durable.histories",
+            "durable.interceptors",
             "durable.lint",
             "durable.refusals",
             "durable.modules",
