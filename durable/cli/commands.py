@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from durable.cli import inspect, operate, serve
+from durable.cli import inspect, jobs, operate, serve
 from durable.cli.builds import move
 from durable.cli.doctor import doctor
 from durable.cli.lint import lint
@@ -68,6 +68,8 @@ app.command("move")(move)
 app.command("list")(inspect.list_)
 app.command("show")(inspect.show)
 app.command("history")(inspect.history)
+app.command("enqueue")(jobs.enqueue)
+app.add_typer(jobs.app, name="job")
 app.command("doctor")(doctor)
 app.command("lint")(lint)
 app.command("verify")(verify)
