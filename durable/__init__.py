@@ -127,10 +127,12 @@ if TYPE_CHECKING:
     from durable import embedded as embedded
     from durable.client_async import AsyncClient as AsyncClient
     from durable.client_sync import Client as Client
+    from durable.messages import UpdateRequest as UpdateRequest
 
 _LAZY = {
     "AsyncClient": "durable.client_async",
     "Client": "durable.client_sync",
+    "UpdateRequest": "durable.messages",
     "embedded": "durable.embedded",
 }
 

@@ -286,7 +286,7 @@ begin
     return next;
 end $$;
 
--- Start what a slot starts. A workflow takes its newest registered version. A run or job that has the slot's id is the slot's: it is made once.
+-- Start what a slot starts. A workflow takes the version that a start by name takes (0006). A run or job that has the slot's id is the slot's: it is made once.
 create function durable.start_slot(p_action jsonb, p_input json, p_shard smallint, p_target text, p_schedule text, p_slot_us bigint) returns jsonb
 language plpgsql as $$
 declare
@@ -294,7 +294,7 @@ declare
     v_version integer;
 begin
     if p_action ->> 'kind' = 'workflow' then
-        v_version := coalesce((select max(d.version) from durable.definitions d where d.kind = 'workflow' and d.name = p_action ->> 'name'),
+        v_version := coalesce(durable.version_to_start(p_action ->> 'name'),
                               (p_action ->> 'version')::int);
         perform durable.start_run(
             p_shard => p_shard, p_run => durable.uuid7(), p_workflow_id => p_target, p_workflow => p_action ->> 'name', p_version => v_version,

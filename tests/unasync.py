@@ -16,6 +16,9 @@ ROOT = Path(__file__).parents[1]
 FILES = {
     "durable/store/transactions_async.py": "durable/store/transactions_sync.py",
     "durable/store/client_session_async.py": "durable/store/client_session_sync.py",
+    "durable/batches_async.py": "durable/batches_sync.py",
+    "durable/operations_async.py": "durable/operations_sync.py",
+    "durable/conversation_async.py": "durable/conversation_sync.py",
     "durable/handles_async.py": "durable/handles_sync.py",
     "durable/jobs_async.py": "durable/jobs_sync.py",
     "durable/client_async.py": "durable/client_sync.py",
@@ -38,11 +41,11 @@ RULES = [
     (r"\bpsycopg\.Async(Connection|Cursor)\b", r"psycopg.\1"),
     (r"\b(ensure_current|joined|take)_async\b", r"\1"),
     (
-        r"\bAsync(Connection|Transaction|ClientSession|Client|Handle|JobHandle|Jobs|Scheduling|ScheduleHandle|Transactions|Retention)\b",
+        r"\bAsync(Connection|Transaction|ClientSession|Client|Handle|JobHandle|Jobs|Scheduling|ScheduleHandle|Transactions|Retention|Conversation|UpdateHandle|RunOperations|PendingActivity|Batches)\b",
         r"\1",
     ),
     (
-        r"\b(client_session|client|handles|jobs|scheduling|transactions|retention)_async\b",
+        r"\b(client_session|client|conversation|handles|jobs|scheduling|transactions|retention|operations|batches)_async\b",
         r"\1_sync",
     ),
     (r"\bAn asynchronous\b", "A synchronous"),

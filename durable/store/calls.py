@@ -338,7 +338,7 @@ def count_reviews() -> Call[list[Row]]:
 _JSON = frozenset(
     {
         "attributes", "memo", "actor", "waiting_on", "review", "body", "payload", "errors", "heartbeat", "note", "schema",
-        "queues", "info", "headers", "options", "meta", "arguments", "result",
+        "queues", "info", "headers", "options", "meta", "arguments", "result", "paused", "before", "after", "filter",
     }
 )  # fmt: skip
 _TIMES = frozenset(

@@ -82,8 +82,11 @@ def environment(
 
 
 def _queues() -> dict[str, int]:
-    known = (*definitions.registered_workflows(), *definitions.registered_activities())
-    return dict.fromkeys([DEFAULT_QUEUE, *(it.queue for it in known if it.queue)], _SLOTS)
+    named = [
+        *(it.queue for it in definitions.registered_workflows()),
+        *(it.queue for it in definitions.registered_activities()),
+    ]
+    return dict.fromkeys([DEFAULT_QUEUE, *filter(None, named)], _SLOTS)
 
 
 @contextlib.contextmanager

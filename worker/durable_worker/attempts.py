@@ -405,6 +405,10 @@ class Attempts:
         body: dict[str, Any] = {"failure": failure, "retry_state": state}
         if attempt.timed_out:
             body["timeout"] = attempt.timed_out
+        if _waits_for_an_operator(attempt):
+            key = (attempt.shard, attempt.run_id, attempt.seq, attempt.attempt)
+            self._committer.write(batch.Retry(*key, batch.NO_RETRY, body))
+            return
         kind = "ActivityTimedOut" if attempt.timed_out else "ActivityFailed"
         self._ended(attempt, kind, body, None)
 
@@ -549,6 +553,12 @@ def _carried(job: ClaimedJob, options: Mapping[str, Any]) -> Mapping[str, Any]:
     }
 
 
+def _waits_for_an_operator(attempt: Attempt) -> bool:
+    """Rather than give the failure to its run (on_exhausted="pause")."""
+    asked = attempt.options.get("on_exhausted") == "pause"
+    return asked and attempt.kind == "activity" and not attempt.cancel_requested
+
+
 def _info(
     attempt: Attempt,
     carried: Mapping[str, Any],
@@ -568,7 +578,7 @@ def _info(
         queue=attempt.queue,
         attempt=attempt.attempt - snoozes,
         max_attempts=limit and limit - snoozes,
-        idempotency_key=f"{attempt.run_id}/{attempt.seq}",
+        idempotency_key=attempt.options.get("idempotency_key") or f"{attempt.run_id}/{attempt.seq}",
         actor=rebuilt(carried.get("actor")),
         deadline=None if deadline_us is None else _instant(deadline_us),
         heartbeat_details=tuple(json.loads(heartbeat)) if heartbeat else (),

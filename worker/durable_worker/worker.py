@@ -40,8 +40,9 @@ from durable_worker.clock import DatabaseClock
 from durable_worker.committer import Committer
 from durable_worker.duties import Duties
 from durable_worker.housekeeping import Housekeeping
-from durable_worker.intake import INBOX, JOBS, RUNS, Intake
+from durable_worker.intake import INBOX, JOBS, QUERIES, RUNS, Intake
 from durable_worker.local_activities import LocalActivities
+from durable_worker.questions import Questions
 from durable_worker.retention import Retention
 from durable_worker.runs import Runs
 from durable_worker.scheduling import Scheduling, declare
@@ -54,8 +55,14 @@ logger = logging.getLogger("durable.worker")
 
 _K = TypeVar("_K")
 
-_HINTED = {"worker": (INBOX,), "runs": (RUNS,), "jobs": (JOBS,), "queue": (RUNS, INBOX)}
-"""What each kind of hint says there may be: new runs, jobs, a message for a run that had no owner when it was sent (it may have one now)."""
+_HINTED = {
+    "worker": (INBOX,),
+    "runs": (RUNS,),
+    "jobs": (JOBS,),
+    "queue": (RUNS, INBOX),
+    "queries": (QUERIES,),
+}
+"""What each kind of hint says there may be: new runs, jobs, a message for a run that had no owner when it was sent (it may have one now), questions."""
 
 _Definition = TypeVar("_Definition", Workflow[..., Any], Activity[..., Any])
 
@@ -170,6 +177,7 @@ class Worker:
         )
         self.runs.local_activities = self.local_activities
         self.attempts.deliver_outcome = self.runs.deliver_outcome
+        self.runs.answering = questions = self._questions()
         self.intake = Intake(
             self._taking,
             settings,
@@ -179,6 +187,7 @@ class Worker:
             self.attempts,
             self.committer,
             self.clock,
+            questions,
             broken=self._connection_broke,
         )
         self.housekeeping = Housekeeping(
@@ -193,6 +202,18 @@ class Worker:
             "retention": retention.round,
         }
         self.duties = Duties(self._serving, owner, settings.lease_s, rounds)
+
+    def _questions(self) -> Questions:
+        return Questions(
+            self._taking,
+            self.worker_id,
+            list(self.settings.queues),
+            self._workflows,
+            self.committer,
+            live=self.runs.get,
+            drop=self.runs.drop_tainted,
+            wake=lambda: self.intake.wake(QUERIES),
+        )
 
     async def _register(self) -> None:
         registrations = [
