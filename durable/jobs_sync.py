@@ -194,7 +194,7 @@ class Jobs:
         options = JobOptions(queue, priority, delay, at, tags, meta, unique, actor, headers)
         if (recorder := recorded_jobs.recorder.get()) is not None:
             return self._record_many(recorder, target, activity, items, options)
-        many = enqueueing.many(target, activity, items, options)
+        many = enqueueing.many(target, activity, items, options, self._session.sealer())
         done = self._session.enqueue_many(many, connection)
         if done.created or done.conflicts:
             self._session.hint((f"jobs:{many.given['queue']}",), connection)
