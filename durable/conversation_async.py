@@ -135,6 +135,13 @@ class AsyncConversation:
         name, payload, codec = messages.addressed("query", query, args, arguments, returns)
         return await self._ask(name, payload, codec, messages.timeout_s(timeout))
 
+    async def query_json(
+        self, query: str, arguments: Any, *, timeout: timedelta | float | None = None
+    ) -> Any:
+        """`query` with arguments that are JSON already, a mapping by name or a list by position; answers plain JSON."""
+        name, payload, codec = messages.in_json("query", query, arguments)
+        return await self._ask(name, payload, codec, messages.timeout_s(timeout))
+
     async def _ask(
         self, name: str, payload: str, codec: ValueCodec | None, timeout_s: float
     ) -> Any:
@@ -187,6 +194,16 @@ class AsyncConversation:
     @overload
     async def start_update(
         self,
+        update: UpdateRequest[T],
+        /,
+        *,
+        actor: Any = None,
+        connection: AsyncTransaction | None = None,
+    ) -> AsyncUpdateHandle[T]: ...
+
+    @overload
+    async def start_update(
+        self,
         update: Callable[..., Coroutine[Any, Any, T]],
         /,
         *args: Any,
@@ -226,8 +243,10 @@ class AsyncConversation:
 
         Raises PayloadError, InvalidOption, WorkflowNotFound, WorkflowClosed; nothing is written then.
         """
-        request: UpdateRequest[Any] = UpdateRequest(
-            update, *args, returns=returns, id=id, **arguments
+        request: UpdateRequest[Any] = (
+            update
+            if isinstance(update, UpdateRequest)
+            else UpdateRequest(update, *args, returns=returns, id=id, **arguments)
         )
         await self._client._send(request.call(self.workflow_id, actor), connection)
         return self.update_handle(request)

@@ -133,6 +133,13 @@ class Conversation:
         name, payload, codec = messages.addressed("query", query, args, arguments, returns)
         return self._ask(name, payload, codec, messages.timeout_s(timeout))
 
+    def query_json(
+        self, query: str, arguments: Any, *, timeout: timedelta | float | None = None
+    ) -> Any:
+        """`query` with arguments that are JSON already, a mapping by name or a list by position; answers plain JSON."""
+        name, payload, codec = messages.in_json("query", query, arguments)
+        return self._ask(name, payload, codec, messages.timeout_s(timeout))
+
     def _ask(self, name: str, payload: str, codec: ValueCodec | None, timeout_s: float) -> Any:
         what = f"query {name!r} of workflow {self.workflow_id!r}"
         waiting, query_id = outcomes.Waiting(what, timeout_s), str(uuid7())
@@ -183,6 +190,16 @@ class Conversation:
     @overload
     def start_update(
         self,
+        update: UpdateRequest[T],
+        /,
+        *,
+        actor: Any = None,
+        connection: Transaction | None = None,
+    ) -> UpdateHandle[T]: ...
+
+    @overload
+    def start_update(
+        self,
         update: Callable[..., Coroutine[Any, Any, T]],
         /,
         *args: Any,
@@ -222,8 +239,10 @@ class Conversation:
 
         Raises PayloadError, InvalidOption, WorkflowNotFound, WorkflowClosed; nothing is written then.
         """
-        request: UpdateRequest[Any] = UpdateRequest(
-            update, *args, returns=returns, id=id, **arguments
+        request: UpdateRequest[Any] = (
+            update
+            if isinstance(update, UpdateRequest)
+            else UpdateRequest(update, *args, returns=returns, id=id, **arguments)
         )
         self._client._send(request.call(self.workflow_id, actor), connection)
         return self.update_handle(request)

@@ -99,6 +99,13 @@ class UpdateRequest(Generic[R]):
         self.id = str(uuid7()) if id is None else requests.text("id", id, requests.MAX_ID)
         self.addressed = addressed("update", update, args, arguments, returns)
 
+    @classmethod
+    def from_json(cls, update: str, arguments: Any, *, id: str | None = None) -> UpdateRequest[Any]:
+        """With arguments that are JSON already: a mapping by name, or a sequence by position."""
+        request: UpdateRequest[Any] = UpdateRequest(update, id=id)
+        request.addressed = in_json("update", update, arguments)
+        return request
+
     @property
     def name(self) -> str:
         return self.addressed.name
@@ -125,6 +132,12 @@ def addressed(
     if arguments:
         return Addressed(name, _BY_NAME.encode(_as_json(dict(arguments))), result)
     return Addressed(name, _POSITIONAL.encode(_as_json(args)), result)
+
+
+def in_json(kind: str, handler: str, arguments: Any) -> Addressed:
+    """A message whose arguments are JSON already. Raises PayloadError, InvalidOption."""
+    codec = _BY_NAME if isinstance(arguments, Mapping) else _POSITIONAL
+    return Addressed(checked_name(kind, handler), codec.encode(arguments), None)
 
 
 @lru_cache(maxsize=1024)

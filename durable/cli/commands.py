@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from durable.cli import inspect, operate, prune, rewind, schedule, serve
+from durable.cli import converse, inspect, operate, prune, rewind, schedule, serve
 from durable.cli.batches import batch
 from durable.cli.builds import move
 from durable.cli.doctor import doctor
@@ -63,6 +63,8 @@ app.command("worker", context_settings=_PASSED_ON)(serve.worker)
 app.command("migrate")(serve.migrate)
 app.command("start")(operate.start)
 app.command("signal")(operate.signal)
+app.command("query")(converse.query)
+app.command("update")(converse.update)
 app.command("result")(operate.result)
 app.command("cancel")(operate.cancel)
 app.command("terminate")(operate.terminate)

@@ -297,7 +297,11 @@ def test_a_start_that_is_refused_sends_nothing(client: Client, sql: Sql) -> None
 
 def test_a_start_that_finds_a_closed_run_says_so(client: Client) -> None:
     client.start(flows.ticking, id="t").terminate("enough")
-    for what in ({"with_signal": (flows.tick, 5)}, {"with_update": UpdateRequest("bump", 1)}):
+    attempts: list[dict[str, Any]] = [
+        {"with_signal": (flows.tick, 5)},
+        {"with_update": UpdateRequest("bump", 1)},
+    ]
+    for what in attempts:
         with pytest.raises(WorkflowClosed):
             client.start(flows.ticking, id="t", **what)
 
