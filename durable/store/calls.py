@@ -24,7 +24,11 @@ from durable.descriptions import (
     SignalEvidence,
     SignalReceipt,
 )
-from durable.errors import WorkflowAlreadyExists, WorkflowClosed, WorkflowNotFound
+from durable.errors import (
+    WorkflowAlreadyExists,
+    WorkflowClosed,
+    WorkflowNotFound,
+)
 from durable.ids import uuid7
 from durable.store.queries import load_queries
 from durable.store.shards import shard_of
