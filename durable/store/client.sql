@@ -152,6 +152,13 @@ select d.queue, count(*) filter (where d.kind = 'runs') as runs, count(*) filter
          where w.state = 'alive' and w.lease_until >= durable.now() and w.queues ? d.queue) as workers
   from due d group by d.queue order by d.queue
 
+-- name: list_builds_without_worker
+-- Builds that open runs are pinned to and that no live worker has.
+select r.build, count(*) as runs from durable.runs r
+ where r.shard = any (durable.shard_keys()) and r.build is not null and r.status = 'running'
+   and not exists (select from durable.workers w where w.state = 'alive' and w.lease_until >= durable.now() and w.build = r.build)
+ group by r.build order by r.build
+
 -- name: count_reviews
 select count(*) filter (where l.operator_status = 'needs_review') as needs_review,
        count(*) filter (where l.operator_status = 'blocked') as blocked
