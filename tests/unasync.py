@@ -35,11 +35,12 @@ RULES = [
     (r"\b__aexit__\b", "__exit__"),
     (r"\basyncio\.Lock\b", "threading.Lock"),
     (r"\basyncio\.sleep\b", "time.sleep"),
+    (r"\basyncio\.to_thread\(\s*([\w.]+),\s*", r"\1("),
     (r"\basyncio\.Semaphore\b", "threading.Semaphore"),
     (r"\bAwaitable\[(\w+)\]", r"\1"),
     (r"\bimport asyncio\n", "import threading\nimport time\n"),
     (r"\bpsycopg\.Async(Connection|Cursor)\b", r"psycopg.\1"),
-    (r"\b(ensure_current|joined)_async\b", r"\1"),
+    (r"\b(ensure_current|joined|take)_async\b", r"\1"),
     (
         r"\bAsync(Connection|Transaction|ClientSession|Client|Handle|JobHandle|Jobs|Scheduling|ScheduleHandle|Transactions|Retention|Conversation|UpdateHandle|RunOperations|PendingActivity|Batches)\b",
         r"\1",
