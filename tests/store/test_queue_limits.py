@@ -73,7 +73,7 @@ def desk(database_url: str) -> Iterator[Desk]:
 
 
 def test_the_global_limit_counts_what_executes_and_nothing_else(desk: Desk) -> None:
-    desk.queue("narrow", max_running=5)
+    desk.queue("narrow", global_limit=5)
     desk.put("narrow", 20)
     assert [desk.taken("narrow", n) for n in (3, 10, 10)] == [3, 2, 0]
     desk.end()
@@ -81,7 +81,7 @@ def test_the_global_limit_counts_what_executes_and_nothing_else(desk: Desk) -> N
 
 
 def test_a_slot_is_free_however_an_attempt_ended(desk: Desk) -> None:
-    desk.queue("narrow", max_running=5)
+    desk.queue("narrow", global_limit=5)
     desk.put("narrow", 20)
     for state in ("retryable", "available", "scheduled", "paused"):
         assert desk.taken("narrow", 10) == 5
@@ -90,7 +90,7 @@ def test_a_slot_is_free_however_an_attempt_ended(desk: Desk) -> None:
 
 
 def test_a_dead_workers_slots_come_back_with_its_lease(desk: Desk) -> None:
-    desk.queue("narrow", max_running=5)
+    desk.queue("narrow", global_limit=5)
     desk.put("narrow", 20)
     assert desk.taken("narrow", 10) == 5
     desk.sql.execute(
@@ -102,7 +102,7 @@ def test_a_dead_workers_slots_come_back_with_its_lease(desk: Desk) -> None:
 
 
 def test_a_window_never_lets_more_start_within_its_period(desk: Desk) -> None:
-    desk.queue("slow", rate=PER_MINUTE)
+    desk.queue("slow", rate_limit=PER_MINUTE)
     desk.put("slow", 40)
     assert [desk.taken("slow", 7) for _ in range(3)] == [7, 3, 0]
     desk.pass_time("59 seconds")
@@ -113,7 +113,7 @@ def test_a_window_never_lets_more_start_within_its_period(desk: Desk) -> None:
 
 def test_a_window_slides(desk: Desk) -> None:
     """Not a fixed window, which would let twice the number start around its border."""
-    desk.queue("slow", rate=PER_MINUTE)
+    desk.queue("slow", rate_limit=PER_MINUTE)
     desk.put("slow", 40)
     assert desk.taken("slow", 4) == 4
     desk.pass_time("40 seconds")
@@ -125,7 +125,7 @@ def test_a_window_slides(desk: Desk) -> None:
 
 
 def test_a_bucket_fills_with_time_up_to_its_burst(desk: Desk) -> None:
-    desk.queue("bursty", rate={"limit": 10, "period_s": 10, "kind": "bucket", "burst": 4})
+    desk.queue("bursty", rate_limit={"limit": 10, "period_s": 10, "kind": "bucket", "burst": 4})
     desk.put("bursty", 40)
     assert [desk.taken("bursty", 7) for _ in range(2)] == [4, 0]
     desk.pass_time("2 seconds")
@@ -135,21 +135,21 @@ def test_a_bucket_fills_with_time_up_to_its_burst(desk: Desk) -> None:
 
 
 def test_weights_count_and_one_too_heavy_for_the_rate_takes_all_of_it(desk: Desk) -> None:
-    desk.queue("heavy", rate=PER_MINUTE)
+    desk.queue("heavy", rate_limit=PER_MINUTE)
     desk.put("heavy", 5, weight=4)
     assert [desk.taken("heavy", 9), desk.taken("heavy", 9)] == [2, 0]
-    desk.queue("heaviest", rate=PER_MINUTE)
+    desk.queue("heaviest", rate_limit=PER_MINUTE)
     desk.put("heaviest", 2, weight=400)
     assert desk.taken("heaviest", 9) == 1
 
 
 def test_keys_have_limits_of_their_own(desk: Desk) -> None:
-    desk.queue("keyed", max_per_key=2, keyed=True)
+    desk.queue("keyed", key_limit=2, keyed=True)
     for key in ("a", "b"):
         desk.put("keyed", 10, key=key)
     desk.put("keyed", 3)
     assert sorted(key or "-" for key, _ in desk.claim("keyed", 20)) == [*"---aabb"]
-    desk.queue("paced", key_rate={"limit": 2, "period_s": 60, "kind": "window"}, keyed=True)
+    desk.queue("paced", key_rate_limit={"limit": 2, "period_s": 60, "kind": "window"}, keyed=True)
     for key in ("a", "b"):
         desk.put("paced", 10, key=key)
     assert [desk.taken("paced", 20) for _ in range(2)] == [4, 0]
@@ -189,7 +189,7 @@ def test_nothing_of_a_paused_queue_starts(desk: Desk) -> None:
     assert desk.taken("held", 9) == 5
 
 
-@pytest.mark.parametrize("limits", [{}, {"max_running": 1_000}])
+@pytest.mark.parametrize("limits", [{}, {"global_limit": 1_000}])
 def test_urgent_jobs_go_first_and_yet_nothing_waits_for_ever(
     desk: Desk, limits: dict[str, Any]
 ) -> None:
