@@ -21,6 +21,9 @@ from durable.activity_context import ActivityInfo as ActivityInfo
 from durable.activity_context import NotInActivity as NotInActivity
 from durable.activity_context import activity_info as activity_info
 from durable.activity_context import heartbeat as heartbeat
+from durable.activity_outcomes import Cancel as Cancel
+from durable.activity_outcomes import Retry as Retry
+from durable.activity_outcomes import Snooze as Snooze
 from durable.attributes import Attribute as Attribute
 from durable.attributes import attributes as attributes
 from durable.attributes import set_attributes as set_attributes
@@ -105,6 +108,10 @@ from durable.handlers import handlers_finished as handlers_finished
 from durable.handlers import query as query
 from durable.handlers import update as update
 from durable.in_process import local as local
+from durable.job_errors import BulkRefused as BulkRefused
+from durable.job_errors import JobCancelled as JobCancelled
+from durable.job_errors import JobNotFound as JobNotFound
+from durable.job_errors import JobRefused as JobRefused
 from durable.patching import deprecate_patch as deprecate_patch
 from durable.patching import patched as patched
 from durable.saga import Saga as Saga
@@ -114,6 +121,7 @@ from durable.schedules import calendar as calendar
 from durable.schedules import cron as cron
 from durable.schedules import every as every
 from durable.signals import Signal as Signal
+from durable.unique import Unique as Unique
 
 if TYPE_CHECKING:
     from durable import embedded as embedded

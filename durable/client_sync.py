@@ -13,23 +13,21 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Concatenate, Self, TypeVar, overload
-from uuid import UUID
 
 from durable import requests, targets
 from durable.attributes import Attributes
 from durable.core.names import checked_name
-from durable.definitions import Activity, Workflow, checked_version
+from durable.definitions import Workflow, checked_version
 from durable.descriptions import OperatorStatus, RunDescription, Status
-from durable.errors import UnknownActivity
 from durable.filters import compiled_filter
-from durable.handles_sync import Handle, JobHandle
+from durable.handles_sync import Handle
+from durable.jobs_sync import Jobs
 from durable.payload import ValueCodec
 from durable.requests import OnClosed, OnRunning
 from durable.retention_sync import Retention
 from durable.scheduling_sync import Scheduling
 from durable.store import calls
-from durable.store.calls import Call, Sent
-from durable.store.client_session_sync import ClientSession, Connection
+from durable.store.client_session_sync import ClientSession, Transaction
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -38,7 +36,7 @@ B = TypeVar("B")
 C = TypeVar("C")
 
 
-class Client(Retention, Scheduling):
+class Client(Jobs, Retention, Scheduling):
     """Talks to one database. Use it as a context manager, or call `close()`.
 
     `url` defaults to DURABLE_DATABASE_URL; a connection is opened by the first operation. `notify=False` sends no NOTIFY at all: for
@@ -90,7 +88,7 @@ class Client(Retention, Scheduling):
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
         details: str | None = None,
-        connection: Connection | None = None,
+        connection: Transaction | None = None,
     ) -> Handle[Any]: ...
 
     @overload
@@ -114,7 +112,7 @@ class Client(Retention, Scheduling):
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
         details: str | None = None,
-        connection: Connection | None = None,
+        connection: Transaction | None = None,
         **arguments: Any,
     ) -> Handle[R]: ...
 
@@ -140,7 +138,7 @@ class Client(Retention, Scheduling):
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
         details: str | None = None,
-        connection: Connection | None = None,
+        connection: Transaction | None = None,
         **arguments: Any,
     ) -> Handle[R]: ...
 
@@ -167,7 +165,7 @@ class Client(Retention, Scheduling):
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
         details: str | None = None,
-        connection: Connection | None = None,
+        connection: Transaction | None = None,
         **arguments: Any,
     ) -> Handle[R]: ...
 
@@ -195,7 +193,7 @@ class Client(Retention, Scheduling):
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
         details: str | None = None,
-        connection: Connection | None = None,
+        connection: Transaction | None = None,
         **arguments: Any,
     ) -> Handle[R]: ...
 
@@ -219,7 +217,7 @@ class Client(Retention, Scheduling):
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
         details: str | None = None,
-        connection: Connection | None = None,
+        connection: Transaction | None = None,
         **arguments: Any,
     ) -> Handle[Any]:
         """Start a workflow and return its handle; idempotent by `id` (C20).
@@ -254,95 +252,6 @@ class Client(Retention, Scheduling):
         workflow_id, call = requests.start(target, args, arguments, options)
         started = self._send(call, connection)
         return Handle(self, workflow_id, started.run_id, target.result, created=started.created)
-
-    @overload
-    def enqueue(
-        self,
-        activity: Callable[..., Future[R]],
-        /,
-        *,
-        id: UUID | None = None,
-        queue: str | None = None,
-        priority: int | None = None,
-        delay: timedelta | float | None = None,
-        actor: Any = None,
-        headers: Mapping[str, Any] | None = None,
-        connection: Connection | None = None,
-        **arguments: Any,
-    ) -> JobHandle[R]: ...
-
-    @overload
-    def enqueue(
-        self,
-        activity: Callable[Concatenate[A, ...], Future[R]],
-        a: A,
-        /,
-        *,
-        id: UUID | None = None,
-        queue: str | None = None,
-        priority: int | None = None,
-        delay: timedelta | float | None = None,
-        actor: Any = None,
-        headers: Mapping[str, Any] | None = None,
-        connection: Connection | None = None,
-        **arguments: Any,
-    ) -> JobHandle[R]: ...
-
-    @overload
-    def enqueue(
-        self,
-        activity: Callable[Concatenate[A, B, ...], Future[R]],
-        a: A,
-        b: B,
-        /,
-        *more: Any,
-        id: UUID | None = None,
-        queue: str | None = None,
-        priority: int | None = None,
-        delay: timedelta | float | None = None,
-        actor: Any = None,
-        headers: Mapping[str, Any] | None = None,
-        connection: Connection | None = None,
-        **arguments: Any,
-    ) -> JobHandle[R]: ...
-
-    def enqueue(
-        self,
-        activity: Any,
-        /,
-        *args: Any,
-        id: UUID | None = None,
-        queue: str | None = None,
-        priority: int | None = None,
-        delay: timedelta | float | None = None,
-        actor: Any = None,
-        headers: Mapping[str, Any] | None = None,
-        connection: Connection | None = None,
-        **arguments: Any,
-    ) -> JobHandle[Any]:
-        """Enqueue an activity as a job of its own, outside any workflow, and return its handle.
-
-        `id` makes it idempotent (a UUID; a new one by default); the other options are those of `start`.
-
-        Raises PayloadError, InvalidOption, ActorRequired, UnknownActivity; nothing is written then.
-        """
-        if not isinstance(activity, Activity):
-            msg = f"enqueue takes a function decorated with @activity, not {activity!r}"
-            raise UnknownActivity(msg)
-        target = targets.of_activity(activity)
-        job_id, call = requests.enqueue(
-            target,
-            args,
-            arguments,
-            id=id,
-            queue=queue,
-            priority=priority,
-            delay=delay,
-            given_actor=actor,
-            headers=headers,
-        )
-        self._send(call, connection)
-        return JobHandle(self, job_id, target.result)
 
     @overload
     def handle(self, workflow_id: str) -> Handle[Any]: ...
@@ -390,17 +299,6 @@ class Client(Retention, Scheduling):
         return self._execute(call)
 
     # -- for handles and the command line -----------------------------------------------------------------------------
-
-    def _execute(self, call: Call[T]) -> T:
-        return self._session.execute(call)
-
-    def _send(self, call: Call[Sent[T]], connection: Connection | None) -> T:
-        if connection is None:
-            sent = self._session.execute(call)
-        else:
-            sent = self._session.execute_within(connection, call)
-        self._session.hint(sent.hints, connection)
-        return sent.answer
 
     def _workflow(self, workflow: Any, version: int | None) -> requests.Target:
         """What to start: the given definition, or by name the one imported here, or the one a worker has registered."""

@@ -87,6 +87,14 @@ def _unless_empty(key: str, value: dict[str, Any]) -> dict[str, Any]:
     return {key: value} if value else {}
 
 
+def job_options(options: ActivityOptions) -> dict[str, Any]:
+    """The options of a job: retry policy and timeouts where they differ from the library's."""
+    return {
+        **_unless_empty("retry", _beyond_default(merge(options.retry))),
+        **_unless_empty("timeouts", options.timeouts.to_body()),
+    }
+
+
 class Activity(ActivityCall[P, R]):
     """A function that workflows start as a job of a queue.
 
@@ -132,6 +140,10 @@ class Activity(ActivityCall[P, R]):
     @property
     def cancellation(self) -> Cancellation:
         return self.options_given.cancellation or "try"
+
+    def job_options(self) -> dict[str, Any]:
+        """What a job of it carries besides its arguments, and its priority: for those who enqueue it by name."""
+        return {**job_options(self.options_given), "priority": self.priority or 0}
 
     def options(
         self,

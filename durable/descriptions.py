@@ -11,14 +11,12 @@ from datetime import datetime
 from typing import Any, Literal
 
 from durable.core.history_length import LONG_HISTORY, long_history
+from durable.core.job_life import JobState
 
 Status = Literal["running", "completed", "failed", "cancelled", "terminated", "continued"]
 OperatorStatus = Literal["runnable", "waiting", "blocked", "needs_review", "done"]
 SignalStatus = Literal[
     "buffered", "delivered", "duplicate", "dropped", "late", "ambiguous", "replayed"
-]
-JobState = Literal[
-    "scheduled", "available", "executing", "retryable", "completed", "discarded", "cancelled"
 ]
 
 
@@ -130,7 +128,12 @@ class PendingJob:
 
 @dataclass(frozen=True, slots=True)
 class JobDescription:
-    """A standalone job as it is now; it stays after its end. `errors` as in `PendingJob`."""
+    """A standalone job as it is now; it stays after its end.
+
+    `attempt` counts attempts that have begun, `max_attempts` None is the library's default, 0 no bound; `snoozes` are the attempts that did
+    not count. `errors` are the failed attempts, oldest first, as in `PendingJob`, with `worker` (its id); `attempts()` of the handle
+    gives them as exceptions. `arguments` and `result` are plain JSON.
+    """
 
     job_id: str
     name: str
@@ -138,12 +141,62 @@ class JobDescription:
     priority: int
     state: JobState
     attempt: int
+    max_attempts: int | None
+    snoozes: int
     created_at: datetime
     scheduled_at: datetime
     finished_at: datetime | None
     cancel_requested_at: datetime | None
     owner: str | None
     errors: list[dict[str, Any]]
+    tags: list[str] | None
+    meta: Any
+    unique_key: str | None
+    arguments: Any
+    result: Any
+    note: Any
+
+
+@dataclass(frozen=True, slots=True)
+class FailedAttempt:
+    """One attempt of a job that did not succeed. `worker` is the id of the worker that ran it; None: it was never given to one.
+
+    `error` is the exception as far as it can be rebuilt here; `traceback` its text. `delay_s` is the wait before the next attempt.
+    """
+
+    attempt: int
+    at: datetime
+    worker: str | None
+    error: BaseException
+    traceback: str | None
+    delay_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class JobReceipt:
+    """What a cancel did: `cancelled` now; `requested` of an executing job, or `already_requested` before; `ended`: it was over (`state`)."""
+
+    job_id: str
+    status: Literal["cancelled", "requested", "already_requested", "ended"]
+    state: JobState
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """An item of `enqueue_many`, by its index, that met the unique key of another job. `outcome`: conflict, or replaced."""
+
+    index: int
+    job_id: str
+    state: JobState
+    outcome: Literal["conflict", "replaced"]
+
+
+@dataclass(frozen=True, slots=True)
+class EnqueuedMany:
+    """What `enqueue_many` did: how many jobs it made, and the items that met another job's unique key."""
+
+    created: int
+    conflicts: list[Conflict]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,15 +12,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from durable.core.policy import merge
 from durable.definitions import (
     DEFAULTS_KEY,
     Activity,
     Workflow,
     defined_twice,
+    job_options,
+    registered_activities,
     registered_workflows,
 )
-from durable.errors import InvalidOption, PayloadError, UnknownSignal, UnknownWorkflow
+from durable.errors import (
+    InvalidOption,
+    PayloadError,
+    UnknownActivity,
+    UnknownSignal,
+    UnknownWorkflow,
+)
 from durable.payload import ValueCodec
 from durable.requests import Target
 from durable.signals import Signal, registered_signals
@@ -57,10 +64,14 @@ def of_workflow(workflow: Any) -> Target:
     )
 
 
-def of_activity(activity: Activity[..., Any]) -> Target:
+def of_activity(activity: Any) -> Target:
+    """Raises UnknownActivity unless it is decorated with @activity."""
+    if not isinstance(activity, Activity):
+        msg = f"enqueue takes a function decorated with @activity, or its name, not {activity!r}"
+        raise UnknownActivity(msg)
     codec = activity.arguments
-    options = {"retry": merge(activity.retry).to_body(), "timeouts": activity.timeouts.to_body()}
     queue, priority = activity.queue or DEFAULT_QUEUE, activity.priority or 0
+    options = job_options(activity.options_given)
     return Target(
         activity.name,
         1,
@@ -73,18 +84,30 @@ def of_activity(activity: Activity[..., Any]) -> Target:
     )
 
 
+def local_activity(name: str) -> Activity[..., Any] | None:
+    """The activity of that name that this process has imported. Raises InvalidOption if there are two."""
+    found = [each for each in registered_activities() if each.name == name]
+    for other in found[1:]:
+        raise defined_twice("activity", found[0], other)
+    return found[0] if found else None
+
+
+def by_name(target: Target, decode: Callable[[str], Any]) -> Target:
+    """The same target, taking its arguments as a mapping of JSON values. `decode`: its codec's."""
+
+    def encode(args: tuple[Any, ...], arguments: Mapping[str, Any]) -> str:
+        given = _ARGUMENTS.encode(_by_name(args, arguments))
+        return target.encode(*_read(decode, given))
+
+    return replace(target, encode=encode)
+
+
 def local_workflow(name: str, version: int | None = None) -> Target | None:
     """That version of the name (None: the newest) that this process has imported; it takes its arguments as a mapping."""
     found = _imported(name, version)
     if found is None:
         return None
-    target, codec = of_workflow(found), found.arguments
-
-    def encode(args: tuple[Any, ...], arguments: Mapping[str, Any]) -> str:
-        given = _ARGUMENTS.encode(_by_name(args, arguments))
-        return codec.encode(*_read(codec.decode, given))
-
-    return replace(target, encode=encode)
+    return by_name(of_workflow(found), found.arguments.decode)
 
 
 def another_version(workflow: Workflow[..., Any], version: int) -> Target | None:
@@ -108,7 +131,8 @@ def _imported(name: str, version: int | None) -> Workflow[..., Any] | None:
 
 
 def of_definition(definition: Definition) -> Target:
-    """A workflow that a worker has registered; it takes its arguments as a mapping, checked against the JSON Schema."""
+    """What a worker has registered; it takes its arguments as a mapping, checked against the JSON Schema."""
+    options = {key: value for key, value in definition.options.items() if key != "priority"}
 
     def encode(args: tuple[Any, ...], arguments: Mapping[str, Any]) -> str:
         given = _by_name(args, arguments)
@@ -119,8 +143,13 @@ def of_definition(definition: Definition) -> Target:
         definition.name,
         definition.version,
         definition.queue or DEFAULT_QUEUE,
-        0,
-        {key: value for key, value in _defaults(definition).items() if key != "require_actor"},
+        definition.options.get("priority", 0),
+        {
+            **options,
+            **{
+                key: value for key, value in _defaults(definition).items() if key != "require_actor"
+            },
+        },
         encode,
         None,
         requires_actor(definition),
@@ -139,13 +168,17 @@ def _defaults(definition: Definition) -> Mapping[str, Any]:
 
 def _by_name(args: tuple[Any, ...], arguments: Mapping[str, Any]) -> dict[str, Any]:
     if len(args) > 1 or (args and not isinstance(args[0], Mapping)):
-        rule = "a workflow that is started by its name takes its arguments as one mapping"
+        rule = "what is started or enqueued by its name takes its arguments as one mapping"
         raise PayloadError("arguments", rule, 'Write start("name", {"parameter": value}).')
     return {**(args[0] if args else {}), **arguments}
 
 
 def unknown_workflow(name: str, known: Sequence[str]) -> UnknownWorkflow:
     return UnknownWorkflow(_unknown("workflow", name, known))
+
+
+def unknown_activity(name: str, known: Sequence[str]) -> UnknownActivity:
+    return UnknownActivity(_unknown("activity", name, known))
 
 
 def unknown_version(name: str, version: int, known: Sequence[int]) -> UnknownWorkflow:

@@ -303,10 +303,10 @@ begin
             p_actor => nullif(p_action -> 'actor', 'null'), p_attributes => nullif(p_action -> 'attributes', 'null'),
             p_memo => nullif(p_action -> 'memo', 'null'));
     else
-        perform durable.enqueue_job(
-            p_shard => p_shard, p_job => p_target::uuid, p_name => p_action ->> 'name', p_queue => p_action ->> 'queue',
-            p_priority => (p_action ->> 'priority')::smallint, p_delay_s => 0, p_input => p_input,
-            p_options => (p_action -> 'options') || v_origin);
+        perform durable.enqueue_jobs(
+            j_shard => array[p_shard], j_id => array[p_target::uuid], j_input => array[p_input], p_name => p_action ->> 'name',
+            p_queue => p_action ->> 'queue', p_priority => (p_action ->> 'priority')::smallint, p_at_us => null, p_delay_s => 0,
+            p_options => (p_action -> 'options') || v_origin, p_tags => null, p_meta => null);
     end if;
     return jsonb_build_array('queue:' || (p_action ->> 'queue'));
 end $$;

@@ -26,6 +26,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.errors",
             "durable.failure",
             "durable.ids",
+            "durable.job_errors",
             "durable.payload",
             "durable.payload_schema",
         }
@@ -34,6 +35,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "durable.activity_context",
+            "durable.activity_outcomes",
             "durable.attributes",
             "durable.authoring",
             "durable.context",
@@ -60,8 +62,11 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.client_async",
             "durable.filters",
             "durable.client_sync",
+            "durable.enqueueing",
             "durable.handles_async",
             "durable.handles_sync",
+            "durable.jobs_async",
+            "durable.jobs_sync",
             "durable.outcomes",
             "durable.requests",
             "durable.retention_async",
@@ -71,6 +76,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.scheduling_async",
             "durable.scheduling_sync",
             "durable.targets",
+            "durable.unique",
         }
     ),
     frozenset(

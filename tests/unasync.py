@@ -17,6 +17,7 @@ FILES = {
     "durable/store/transactions_async.py": "durable/store/transactions_sync.py",
     "durable/store/client_session_async.py": "durable/store/client_session_sync.py",
     "durable/handles_async.py": "durable/handles_sync.py",
+    "durable/jobs_async.py": "durable/jobs_sync.py",
     "durable/client_async.py": "durable/client_sync.py",
     "durable/retention_async.py": "durable/retention_sync.py",
     "durable/scheduling_async.py": "durable/scheduling_sync.py",
@@ -34,13 +35,16 @@ RULES = [
     (r"\basyncio\.Semaphore\b", "threading.Semaphore"),
     (r"\bAwaitable\[(\w+)\]", r"\1"),
     (r"\bimport asyncio\n", "import threading\nimport time\n"),
-    (r"\bpsycopg\.AsyncConnection\b", "psycopg.Connection"),
-    (r"\bensure_current_async\b", "ensure_current"),
+    (r"\bpsycopg\.Async(Connection|Cursor)\b", r"psycopg.\1"),
+    (r"\b(ensure_current|joined)_async\b", r"\1"),
     (
-        r"\bAsync(Connection|ClientSession|Client|Handle|JobHandle|Scheduling|ScheduleHandle|Transactions|Retention)\b",
+        r"\bAsync(Connection|Transaction|ClientSession|Client|Handle|JobHandle|Jobs|Scheduling|ScheduleHandle|Transactions|Retention)\b",
         r"\1",
     ),
-    (r"\b(client_session|client|handles|scheduling|transactions|retention)_async\b", r"\1_sync"),
+    (
+        r"\b(client_session|client|handles|jobs|scheduling|transactions|retention)_async\b",
+        r"\1_sync",
+    ),
     (r"\bAn asynchronous\b", "A synchronous"),
     (r"\basynchronous\b", "synchronous"),
 ]

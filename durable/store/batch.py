@@ -78,14 +78,14 @@ class Completion(NamedTuple):
 
 
 class Retry(NamedTuple):
-    """An attempt failed; the next is due after `delay_s`."""
+    """An attempt failed, or without an error: snoozes; the next is due after `delay_s`."""
 
     shard: int
     run_id: str
     seq: int
     attempt: int
     delay_s: float
-    error: dict[str, Any]
+    error: dict[str, Any] | None
 
 
 class PutBack(NamedTuple):

@@ -24,10 +24,6 @@ select run_id::text, status, pushes::text from durable.terminate_run(
 select run_id::text, status, was, served, queue, owner::text from durable.move_run(
     %(shard)s::smallint, %(workflow_id)s, %(build)s, %(reason)s, %(actor)s::jsonb, %(command_id)s::uuid)
 
--- name: enqueue_job
-select durable.enqueue_job(%(shard)s::smallint, %(job_id)s::uuid, %(name)s, %(queue)s, %(priority)s::smallint,
-                           %(delay_s)s::float8, %(input)s::json, %(options)s::jsonb)::text as job_id
-
 -- name: notify
 select pg_notify('durable', %(hint)s)
 
@@ -41,17 +37,6 @@ select r.run_id::text, r.workflow, r.version, r.status, h.type, h.body::text, h.
         select f.generation from durable.runs f where f.shard = %(shard)s::smallint and f.run_id = %(run_id)s::uuid))
  order by case when %(run_id)s::uuid is null then -r.generation else r.generation end
  limit 1
-
--- name: read_job_outcome
-select j.state, j.name, j.attempt, j.result::text, j.errors::text from durable.jobs j
- where j.shard = %(shard)s::smallint and j.run_id = %(job_id)s::uuid and j.seq = 0
-
--- name: describe_job
-select j.run_id::text as job_id, j.name, j.queue, j.priority, j.state, j.attempt, durable.to_us(j.created_at) as created_at,
-       durable.to_us(j.scheduled_at) as scheduled_at, durable.to_us(j.finished_at) as finished_at,
-       durable.to_us(j.cancel_requested_at) as cancel_requested_at, j.owner::text, j.errors::text
-  from durable.jobs j
- where j.shard = %(shard)s::smallint and j.run_id = %(job_id)s::uuid and j.seq = 0
 
 -- name: describe_run
 select l.workflow_id, l.run_id::text, l.workflow, l.version, l.status, l.operator_status, l.queue, l.priority,
@@ -125,7 +110,7 @@ select j.seq, j.kind, j.name, j.queue, j.state, j.attempt, (h.body -> 'retry' ->
 
 -- name: read_definition
 -- One definition: the given version, or the one that a start by name takes.
-select d.name, d.version, d.queue, d.schema::text from durable.definitions d
+select d.name, d.version, d.queue, d.schema::text, d.options::text from durable.definitions d
  where d.kind = %(kind)s and d.name = %(name)s
    and d.version = coalesce(%(version)s::int, case when d.kind = 'workflow' then durable.version_to_start(d.name) else d.version end)
 

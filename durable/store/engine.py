@@ -309,6 +309,7 @@ class Registration(NamedTuple):
     version: int
     queue: str | None
     schema: str
+    options: str | None = None
 
 
 async def register_definitions(session: Session, definitions: Sequence[Registration]) -> None:
@@ -321,5 +322,6 @@ async def register_definitions(session: Session, definitions: Sequence[Registrat
             plain([d.version for d in definitions]),
             quoted([d.queue for d in definitions]),
             quoted([d.schema for d in definitions]),
+            quoted([d.options for d in definitions]),
         ),
     )

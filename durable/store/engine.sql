@@ -87,7 +87,8 @@ select pg_notify('durable', %s)
 listen durable
 
 -- name: register_definitions
-insert into durable.definitions (kind, name, version, queue, schema, updated_at)
-select d.kind, d.name, d.version, d.queue, d.schema, durable.now()
-  from unnest(%s::text[], %s::text[], %s::int[], %s::text[], %s::jsonb[]) as d(kind, name, version, queue, schema)
-on conflict (kind, name, version) do update set queue = excluded.queue, schema = excluded.schema, updated_at = excluded.updated_at
+insert into durable.definitions (kind, name, version, queue, schema, options, updated_at)
+select d.kind, d.name, d.version, d.queue, d.schema, coalesce(d.options, '{}'), durable.now()
+  from unnest(%s::text[], %s::text[], %s::int[], %s::text[], %s::jsonb[], %s::jsonb[]) as d(kind, name, version, queue, schema, options)
+on conflict (kind, name, version) do update
+   set queue = excluded.queue, schema = excluded.schema, options = excluded.options, updated_at = excluded.updated_at

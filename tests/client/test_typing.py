@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from durable.client_async import AsyncClient
     from durable.client_sync import Client
     from durable.handles_async import AsyncHandle
-    from durable.handles_sync import Handle, JobHandle
+    from durable.handles_sync import Handle
+    from durable.jobs_sync import JobHandle
     from tests.client.shop import (
         ORDER,
         Invoice,

@@ -24,14 +24,17 @@ from uuid import UUID
 
 from durable import activity_context
 from durable.activity_context import ActivityCancelledError, ActivityContext, ActivityInfo
+from durable.activity_outcomes import ActivityOutcome, Cancel, Retry, Snooze
 from durable.context import rebuilt, rebuilt_headers
 from durable.core.events import Event
 from durable.core.policy import LIBRARY_DEFAULT, RetryPolicy, delay_s, is_excluded, merge
 from durable.definitions import Activity
 from durable.errors import PayloadError, TransactionMisused
 from durable.failure import encode_failure
+from durable.job_errors import JobCancelled
 from durable.payload import value_codec
-from durable.store.batch import Completion, Outcome, PutBack, Retry
+from durable.store import batch
+from durable.store.batch import Completion, Outcome, PutBack
 from durable.store.engine import ClaimedJob, Heartbeat
 from durable.store.fences import TransactionRefused
 from durable_worker.clock import DatabaseClock
@@ -268,6 +271,8 @@ class Attempts:
         try:
             payload = await self._call(attempt)
             reach("attempt.after")
+        except ActivityOutcome as outcome:
+            self._decided(attempt, outcome)
         except (asyncio.CancelledError, ActivityCancelledError) as error:
             self._cancelled(attempt, error)
         except TransactionRefused as refused:
@@ -285,6 +290,8 @@ class Attempts:
         """Call the function. Returns its result as JSON text; None: it is recorded already."""
         if not attempt.activity.transactional:
             value = await self._call_with(attempt, attempt.activity.fn)
+            if isinstance(value, ActivityOutcome):
+                raise value
             return attempt.activity.arguments.result.encode(value)
         with self._transactions.watched(attempt):
             hint = await self._call_with(attempt, self._transactions.recording(attempt))
@@ -353,7 +360,20 @@ class Attempts:
                 Completion(attempt.shard, attempt.run_id, attempt.attempt, payload)
             )
 
-    def _failed(self, attempt: Attempt, error: BaseException) -> None:
+    def _decided(self, attempt: Attempt, outcome: ActivityOutcome) -> None:
+        """The activity itself said what shall become of it."""
+        if attempt.lost:
+            return
+        if isinstance(outcome, Snooze):
+            self._again(attempt, outcome.delay_s, None)
+        elif isinstance(outcome, Cancel):
+            failure = encode_failure(JobCancelled(outcome.reason))
+            kind = "ActivityFailed" if attempt.kind == "activity" else "ActivityCancelled"
+            self._ended(attempt, kind, {"failure": failure, "retry_state": "cancelled"}, None)
+        elif isinstance(outcome, Retry):
+            self._failed(attempt, outcome, outcome.delay_s)
+
+    def _failed(self, attempt: Attempt, error: BaseException, wait_s: float | None = None) -> None:
         if attempt.lost:
             return
         failure = encode_failure(error)
@@ -369,16 +389,15 @@ class Attempts:
             state = "non_retryable" if final else "max_attempts"
             self._exhausted(attempt, failure, state)
             return
-        wait_s = delay_s(policy, attempt.attempt, random.random())  # noqa: S311 - jitter
+        if wait_s is None:
+            counted = attempt.attempt - attempt.options.get("snoozes", 0)
+            wait_s = delay_s(policy, counted, random.random())  # noqa: S311 - jitter
+        self._again(attempt, wait_s, {"failure": failure})
+
+    def _again(self, attempt: Attempt, wait_s: float, error: dict[str, Any] | None) -> None:
+        """Another attempt after `wait_s`; without an error this one does not count."""
         self._committer.write(
-            Retry(
-                attempt.shard,
-                attempt.run_id,
-                attempt.seq,
-                attempt.attempt,
-                wait_s,
-                {"failure": failure},
-            )
+            batch.Retry(attempt.shard, attempt.run_id, attempt.seq, attempt.attempt, wait_s, error)
         )
         self._due(self._clock.now_us() + int(wait_s * 1e6))
 
@@ -538,6 +557,8 @@ def _info(
     deadline_us: int | None,
 ) -> ActivityInfo:
     retry = attempt.options.get("retry") or {}
+    snoozes = attempt.options.get("snoozes", 0)
+    limit = retry.get("max_attempts", _DEFAULT_ATTEMPTS)
     slot = attempt.options.get("schedule") or {}
     return ActivityInfo(
         workflow_id=attempt.workflow_id,
@@ -545,13 +566,14 @@ def _info(
         activity_id=attempt.options.get("id") or attempt.run_id,
         name=attempt.name,
         queue=attempt.queue,
-        attempt=attempt.attempt,
-        max_attempts=retry.get("max_attempts", _DEFAULT_ATTEMPTS),
+        attempt=attempt.attempt - snoozes,
+        max_attempts=limit and limit - snoozes,
         idempotency_key=f"{attempt.run_id}/{attempt.seq}",
         actor=rebuilt(carried.get("actor")),
         deadline=None if deadline_us is None else _instant(deadline_us),
         heartbeat_details=tuple(json.loads(heartbeat)) if heartbeat else (),
         scheduled_at=_instant(scheduled_us),
+        snoozes=snoozes,
         schedule_id=slot.get("id"),
         scheduled_for=_instant(slot["slot_us"]) if slot else None,
         headers=rebuilt_headers(carried.get("headers")),

@@ -200,7 +200,14 @@ class Worker:
             for w in self._workflows.values()
         ]
         registrations += [
-            Registration("activity", a.name, 1, a.queue, json.dumps(described(a)))
+            Registration(
+                "activity",
+                a.name,
+                1,
+                a.queue,
+                json.dumps(described(a)),
+                json.dumps(a.job_options()),
+            )
             for a in self._activities.values()
         ]
         registrations += [
