@@ -114,6 +114,7 @@ from durable.job_errors import JobNotFound as JobNotFound
 from durable.job_errors import JobRefused as JobRefused
 from durable.patching import deprecate_patch as deprecate_patch
 from durable.patching import patched as patched
+from durable.queue_limits import RateLimit as RateLimit
 from durable.saga import Saga as Saga
 from durable.saga import saga as saga
 from durable.schedules import Schedule as Schedule

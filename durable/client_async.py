@@ -21,6 +21,7 @@ from durable.filters import compiled_filter
 from durable.handles_async import AsyncHandle
 from durable.jobs_async import AsyncJobs
 from durable.payload import ValueCodec
+from durable.queues_async import AsyncQueues
 from durable.requests import OnClosed, OnRunning
 from durable.retention_async import AsyncRetention
 from durable.scheduling_async import AsyncScheduling
@@ -34,7 +35,7 @@ B = TypeVar("B")
 C = TypeVar("C")
 
 
-class AsyncClient(AsyncJobs, AsyncRetention, AsyncScheduling):
+class AsyncClient(AsyncJobs, AsyncQueues, AsyncRetention, AsyncScheduling):
     """Talks to one database. Use it as a context manager, or call `close()`.
 
     `url` defaults to DURABLE_DATABASE_URL; a connection is opened by the first operation. `notify=False` sends no NOTIFY at all: for

@@ -23,6 +23,7 @@ from durable.filters import compiled_filter
 from durable.handles_sync import Handle
 from durable.jobs_sync import Jobs
 from durable.payload import ValueCodec
+from durable.queues_sync import Queues
 from durable.requests import OnClosed, OnRunning
 from durable.retention_sync import Retention
 from durable.scheduling_sync import Scheduling
@@ -36,7 +37,7 @@ B = TypeVar("B")
 C = TypeVar("C")
 
 
-class Client(Jobs, Retention, Scheduling):
+class Client(Jobs, Queues, Retention, Scheduling):
     """Talks to one database. Use it as a context manager, or call `close()`.
 
     `url` defaults to DURABLE_DATABASE_URL; a connection is opened by the first operation. `notify=False` sends no NOTIFY at all: for

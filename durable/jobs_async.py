@@ -20,7 +20,7 @@ from durable.enqueueing import Item, JobOptions
 from durable.failure import decode_failure
 from durable.payload import ValueCodec
 from durable.requests import Target
-from durable.store import calls, job_calls
+from durable.store import calls, job_calls, queue_calls
 from durable.unique import Unique
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ class AsyncJobs:
     """The client's operations on standalone jobs."""
 
     _session: AsyncClientSession
+    _keyed: frozenset[str] = frozenset()
 
     @overload
     async def enqueue(
@@ -55,6 +56,9 @@ class AsyncJobs:
         unique: Unique | None = None,
         actor: Any = None,
         headers: Mapping[str, Any] | None = None,
+        partition_key: str | None = None,
+        serial_key: str | None = None,
+        weight: float | None = None,
         connection: AsyncTransaction | None = None,
     ) -> AsyncJobHandle[Any]: ...
 
@@ -74,6 +78,9 @@ class AsyncJobs:
         unique: Unique | None = None,
         actor: Any = None,
         headers: Mapping[str, Any] | None = None,
+        partition_key: str | None = None,
+        serial_key: str | None = None,
+        weight: float | None = None,
         connection: AsyncTransaction | None = None,
         **arguments: Any,
     ) -> AsyncJobHandle[R]: ...
@@ -95,6 +102,9 @@ class AsyncJobs:
         unique: Unique | None = None,
         actor: Any = None,
         headers: Mapping[str, Any] | None = None,
+        partition_key: str | None = None,
+        serial_key: str | None = None,
+        weight: float | None = None,
         connection: AsyncTransaction | None = None,
         **arguments: Any,
     ) -> AsyncJobHandle[R]: ...
@@ -117,6 +127,9 @@ class AsyncJobs:
         unique: Unique | None = None,
         actor: Any = None,
         headers: Mapping[str, Any] | None = None,
+        partition_key: str | None = None,
+        serial_key: str | None = None,
+        weight: float | None = None,
         connection: AsyncTransaction | None = None,
         **arguments: Any,
     ) -> AsyncJobHandle[R]: ...
@@ -136,6 +149,9 @@ class AsyncJobs:
         unique: Unique | None = None,
         actor: Any = None,
         headers: Mapping[str, Any] | None = None,
+        partition_key: str | None = None,
+        serial_key: str | None = None,
+        weight: float | None = None,
         connection: AsyncTransaction | None = None,
         **arguments: Any,
     ) -> AsyncJobHandle[Any]:
@@ -145,13 +161,17 @@ class AsyncJobs:
         what a worker has registered). `id`, a UUID, makes it idempotent; a new one by default. `queue` and `priority` (0-9, 0 first)
         override the activity's own. `at` (a datetime with time zone) or `delay` (seconds or timedelta): no sooner than then. `tags`:
         short texts; `meta`: a JSON object; both are kept for looking and filtering. `unique`: see `Unique`; the handle's `conflict` tells
-        whether it is another job's. `actor`: who asks for it; `headers`: JSON values by name, handed to the code. `connection`: joins that transaction (psycopg, SQLAlchemy, Django).
+        whether it is another job's. `actor`: who asks for it; `headers`: JSON values by name, handed to the code. `serial_key`: one job
+        of that key at a time, in the order of enqueueing; `partition_key`: the queue's limits for keys count it, and keys take turns; `weight`: as so many starts it
+        counts for rate limits (1). `connection`: joins that transaction (psycopg, SQLAlchemy, Django).
 
         Raises PayloadError, InvalidOption, ActorRequired, UnknownActivity; nothing is written then.
         """
         target, known = await self._activity(activity)
-        options = JobOptions(queue, priority, delay, at, tags, meta, unique, actor, headers)
+        keys = enqueueing.limit_options(partition_key, serial_key, weight)
+        options = JobOptions(queue, priority, delay, at, tags, meta, unique, actor, headers, keys)
         job_id, given = enqueueing.one(target, known, args, arguments, options, id)
+        await self._expect_keys(given["queue"], keys)
         made = await self._send(job_calls.enqueue_job(job_id, given, fresh=id is None), connection)
         return AsyncJobHandle(
             self, made.job_id, target.result, outcome=made.outcome, state=made.state
@@ -172,6 +192,9 @@ class AsyncJobs:
         unique: Unique | None = None,
         actor: Any = None,
         headers: Mapping[str, Any] | None = None,
+        partition_key: str | None = None,
+        serial_key: str | None = None,
+        weight: float | None = None,
         connection: AsyncTransaction | None = None,
     ) -> EnqueuedMany:
         """Enqueue one job for each of `items`: tuples of arguments, or mappings by name. All of them, or none: one transaction.
@@ -183,8 +206,10 @@ class AsyncJobs:
         connection breaks meanwhile: it is not tried again, because the items are consumed.
         """
         target = targets.of_activity(activity)
-        options = JobOptions(queue, priority, delay, at, tags, meta, unique, actor, headers)
+        keys = enqueueing.limit_options(partition_key, serial_key, weight)
+        options = JobOptions(queue, priority, delay, at, tags, meta, unique, actor, headers, keys)
         many = enqueueing.many(target, activity, items, options)
+        await self._expect_keys(many.given["queue"], keys)
         done = await self._session.enqueue_many(many, connection)
         if done.created or done.conflicts:
             await self._session.hint((f"jobs:{many.given['queue']}",), connection)
@@ -231,6 +256,12 @@ class AsyncJobs:
             known = await self._execute(calls.list_definitions("activity"))
             raise targets.unknown_activity(activity, known)
         return targets.of_definition(definition), None
+
+    async def _expect_keys(self, queue: str, keys: Mapping[str, Any]) -> None:
+        """Have the queue's claims look for keys, before the first job with one: on our own connection, so that no transaction of the caller's locks the queue."""
+        if "limit_key" in keys and queue not in self._keyed:
+            await self._execute(queue_calls.expect_keys(queue))
+            self._keyed |= {queue}
 
     async def _execute(self, call: Call[T]) -> T:
         return await self._session.execute(call)

@@ -32,7 +32,11 @@ class RateLimit:
     burst: float | None = None
 
     def __post_init__(self) -> None:
-        for name, value in (("limit", self.limit), ("period", self.period_s), ("burst", self.burst)):
+        for name, value in (
+            ("limit", self.limit),
+            ("period", self.period_s),
+            ("burst", self.burst),
+        ):
             if value is not None and not 0 < value < 1e12:
                 raise InvalidOption(f"{name} of a rate limit is {value!r}; give a number above 0")
         if self.kind not in get_args(RateKind):

@@ -8,13 +8,13 @@ from uuid import UUID
 
 from durable import requests
 from durable.core.names import checked_name
-from durable.errors import InvalidOption, JobNotFound
+from durable.errors import InvalidOption
 from durable.queue_limits import QueueDescription, RateLimit, Reason
-from durable.store import queue_calls
+from durable.store import job_calls, queue_calls
 from durable.store.calls import Call, Sent
 
 if TYPE_CHECKING:
-    from durable.handles_async import AsyncJobHandle
+    from durable.jobs_async import AsyncJobHandle
     from durable.store.client_session_async import AsyncConnection
 
 T = TypeVar("T")
@@ -57,9 +57,7 @@ class AsyncQueueHandle:
         found = await self._client._execute(queue_calls.list_queues(self.name))
         if found:
             return found[0]
-        return QueueDescription(
-            self.name, None, None, None, None, None, None, None, False, 0, 0
-        )
+        return QueueDescription(self.name, None, None, None, None, None, None, None, False, 0, 0)
 
     async def set(
         self,
@@ -105,18 +103,12 @@ class AsyncQueueHandle:
 
     async def explain(self, job: AsyncJobHandle[Any] | UUID | str) -> Sequence[Reason]:
         """Everything that keeps a job from running now, or that it runs or has ended. Raises JobNotFound."""
-        job_id = str(job) if isinstance(job, UUID | str) else str(job.id)
-        found = await self._client._execute(queue_calls.explain_job(_uuid(job_id)))
+        job_id = job if isinstance(job, UUID | str) else job.job_id
+        call = queue_calls.explain_job(str(requests.uuid("job", job_id)))
+        found = await self._client._execute(call)
         if not found:
-            raise JobNotFound(f"there is no job with the id {job_id}; it may have been pruned")
+            raise job_calls.not_found(str(job_id))
         return found
-
-
-def _uuid(text: str) -> str:
-    try:
-        return str(UUID(text))
-    except ValueError as error:
-        raise InvalidOption(f"job is {text!r}; give a job's handle or its UUID") from error
 
 
 def _whole(option: str, value: Any, lowest: int) -> Any:

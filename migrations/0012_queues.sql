@@ -190,7 +190,7 @@ begin
                 select j.ctid as place, j.priority, j.scheduled_at from durable.jobs j
                  where j.shard = k.key and j.queue = p_queue.name and j.phase = 'ready'
                  order by j.priority, j.scheduled_at limit 2 + p_room / 24) c
-             order by c.priority, c.scheduled_at limit p_room) c join durable.jobs j on j.ctid = c.place
+             order by c.priority, c.scheduled_at, c.place limit p_room) c join durable.jobs j on j.ctid = c.place
         union all
         select o.shard, o.run_id, o.seq, -1::smallint, o.scheduled_at, o.weight, null, false, 0 from durable.longest_waiting(p_queue.name, p_now, 1) o where p_aged
         union all

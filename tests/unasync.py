@@ -18,6 +18,7 @@ FILES = {
     "durable/store/client_session_async.py": "durable/store/client_session_sync.py",
     "durable/handles_async.py": "durable/handles_sync.py",
     "durable/jobs_async.py": "durable/jobs_sync.py",
+    "durable/queues_async.py": "durable/queues_sync.py",
     "durable/client_async.py": "durable/client_sync.py",
     "durable/retention_async.py": "durable/retention_sync.py",
     "durable/scheduling_async.py": "durable/scheduling_sync.py",
@@ -38,11 +39,11 @@ RULES = [
     (r"\bpsycopg\.Async(Connection|Cursor)\b", r"psycopg.\1"),
     (r"\b(ensure_current|joined)_async\b", r"\1"),
     (
-        r"\bAsync(Connection|Transaction|ClientSession|Client|Handle|JobHandle|Jobs|Scheduling|ScheduleHandle|Transactions|Retention)\b",
+        r"\bAsync(Connection|Transaction|ClientSession|Client|Handle|JobHandle|Jobs|QueueHandle|Queues|Scheduling|ScheduleHandle|Transactions|Retention)\b",
         r"\1",
     ),
     (
-        r"\b(client_session|client|handles|jobs|scheduling|transactions|retention)_async\b",
+        r"\b(client_session|client|handles|jobs|queues|scheduling|transactions|retention)_async\b",
         r"\1_sync",
     ),
     (r"\bAn asynchronous\b", "A synchronous"),

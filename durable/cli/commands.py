@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from durable.cli import inspect, operate, serve
+from durable.cli import inspect, operate, queues, serve
 from durable.cli.builds import move
 from durable.cli.doctor import doctor
 from durable.cli.lint import lint
@@ -72,3 +72,4 @@ app.command("doctor")(doctor)
 app.command("lint")(lint)
 app.command("verify")(verify)
 app.command("replay")(replay)
+app.add_typer(queues.app, name="queue")

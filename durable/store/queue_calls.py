@@ -26,9 +26,12 @@ def configure_queue(
         "actor": actor,
         "command_id": str(uuid7()),
     }
-    return Call(
-        _SQL["configure_queue"], given, lambda _: Sent(None, ("queues", f"jobs:{name}"))
-    )
+    return Call(_SQL["configure_queue"], given, lambda _: Sent(None, ("queues", f"jobs:{name}")))
+
+
+def expect_keys(name: str) -> Call[None]:
+    """Have the claims of a queue look for jobs with a key."""
+    return Call(_SQL["expect_keys"], {"name": name}, lambda _: None)
 
 
 def list_queues(name: str | None = None) -> Call[list[QueueDescription]]:

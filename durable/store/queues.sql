@@ -3,6 +3,11 @@
 -- name: configure_queue
 select durable.configure_queue(%(name)s, %(changes)s::jsonb, %(reason)s, %(actor)s::jsonb, %(command_id)s::uuid)
 
+-- name: expect_keys
+insert into durable.queues as q (name, keyed, created_at, updated_at)
+select %(name)s, true, durable.now(), durable.now() where not exists (select from durable.queues k where k.name = %(name)s and k.keyed)
+on conflict (name) do update set keyed = true
+
 -- name: list_queues
 select q.name, durable.to_us(q.paused_at) as paused_at, q.pause_reason, q.slots, q.global_limit, q.key_limit, q.rate_limit::text, q.key_rate_limit::text,
        q.keyed, q.workers,
@@ -13,6 +18,3 @@ select q.name, durable.to_us(q.paused_at) as paused_at, q.pause_reason, q.slots,
 
 -- name: explain_job
 select e.reason, e.until_us as until, e.facts::text from durable.explain_job(%(shard)s::smallint, %(job_id)s::uuid, %(seq)s) e
-
--- name: queue_rules
-select q.name, q.special, q.slots from durable.queues q where q.name = any (%s::text[])

@@ -34,14 +34,12 @@ class Desk:
             (name, *values),
         )
 
-    def put(self, queue: str, count: int, **columns: Any) -> None:
-        given = {"key": None, "serial": False, "priority": 0, "weight": 1, **columns}
+    def put(self, queue: str, count: int, priority: int = 0, **options: Any) -> None:
+        given = {"priority": priority, "options": Jsonb({"weight": 1, **options})}
         self.sql.execute(
-            "insert into durable.jobs (shard, run_id, seq, kind, name, queue, priority, state, scheduled_at, input, options, created_at,"
-            " limit_key, serial, weight)"
-            " select durable.shard_of(g.id::text), g.id, 0, 'job', 'x', %(queue)s, %(priority)s, 'available', durable.now(), '{}', '{}',"
-            "        durable.now(), %(key)s, %(serial)s, %(weight)s"
-            "   from (select durable.uuid7() as id from generate_series(1, %(count)s)) g",
+            "insert into durable.jobs (shard, run_id, seq, kind, name, queue, priority, state, scheduled_at, input, options, created_at)"
+            " select durable.shard_of(g.id::text), g.id, 0, 'job', 'x', %(queue)s, %(priority)s, 'available', durable.now(), '{}', %(options)s,"
+            "        durable.now() from (select durable.uuid7() as id from generate_series(1, %(count)s)) g",
             {**given, "queue": queue, "count": count},
         )
 
@@ -146,20 +144,20 @@ def test_weights_count_and_one_too_heavy_for_the_rate_takes_all_of_it(desk: Desk
 def test_keys_have_limits_of_their_own(desk: Desk) -> None:
     desk.queue("keyed", key_limit=2, keyed=True)
     for key in ("a", "b"):
-        desk.put("keyed", 10, key=key)
+        desk.put("keyed", 10, limit_key=key)
     desk.put("keyed", 3)
     assert sorted(key or "-" for key, _ in desk.claim("keyed", 20)) == [*"---aabb"]
     desk.queue("paced", key_rate_limit={"limit": 2, "period_s": 60, "kind": "window"}, keyed=True)
     for key in ("a", "b"):
-        desk.put("paced", 10, key=key)
+        desk.put("paced", 10, limit_key=key)
     assert [desk.taken("paced", 20) for _ in range(2)] == [4, 0]
 
 
 def test_keys_take_turns_so_a_flood_of_one_starves_no_other(desk: Desk) -> None:
     desk.queue("fair", keyed=True)
-    desk.put("fair", 500, key="flood")
+    desk.put("fair", 500, limit_key="flood")
     for key in ("a", "b", "c"):
-        desk.put("fair", 2, key=key)
+        desk.put("fair", 2, limit_key=key)
     first = [desk.claim("fair", 1)[0][0] for _ in range(8)]
     assert {key: first.count(key) for key in first} == {"flood": 2, "a": 2, "b": 2, "c": 2}
 
@@ -167,8 +165,8 @@ def test_keys_take_turns_so_a_flood_of_one_starves_no_other(desk: Desk) -> None:
 def test_jobs_of_a_serial_key_run_one_after_the_other_in_order(desk: Desk) -> None:
     desk.queue("lines", keyed=True)
     for n in range(3):
-        desk.put("lines", 1, key="a", serial=True, priority=9 - n)
-        desk.put("lines", 1, key="b", serial=True)
+        desk.put("lines", 1, limit_key="a", serial=True, priority=9 - n)
+        desk.put("lines", 1, limit_key="b", serial=True)
     assert sorted(desk.claim("lines", 20)) == [("a", 9), ("b", 0)], (
         "the first of each, not the most urgent"
     )

@@ -42,6 +42,7 @@ from durable_worker.duties import Duties
 from durable_worker.housekeeping import Housekeeping
 from durable_worker.intake import INBOX, JOBS, RUNS, Intake
 from durable_worker.local_activities import LocalActivities
+from durable_worker.queue_rules import QueueRules
 from durable_worker.retention import Retention
 from durable_worker.runs import Runs
 from durable_worker.scheduling import Scheduling, declare
@@ -115,6 +116,7 @@ class Worker:
             "housekeeping": self.housekeeping.run(),
             "hints": self._hints.run(),
             "duties": self.duties.run(),
+            "queues": self.queue_rules.run(),
         }
         if self.settings.notify:
             queues = list(self.settings.queues)
@@ -141,6 +143,7 @@ class Worker:
             self.clock,
             hint=self._tell,
             broken=self._connection_broke,
+            ended=self._attempts_ended,
         )
         self.runs = Runs(
             self.committer, self.clock, max_cached=settings.max_cached_runs, watch=self._watchdog.watch, due=self._due,
@@ -161,6 +164,7 @@ class Worker:
             hint=self._tell,
             transactions=self._transactions,
         )
+        self.queue_rules = QueueRules(self._keeping, list(settings.queues), self.attempts.slots)
         self.runs.attempts = self.attempts
         self.local_activities = LocalActivities(
             self.clock,
@@ -237,6 +241,9 @@ class Worker:
         kind = hint.partition(":")[0]
         if kind == "worker":
             self.housekeeping.ask_cancels()
+        elif kind == "queues":
+            self.queue_rules.changed()
+            return
         self.intake.wake(*_HINTED.get(kind, ()))
 
     def _tell(self, hint: str) -> None:
@@ -248,6 +255,11 @@ class Worker:
 
     def _due(self, at_us: int) -> None:
         self.intake.due(at_us)
+
+    def _attempts_ended(self) -> None:
+        """Ends are recorded: where a limit counts attempts, another may start."""
+        if self.attempts.slots.any_special:
+            self.intake.wake(JOBS)
 
     def _slot_freed(self) -> None:
         self.intake.wake(JOBS)
