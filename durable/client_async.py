@@ -6,6 +6,7 @@ client is generated from this file by tests/unasync.py.
 
 from __future__ import annotations
 
+import asyncio
 from asyncio import Future
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
@@ -14,18 +15,24 @@ from typing import Any, Concatenate, Self, TypeVar, overload
 
 from durable import requests, targets
 from durable.attributes import Attributes
+from durable.batches_async import AsyncBatches
 from durable.core.names import checked_name
 from durable.definitions import Workflow, checked_version
 from durable.descriptions import OperatorStatus, RunDescription, Status
+from durable.errors import InvalidOption
 from durable.filters import compiled_filter
 from durable.handles_async import AsyncHandle
 from durable.jobs_async import AsyncJobs
+from durable.messages import UpdateRequest
 from durable.payload import ValueCodec
+from durable.payload_codecs import Payloads, default_payloads
 from durable.queues_async import AsyncQueues
 from durable.requests import OnClosed, OnRunning
 from durable.retention_async import AsyncRetention
 from durable.scheduling_async import AsyncScheduling
-from durable.store import calls
+from durable.signals import Signal
+from durable.store import calls, sealed_calls, updates
+from durable.store.calls import Call, Sent, Started
 from durable.store.client_session_async import AsyncClientSession, AsyncTransaction
 
 T = TypeVar("T")
@@ -33,22 +40,30 @@ R = TypeVar("R")
 A = TypeVar("A")
 B = TypeVar("B")
 C = TypeVar("C")
+V = TypeVar("V")
 
 
-class AsyncClient(AsyncJobs, AsyncQueues, AsyncRetention, AsyncScheduling):
+class AsyncClient(AsyncJobs, AsyncQueues, AsyncRetention, AsyncScheduling, AsyncBatches):
     """Talks to one database. Use it as a context manager, or call `close()`.
 
     `url` defaults to DURABLE_DATABASE_URL; a connection is opened by the first operation. `notify=False` sends no NOTIFY at all: for
-    poolers that do not pass it on (workers find everything by polling, C4). Threads or tasks may share a client; they take turns.
+    poolers that do not pass it on (workers find everything by polling, C4). `payloads`: see `durable.use_payloads`. Threads or tasks may share a client; they take turns.
 
     Any operation may raise DatabaseUnavailable or SchemaOutOfDate. Operations with `connection=` join that connection's open transaction: they
     commit or roll back with the caller's own rows, and nothing is committed here.
     """
 
-    def __init__(self, url: str | None = None, *, notify: bool = True) -> None:
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        notify: bool = True,
+        payloads: Payloads | None = None,
+    ) -> None:
         self._session = AsyncClientSession(
             requests.database_url(url), "durable client", notify=notify
         )
+        self._session.payloads = payloads
 
     async def __aenter__(self) -> Self:
         return self
@@ -86,6 +101,8 @@ class AsyncClient(AsyncJobs, AsyncQueues, AsyncRetention, AsyncScheduling):
         headers: Mapping[str, Any] | None = None,
         on_running: OnRunning = "existing",
         on_closed: OnClosed = "existing",
+        with_signal: tuple[Signal[V], V] | tuple[str, Any] | None = None,
+        with_update: UpdateRequest[Any] | None = None,
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
         details: str | None = None,
@@ -110,6 +127,8 @@ class AsyncClient(AsyncJobs, AsyncQueues, AsyncRetention, AsyncScheduling):
         headers: Mapping[str, Any] | None = None,
         on_running: OnRunning = "existing",
         on_closed: OnClosed = "existing",
+        with_signal: tuple[Signal[V], V] | tuple[str, Any] | None = None,
+        with_update: UpdateRequest[Any] | None = None,
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
         details: str | None = None,
@@ -136,6 +155,8 @@ class AsyncClient(AsyncJobs, AsyncQueues, AsyncRetention, AsyncScheduling):
         headers: Mapping[str, Any] | None = None,
         on_running: OnRunning = "existing",
         on_closed: OnClosed = "existing",
+        with_signal: tuple[Signal[V], V] | tuple[str, Any] | None = None,
+        with_update: UpdateRequest[Any] | None = None,
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
         details: str | None = None,
@@ -163,6 +184,8 @@ class AsyncClient(AsyncJobs, AsyncQueues, AsyncRetention, AsyncScheduling):
         headers: Mapping[str, Any] | None = None,
         on_running: OnRunning = "existing",
         on_closed: OnClosed = "existing",
+        with_signal: tuple[Signal[V], V] | tuple[str, Any] | None = None,
+        with_update: UpdateRequest[Any] | None = None,
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
         details: str | None = None,
@@ -191,6 +214,8 @@ class AsyncClient(AsyncJobs, AsyncQueues, AsyncRetention, AsyncScheduling):
         headers: Mapping[str, Any] | None = None,
         on_running: OnRunning = "existing",
         on_closed: OnClosed = "existing",
+        with_signal: tuple[Signal[V], V] | tuple[str, Any] | None = None,
+        with_update: UpdateRequest[Any] | None = None,
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
         details: str | None = None,
@@ -215,6 +240,8 @@ class AsyncClient(AsyncJobs, AsyncQueues, AsyncRetention, AsyncScheduling):
         headers: Mapping[str, Any] | None = None,
         on_running: OnRunning = "existing",
         on_closed: OnClosed = "existing",
+        with_signal: tuple[Signal[V], V] | tuple[str, Any] | None = None,
+        with_update: UpdateRequest[Any] | None = None,
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
         details: str | None = None,
@@ -230,6 +257,8 @@ class AsyncClient(AsyncJobs, AsyncQueues, AsyncRetention, AsyncScheduling):
         beside the run; `details`: a line for people. `run_timeout`, `execution_timeout`: see `durable.core.policy.LifeLimits`. `actor`: who starts
         it, text, a mapping or a `context_type`; `headers`: JSON values by name, which travel with the run (see `acting_as`). What happens if the id is in use: `on_running` "existing"
         (its handle), "fail" or "terminate" (it is ended by force and another run starts); `on_closed` "existing", "new" (another run), "new_if_failed" (unless it completed) or "fail".
+        `with_signal`: a Signal (or its name) and a value, `with_update`: an UpdateRequest; they go to the run that is started or found, in the same
+        transaction, and the update finds the handlers that its first turn registers. `handle.update_handle(request)` waits for it.
 
         Raises PayloadError, InvalidOption, ActorRequired, UnknownWorkflow, WorkflowAlreadyExists; nothing is written then.
         """
@@ -251,6 +280,10 @@ class AsyncClient(AsyncJobs, AsyncQueues, AsyncRetention, AsyncScheduling):
             details,
         )
         workflow_id, call = requests.start(target, args, arguments, options)
+        if with_signal is not None or with_update is not None:
+            call = await self._accompanied(
+                call, workflow_id, with_signal, with_update, actor, headers
+            )
         started = await self._send(call, connection)
         return AsyncHandle(
             self, workflow_id, started.run_id, target.result, created=started.created
@@ -301,6 +334,21 @@ class AsyncClient(AsyncJobs, AsyncQueues, AsyncRetention, AsyncScheduling):
         )
         return await self._execute(call)
 
+    async def delete_unused_payloads(self, older_than: timedelta = timedelta(days=1)) -> int:
+        """Delete from the payload store what nothing in this database refers to any more (its runs were pruned). Returns how many.
+
+        `older_than`: what was put more recently stays, for somebody may be about to refer to it. Reads every payload of the database. A store
+        that several databases share must not be cleaned like this. Raises InvalidOption when there is no payload store.
+        """
+        payloads = self._session.payloads or default_payloads()
+        if payloads.store is None:
+            raise InvalidOption(
+                "there is no payload store; give one to durable.use_payloads(store=...)"
+            )
+        used = await self._execute(sealed_calls.payload_refs())
+        older_than_s = requests.seconds("older_than", older_than)
+        return await asyncio.to_thread(payloads.store.delete_unused, used, older_than_s)
+
     # -- for handles and the command line -----------------------------------------------------------------------------
 
     async def _workflow(self, workflow: Any, version: int | None) -> requests.Target:
@@ -316,6 +364,25 @@ class AsyncClient(AsyncJobs, AsyncQueues, AsyncRetention, AsyncScheduling):
             known = await self._execute(calls.list_definitions("workflow"))
             raise targets.unknown_workflow(workflow, known)
         return targets.of_definition(definition)
+
+    async def _accompanied(
+        self,
+        start: Call[Sent[Started]],
+        workflow_id: str,
+        with_signal: tuple[Any, Any] | None,
+        with_update: UpdateRequest[Any] | None,
+        actor: Any,
+        headers: Mapping[str, Any] | None,
+    ) -> Call[Sent[Started]]:
+        """The start together with what it takes along, in one statement."""
+        signal = None
+        if with_signal is not None:
+            name, payload, strict = await self._signal_payload(*with_signal)
+            signal = requests.signal(
+                workflow_id, name, payload, None, actor, headers, require_actor=strict
+            )
+        update = None if with_update is None else with_update.call(workflow_id, actor)
+        return updates.start_with(start, workflow_id, signal, update)
 
     async def _version(self, workflow: Any, version: int) -> requests.Target:
         """That version of a workflow or of a name. Raises UnknownWorkflow when neither this process nor a worker has it."""
@@ -346,6 +413,11 @@ class AsyncClient(AsyncJobs, AsyncQueues, AsyncRetention, AsyncScheduling):
             known = await self._execute(calls.list_definitions("signal"))
             raise targets.unknown_signal(signal, known)
         return signal, targets.checked_json(definition, value), targets.requires_actor(definition)
+
+    def _handle_of(
+        self, workflow_id: str, run_id: str | None, codec: ValueCodec | None
+    ) -> AsyncHandle[Any]:
+        return AsyncHandle(self, workflow_id, run_id, codec)
 
     def _result_codec(self, workflow_name: str, version: int) -> ValueCodec | None:
         local = targets.local_workflow(workflow_name, version)

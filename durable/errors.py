@@ -433,6 +433,17 @@ class WorkflowClosed(DurableError):
     """
 
 
+class OperationRefused(DurableError):
+    """An operator's command cannot be done to this workflow or activity as it stands (C18). The caller's: `code` says why, from
+    a closed list, and `next_steps` what is legal instead. The refusal is in the log of commands.
+    """
+
+    def __init__(self, message: str, code: str = "", next_steps: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.code = code
+        self.next_steps = tuple(next_steps)
+
+
 class ScheduleNotFound(DurableError):
     """No schedule has this id, or it was deleted. The caller's fault; `durable schedule list` shows
     what exists.

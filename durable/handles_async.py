@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from durable import outcomes, requests
+from durable.conversation_async import AsyncConversation
 from durable.descriptions import (
     CancelReceipt,
     HistoryEvent,
@@ -18,6 +19,7 @@ from durable.descriptions import (
     SignalReceipt,
 )
 from durable.histories import RecordedHistory
+from durable.operations_async import AsyncRunOperations
 from durable.payload import ValueCodec
 from durable.signals import Signal
 from durable.store import calls
@@ -31,7 +33,7 @@ R = TypeVar("R")
 V = TypeVar("V")
 
 
-class AsyncHandle(Generic[R]):
+class AsyncHandle(AsyncConversation, AsyncRunOperations[R]):
     """A workflow by its id; made by a client's `start` and `handle`, never fails by itself.
 
     `run_id` is None for a handle made from an id alone: such a handle means the newest run of the id. One made by `start` reads its own

@@ -7,9 +7,10 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from durable import outcomes, requests
+from durable.conversation_sync import Conversation
 from durable.descriptions import (
     CancelReceipt,
     HistoryEvent,
@@ -20,6 +21,7 @@ from durable.descriptions import (
     SignalReceipt,
 )
 from durable.histories import RecordedHistory
+from durable.operations_sync import RunOperations
 from durable.payload import ValueCodec
 from durable.signals import Signal
 from durable.store import calls
@@ -33,7 +35,7 @@ R = TypeVar("R")
 V = TypeVar("V")
 
 
-class Handle(Generic[R]):
+class Handle(Conversation, RunOperations[R]):
     """A workflow by its id; made by a client's `start` and `handle`, never fails by itself.
 
     `run_id` is None for a handle made from an id alone: such a handle means the newest run of the id. One made by `start` reads its own

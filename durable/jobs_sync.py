@@ -208,7 +208,7 @@ class Jobs:
         target = targets.of_activity(activity)
         keys = enqueueing.limit_options(partition_key, serial_key, weight)
         options = JobOptions(queue, priority, delay, at, tags, meta, unique, actor, headers, keys)
-        many = enqueueing.many(target, activity, items, options)
+        many = enqueueing.many(target, activity, items, options, self._session.sealer())
         self._expect_keys(many.given["queue"], keys)
         done = self._session.enqueue_many(many, connection)
         if done.created or done.conflicts:

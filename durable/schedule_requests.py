@@ -325,6 +325,7 @@ def _action(
         for name in ("body", "actor", "attributes", "memo")
         if sent[name] is not None
     }
+    del action["body"]["workflow_id"]  # each slot has its own
     return {**_head(kind, target, sent), "version": target.version, **action}, sent["payload"]
 
 
@@ -341,7 +342,6 @@ def declaration(it: Workflow[..., Any] | Activity[..., Any]) -> tuple[dict[str, 
     found = local_target(it)
     assert found is not None
     action, given = _action(*found, (), {"arguments": it.schedule.arguments})
-    action.get("body", {}).pop("workflow_id", None)
     said = {
         **_stored(it.schedule.times, it.schedule.policy),
         "action": json.dumps(action),

@@ -48,6 +48,8 @@ def of_workflow(workflow: Any) -> Target:
         raise UnknownWorkflow(msg)
     codec, retry = workflow.arguments, workflow.retry
     options: dict[str, Any] = {} if retry is None else {"retry": retry.to_body()}
+    if workflow.on_exhausted == "pause":
+        options["on_exhausted"] = "pause"
     options |= workflow.limits.to_body()
     if workflow.pinned:
         options["pinned"] = True
@@ -221,6 +223,17 @@ def checked_json(definition: Definition, value: Any) -> str:
     """Plain JSON as text, checked against what a worker has registered."""
     _check("value", value, definition.schema)
     return _SIGNAL.encode(value)
+
+
+def checked_by_schema(field: str, schema: Mapping[str, Any], value: Any) -> str:
+    """Plain JSON as text, checked against a JSON Schema. Raises PayloadError naming the place."""
+    _check(field, value, schema)
+    return _SIGNAL.encode(value)
+
+
+def read(decode: Callable[[str], T], text: str) -> T:
+    """Decode what the caller gave. Raises PayloadError with a remedy for callers."""
+    return _read(decode, text)
 
 
 def unknown_signal(name: str, known: Sequence[str]) -> UnknownSignal:

@@ -16,7 +16,8 @@ create function durable.commit(
     x_ix integer[], x_seq integer[],
     c_ix integer[], c_seq integer[],
     m_ix integer[], m_id uuid[],
-    s_ix integer[], s_signal uuid[], s_seq integer[]
+    s_ix integer[], s_signal uuid[], s_seq integer[],
+    p_updates json
 ) returns table (now_us bigint, pushes jsonb)
 language plpgsql
 set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set plan_cache_mode = force_generic_plan
@@ -119,6 +120,9 @@ begin
     if e_type && array['ChildStarted', 'ChildSignalled', 'ChildCancelRequested'] then
         pushes := coalesce(pushes, '[]') || durable.act_on_children(r_shard, r_run, e_ix, e_seq, e_type, e_body, e_payload, v_now);
     end if;
+    if p_updates is not null then
+        perform durable.settle_updates(r_shard, r_run, p_updates, v_now);
+    end if;
     if e_type && array['AttributesSet', 'DetailsSet'] then
         perform durable.note_runs(r_shard, r_run, e_ix, e_seq, e_type, e_body);
     end if;
@@ -161,6 +165,13 @@ begin
     update durable.signals s set status = 'dropped', reason = 'the run closed before it was read'
       from unread u
      where u.type = 'SignalReceived' and s.shard = u.shard and s.run_id = u.run_id and s.signal_id = (u.body ->> 'signal_id')::uuid;
+    if exists (
+        select from unnest(r_shard, r_run, r_status) as b(shard, run_id, status)
+          join durable.updates u on u.shard = b.shard and u.run_id = b.run_id and u.status in ('requested', 'accepted')
+         where b.status <> 'running'
+    ) then
+        perform durable.abort_updates(r_shard, r_run, r_status, p_now);
+    end if;
     if exists (
         select from unnest(r_shard, r_run, r_status) as b(shard, run_id, status)
           join durable.runs r on r.shard = b.shard and r.run_id = b.run_id
@@ -743,7 +754,7 @@ begin
     with late as materialized (
         select i.shard, i.run_id, i.message_id, n.run_id as next
           from durable.inbox i join durable.runs r on r.shard = i.shard and r.run_id = i.run_id
-          left join durable.runs n on r.status = 'continued' and i.type in ('SignalReceived', 'CancelRequested')
+          left join durable.runs n on r.status = 'continued' and i.type in ('SignalReceived', 'CancelRequested', 'UpdateRequested')
                and n.shard = r.shard and n.workflow_id = r.workflow_id and n.generation = (
                    select min(g.generation) from durable.runs g where g.shard = r.shard and g.workflow_id = r.workflow_id
                       and g.generation > r.generation and g.status <> 'continued')
@@ -756,6 +767,11 @@ begin
         update durable.signals s set status = 'dropped', reason = 'the run closed before it was read'
           from gone g where g.type = 'SignalReceived' and s.shard = g.shard and s.run_id = g.run_id and s.signal_id = (g.body ->> 'signal_id')::uuid
         returning 1
+    ), aborted as (
+        update durable.updates u set status = 'aborted', ended_at = durable.now(), reason = 'the run closed before it was read'
+          from gone g where g.type = 'UpdateRequested' and u.shard = g.shard and u.run_id = g.run_id and u.update_id = g.body ->> 'update_id'
+           and u.status = 'requested'
+        returning 1
     ), forwarded as (
         update durable.inbox i set run_id = l.next from late l
          where l.next is not null and i.shard = l.shard and i.run_id = l.run_id and i.message_id = l.message_id
@@ -765,6 +781,12 @@ begin
          where f.type = 'SignalReceived' and s.shard = f.shard and s.run_id = f.run_id and s.signal_id = (f.body ->> 'signal_id')::uuid
            and not exists (select from durable.signals d where d.shard = f.shard and d.run_id = f.next and d.name = s.name
                               and d.dedupe_key = s.dedupe_key and d.status in ('buffered', 'delivered'))
+        returning 1
+    ), carried as (
+        update durable.updates u set run_id = f.next, generation = n.generation
+          from forwarded f join durable.runs n on n.shard = f.shard and n.run_id = f.next
+         where f.type = 'UpdateRequested' and u.shard = f.shard and u.run_id = f.run_id and u.update_id = f.body ->> 'update_id'
+           and u.status = 'requested'
         returning 1
     )
     select (select count(*) from gone) + (select count(*) from forwarded) into v_count;

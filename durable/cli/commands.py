@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from durable.cli import inspect, operate, queues, serve
+from durable.cli import converse, inspect, operate, prune, queues, schedule, serve
 from durable.cli.builds import move
 from durable.cli.doctor import doctor
 from durable.cli.lint import lint
@@ -61,6 +61,8 @@ app.command("worker", context_settings=_PASSED_ON)(serve.worker)
 app.command("migrate")(serve.migrate)
 app.command("start")(operate.start)
 app.command("signal")(operate.signal)
+app.command("query")(converse.query)
+app.command("update")(converse.update)
 app.command("result")(operate.result)
 app.command("cancel")(operate.cancel)
 app.command("terminate")(operate.terminate)
@@ -72,4 +74,7 @@ app.command("doctor")(doctor)
 app.command("lint")(lint)
 app.command("verify")(verify)
 app.command("replay")(replay)
+app.command("prune")(prune.prune)
+app.add_typer(prune.app)
+app.add_typer(schedule.app)
 app.add_typer(queues.app, name="queue")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from durable.cli.converse import print_updates
 from durable.cli.exits import BadInput
 from durable.cli.output import (
     STYLES,
@@ -137,6 +138,7 @@ def show(workflow_id: WorkflowId, *, url: Url = None, in_json: Json = False) -> 
         handle = client.handle(workflow_id)
         run = handle.describe()
         pending, signals, events = handle.pending(), handle.signals(), handle.history()
+        updates = handle.updates()
     if in_json:
         print_json(
             {
@@ -144,6 +146,7 @@ def show(workflow_id: WorkflowId, *, url: Url = None, in_json: Json = False) -> 
                 "warnings": run.warnings,
                 "pending": pending,
                 "signals": signals,
+                "updates": updates,
                 "events": dict(_counted(events)),
             }
         )
@@ -153,6 +156,7 @@ def show(workflow_id: WorkflowId, *, url: Url = None, in_json: Json = False) -> 
     _print_end(run, events)
     _print_pending(pending)
     _print_signals(signals)
+    print_updates(updates)
     line()
     line(
         f"{'events':<11}"

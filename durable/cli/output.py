@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 STYLES: Mapping[str, str] = {
-    "completed": "green", "delivered": "green", "done": "green", "alive": "green", "ok": "green", "started": "green",
+    "completed": "green", "accepted": "cyan", "requested": "cyan", "rejected": "yellow", "aborted": "red", "delivered": "green", "done": "green", "alive": "green", "ok": "green", "started": "green",
     "failed": "bold red", "terminated": "red", "discarded": "red", "needs_review": "bold red", "blocked": "bold red",
     "dead": "red", "problem": "bold red",
     "cancelled": "yellow", "dropped": "yellow", "duplicate": "yellow", "late": "yellow", "retryable": "yellow",
@@ -143,6 +143,8 @@ def span(seconds: float) -> str:
 
 def short(value: Any, longest: int = 60) -> str:
     """JSON in at most `longest` characters."""
+    if isinstance(value, Mapping) and "durable:unreadable" in value:
+        value = f"[{value['durable:unreadable']}]"
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= longest else text[: longest - 1] + "…"
 

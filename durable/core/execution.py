@@ -221,6 +221,7 @@ class Execution(Run):
             start.get("queue", "default"),
             start.get("priority", 5),
             json.dumps(retry, sort_keys=True) if (retry := start.get("retry")) else "null",
+            start.get("on_exhausted", "fail"),
         )
         self._input = event.payload
         self._begin_origins(start.get("origins") or ())

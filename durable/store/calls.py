@@ -24,7 +24,11 @@ from durable.descriptions import (
     SignalEvidence,
     SignalReceipt,
 )
-from durable.errors import WorkflowAlreadyExists, WorkflowClosed, WorkflowNotFound
+from durable.errors import (
+    WorkflowAlreadyExists,
+    WorkflowClosed,
+    WorkflowNotFound,
+)
 from durable.ids import uuid7
 from durable.store.queries import load_queries
 from durable.store.shards import shard_of
@@ -338,7 +342,7 @@ def count_reviews() -> Call[list[Row]]:
 _JSON = frozenset(
     {
         "attributes", "memo", "actor", "waiting_on", "review", "body", "payload", "errors", "heartbeat", "note", "schema",
-        "queues", "info", "headers", "options", "meta", "arguments", "result",
+        "queues", "info", "headers", "options", "meta", "arguments", "result", "paused", "before", "after", "filter",
     }
 )  # fmt: skip
 _TIMES = frozenset(

@@ -42,7 +42,7 @@ select r.run_id::text, r.workflow, r.version, r.status, h.type, h.body::text, h.
 select l.workflow_id, l.run_id::text, l.workflow, l.version, l.status, l.operator_status, l.queue, l.priority,
        durable.to_us(l.created_at) as created_at, durable.to_us(l.started_at) as started_at, durable.to_us(l.closed_at) as closed_at,
        durable.to_us(coalesce(r.ready_at, r.delayed_until)) as ready_at, durable.to_us(l.cancel_requested_at) as cancel_requested_at,
-       l.waiting_on::text, l.review::text, l.attributes::text, r.memo::text, l.actor::text, l.owner::text, l.last_seq, l.generation,
+       l.waiting_on::text, l.review::text, l.paused::text, l.attributes::text, r.memo::text, l.actor::text, l.owner::text, l.last_seq, l.generation,
        r.headers::text, r.static_details, r.details, durable.to_us(r.deadline_at) as deadline_at, l.pinned, l.build
   from durable.run_list l join durable.runs r on r.shard = l.shard and r.run_id = l.run_id
  where l.shard = %(shard)s::smallint and l.workflow_id = %(workflow_id)s
@@ -55,7 +55,7 @@ select l.workflow_id, l.run_id::text, l.workflow, l.version, l.status, l.operato
 select l.workflow_id, l.run_id::text, l.workflow, l.version, l.status, l.operator_status, l.queue, l.priority,
        durable.to_us(l.created_at) as created_at, durable.to_us(l.started_at) as started_at, durable.to_us(l.closed_at) as closed_at,
        durable.to_us(coalesce(r.ready_at, r.delayed_until)) as ready_at, durable.to_us(l.cancel_requested_at) as cancel_requested_at,
-       l.waiting_on::text, l.review::text, l.attributes::text, r.memo::text, l.actor::text, l.owner::text, l.last_seq, l.generation,
+       l.waiting_on::text, l.review::text, l.paused::text, l.attributes::text, r.memo::text, l.actor::text, l.owner::text, l.last_seq, l.generation,
        r.headers::text, r.static_details, r.details, durable.to_us(r.deadline_at) as deadline_at, l.pinned, l.build
   from unnest(durable.shard_keys()) as k(key)
  cross join lateral (
@@ -94,11 +94,11 @@ select s.signal_id::text, s.name, s.status, s.reason, s.dedupe_key, s.payload::t
  order by s.at, s.signal_id
 
 -- name: read_pending
-select j.seq, j.kind, j.name, j.queue, j.state, j.attempt, (h.body -> 'retry' ->> 'max_attempts')::int as max_attempts,
+select j.seq, j.kind, j.name, j.queue, j.state, j.attempt, (coalesce(j.options, h.body) -> 'retry' ->> 'max_attempts')::int as max_attempts,
        durable.to_us(j.created_at) as created_at,
        case when j.state <> 'executing' then durable.to_us(j.scheduled_at) end as next_at,
        durable.to_us(j.deadline_at) as deadline_at, j.deadline_kind, durable.to_us(j.cancel_requested_at) as cancel_requested_at,
-       j.owner::text, j.errors::text, j.heartbeat::text, j.note::text
+       j.owner::text, j.errors::text, j.heartbeat::text, j.note::text, j.paused::text
   from durable.jobs j
   left join durable.history h on h.shard = j.shard and h.run_id = j.run_id and h.seq = j.seq
  where j.shard = %(shard)s::smallint and j.kind <> 'job' and j.run_id = (

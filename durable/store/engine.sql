@@ -10,7 +10,8 @@ select now_us, pushes::text from durable.commit(
     %s::int[], %s::int[],
     %s::int[], %s::int[],
     %s::int[], %s::uuid[],
-    %s::int[], %s::uuid[], %s::int[])
+    %s::int[], %s::uuid[], %s::int[],
+    %s::json)
 
 -- name: claim_runs
 select shard, run_id::text, workflow_id, workflow, version, epoch, last_seq, turn, queue, priority, reviewed, has_messages,

@@ -193,7 +193,12 @@ class Attempts:
         """Run a claimed job, or put it back if this worker's code does not know it (rolling deploys)."""
         activity = self._activities.get(job.name)
         if activity is None:
-            self._put_back_unknown(job)
+            self._put_back_claimed(
+                job, "unknown_activity", f"worker {self._worker_name} has no activity {job.name!r}"
+            )
+            return
+        if job.unreadable is not None:
+            self._put_back_claimed(job, "unreadable", job.unreadable)
             return
         if self.slots.take(job):
             self._begin(job, activity)
@@ -208,12 +213,10 @@ class Attempts:
         carried = _carried(job, attempt.options)
         self._start(attempt, carried, job.heartbeat, job.scheduled_us, job.created_us)
 
-    def _put_back_unknown(self, job: ClaimedJob) -> None:
-        logger.warning("no activity named %s here; put back", job.name)
-        note = {
-            "kind": "unknown_activity",
-            "message": f"worker {self._worker_name} has no activity {job.name!r}",
-        }
+    def _put_back_claimed(self, job: ClaimedJob, kind: str, message: str) -> None:
+        """For another worker, whose code or keys can run it."""
+        logger.warning("%s put back: %s", job.name, message)
+        note = {"kind": kind, "message": message}
         wait_s = _UNKNOWN_DELAY_S * random.uniform(0.5, 1.5)  # noqa: S311 - jitter
         self._committer.write(PutBack(job.shard, job.run_id, job.seq, job.attempt, wait_s, note))
 
@@ -405,6 +408,10 @@ class Attempts:
         body: dict[str, Any] = {"failure": failure, "retry_state": state}
         if attempt.timed_out:
             body["timeout"] = attempt.timed_out
+        if _waits_for_an_operator(attempt):
+            key = (attempt.shard, attempt.run_id, attempt.seq, attempt.attempt)
+            self._committer.write(batch.Retry(*key, batch.NO_RETRY, body))
+            return
         kind = "ActivityTimedOut" if attempt.timed_out else "ActivityFailed"
         self._ended(attempt, kind, body, None)
 
@@ -549,6 +556,12 @@ def _carried(job: ClaimedJob, options: Mapping[str, Any]) -> Mapping[str, Any]:
     }
 
 
+def _waits_for_an_operator(attempt: Attempt) -> bool:
+    """Rather than give the failure to its run (on_exhausted="pause")."""
+    asked = attempt.options.get("on_exhausted") == "pause"
+    return asked and attempt.kind == "activity" and not attempt.cancel_requested
+
+
 def _info(
     attempt: Attempt,
     carried: Mapping[str, Any],
@@ -568,7 +581,7 @@ def _info(
         queue=attempt.queue,
         attempt=attempt.attempt - snoozes,
         max_attempts=limit and limit - snoozes,
-        idempotency_key=f"{attempt.run_id}/{attempt.seq}",
+        idempotency_key=attempt.options.get("idempotency_key") or f"{attempt.run_id}/{attempt.seq}",
         actor=rebuilt(carried.get("actor")),
         deadline=None if deadline_us is None else _instant(deadline_us),
         heartbeat_details=tuple(json.loads(heartbeat)) if heartbeat else (),

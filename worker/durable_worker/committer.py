@@ -28,21 +28,23 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 from durable.errors import DatabaseUnavailable
-from durable.store import engine
+from durable.store import engine, questions
 from durable.store.batch import Completion, Outcome, PutBack, Release, Retry, RunCommit
+from durable.store.questions import Answer
 from durable.store.session import ConnectionLost, DatabaseRefused, Session
 from durable_worker.clock import DatabaseClock
 from durable_worker.faults import reach
 
 logger = logging.getLogger("durable.worker")
 
-SideWrite = Completion | Outcome | Retry | PutBack | Release
+SideWrite = Completion | Outcome | Retry | PutBack | Release | Answer
 _SIDE_WRITES: dict[type[Any], Callable[..., Awaitable[Any]]] = {
     Completion: engine.complete_jobs,
     Outcome: engine.settle_jobs,
     Retry: engine.retry_jobs,
     PutBack: engine.put_back_jobs,
     Release: engine.release_runs,
+    Answer: questions.answer_queries,
 }
 _POINTS: dict[type[Any], str] = {Completion: "settle", Outcome: "settle", Retry: "retry"}
 

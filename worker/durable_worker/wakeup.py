@@ -64,7 +64,7 @@ async def listen(
     mine = {
         f"worker:{owner}",
         "queues",
-        *(f"{kind}:{queue}" for kind in ("queue", "runs", "jobs") for queue in queues),
+        *(f"{kind}:{queue}" for kind in ("queue", "runs", "jobs", "queries") for queue in queues),
     }
     failures = 0
     while True:

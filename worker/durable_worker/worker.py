@@ -31,6 +31,7 @@ from durable.definitions import Activity, Workflow, described
 from durable.errors import DatabaseUnavailable, InvalidOption
 from durable.ids import uuid7
 from durable.modules import defined_in
+from durable.payload_codecs import Payloads, default_payloads
 from durable.signals import Signal, registered_signals
 from durable.store import engine
 from durable.store.engine import Registration
@@ -40,8 +41,9 @@ from durable_worker.clock import DatabaseClock
 from durable_worker.committer import Committer
 from durable_worker.duties import Duties
 from durable_worker.housekeeping import Housekeeping
-from durable_worker.intake import INBOX, JOBS, RUNS, Intake
+from durable_worker.intake import INBOX, JOBS, QUERIES, RUNS, Intake
 from durable_worker.local_activities import LocalActivities
+from durable_worker.questions import Questions
 from durable_worker.queue_rules import QueueRules
 from durable_worker.retention import Retention
 from durable_worker.runs import Runs
@@ -55,8 +57,14 @@ logger = logging.getLogger("durable.worker")
 
 _K = TypeVar("_K")
 
-_HINTED = {"worker": (INBOX,), "runs": (RUNS,), "jobs": (JOBS,), "queue": (RUNS, INBOX)}
-"""What each kind of hint says there may be: new runs, jobs, a message for a run that had no owner when it was sent (it may have one now)."""
+_HINTED = {
+    "worker": (INBOX,),
+    "runs": (RUNS,),
+    "jobs": (JOBS,),
+    "queue": (RUNS, INBOX),
+    "queries": (QUERIES,),
+}
+"""What each kind of hint says there may be: new runs, jobs, a message for a run that had no owner when it was sent (it may have one now), questions."""
 
 _Definition = TypeVar("_Definition", Workflow[..., Any], Activity[..., Any])
 
@@ -66,7 +74,7 @@ class Worker:
 
     `async with Worker(url, modules=[shop]):` runs in the background until the block ends. `url` defaults to DURABLE_DATABASE_URL.
     Give `workflows` and `activities` (exactly those), or `modules` (everything decorated in them; names or module objects), or
-    neither (everything registered so far). Other keywords are fields of WorkerSettings.
+    neither (everything registered so far). `payloads`: see `durable.use_payloads`, which says what holds otherwise. Other keywords are fields of WorkerSettings.
 
     Raises InvalidOption for unusable settings, DatabaseUnavailable when the database cannot be reached, SchemaOutOfDate when it is not
     migrated.
@@ -80,11 +88,13 @@ class Worker:
         activities: Iterable[Activity[..., Any]] | None = None,
         modules: Iterable[str | ModuleType] | None = None,
         settings: WorkerSettings | None = None,
+        payloads: Payloads | None = None,
         **overrides: Any,
     ) -> None:
         self.settings = _settings(settings, overrides)
         self.worker_id = str(uuid7())
         self._url = _database_url(url)
+        self._payloads = payloads
         found = _definitions(workflows, activities, modules)
         if not any(found):
             raise InvalidOption(
@@ -127,14 +137,19 @@ class Worker:
             task.add_done_callback(self._loop_ended)
             self._tasks.append(task)
 
-    def _compose(self) -> None:
-        settings, url, owner = self.settings, self._url, self.worker_id
-        self.clock = DatabaseClock()
+    def _open_sessions(self, url: str) -> None:
         self._committing = Session(url, "durable-commit")
         self._taking = Session(url, "durable-intake")
         self._keeping = Session(url, "durable-housekeeping")
         self._listening = Session(url, "durable-listen")
+        for session in (self._committing, self._taking, self._keeping):
+            session.payloads = self._payloads or default_payloads()
         self._serving = Session(url, "durable-duties")
+
+    def _compose(self) -> None:
+        settings, url, owner = self.settings, self._url, self.worker_id
+        self.clock = DatabaseClock()
+        self._open_sessions(url)
         self._watchdog = Watchdog(settings.block_warning_s)
         self._hints = Hints(self._keeping, owner, enabled=settings.notify)
         self.committer = Committer(
@@ -151,7 +166,11 @@ class Worker:
         )  # fmt: skip
         self.runs.eager = settings.eager
         self._transactions = TransactionalAttempts(
-            url, owner, settings.transaction_connections, settings.transaction_warning_s
+            url,
+            owner,
+            settings.transaction_connections,
+            settings.transaction_warning_s,
+            self._payloads or default_payloads(),
         )
         self.attempts = Attempts(
             self.committer,
@@ -174,6 +193,7 @@ class Worker:
         )
         self.runs.local_activities = self.local_activities
         self.attempts.deliver_outcome = self.runs.deliver_outcome
+        self.runs.answering = questions = self._questions()
         self.intake = Intake(
             self._taking,
             settings,
@@ -183,6 +203,7 @@ class Worker:
             self.attempts,
             self.committer,
             self.clock,
+            questions,
             broken=self._connection_broke,
         )
         self.housekeeping = Housekeeping(
@@ -197,6 +218,18 @@ class Worker:
             "retention": retention.round,
         }
         self.duties = Duties(self._serving, owner, settings.lease_s, rounds)
+
+    def _questions(self) -> Questions:
+        return Questions(
+            self._taking,
+            self.worker_id,
+            list(self.settings.queues),
+            self._workflows,
+            self.committer,
+            live=self.runs.get,
+            drop=self.runs.drop_tainted,
+            wake=lambda: self.intake.wake(QUERIES),
+        )
 
     async def _register(self) -> None:
         registrations = [
