@@ -153,13 +153,9 @@ class Worker:
         self._watchdog = Watchdog(settings.block_warning_s)
         self._hints = Hints(self._keeping, owner, enabled=settings.notify)
         self.committer = Committer(
-            self._committing,
-            owner,
-            self.clock,
-            hint=self._tell,
-            broken=self._connection_broke,
-            ended=self._attempts_ended,
-        )
+            self._committing, owner, self.clock,
+            hint=self._tell, broken=self._connection_broke, ended=self._attempts_ended,
+        )  # fmt: skip
         self.runs = Runs(
             self.committer, self.clock, max_cached=settings.max_cached_runs, watch=self._watchdog.watch, due=self._due,
             hint=self._tell,
@@ -210,6 +206,10 @@ class Worker:
             self._keeping, settings, owner, self.runs, self.attempts, self.committer, self.clock,
             duties=self._serving, declared_dead=self._declared_dead, wake=self.intake.wake,
         )  # fmt: skip
+        self._compose_duties()
+
+    def _compose_duties(self) -> None:
+        settings, owner = self.settings, self.worker_id
         scheduling = Scheduling(self._serving, owner, tell=self._tell)
         retention = Retention(self._serving, owner, gap_s=settings.retention_gap_s)
         rounds = {
