@@ -83,6 +83,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.outcomes",
             "durable.queues_async",
             "durable.queues_sync",
+            "durable.recorded_jobs",
             "durable.requests",
             "durable.retention_async",
             "durable.retention_requests",
