@@ -20,6 +20,7 @@ from durable.activity_context import ActivityCancelledError as ActivityCancelled
 from durable.activity_context import ActivityInfo as ActivityInfo
 from durable.activity_context import NotInActivity as NotInActivity
 from durable.activity_context import activity_info as activity_info
+from durable.activity_context import complete_elsewhere as complete_elsewhere
 from durable.activity_context import heartbeat as heartbeat
 from durable.attributes import Attribute as Attribute
 from durable.attributes import attributes as attributes
@@ -60,6 +61,7 @@ from durable.errors import ActivityTimeout as ActivityTimeout
 from durable.errors import ActorRequired as ActorRequired
 from durable.errors import BlockingCall as BlockingCall
 from durable.errors import ChildWorkflowError as ChildWorkflowError
+from durable.errors import CompletionRefused as CompletionRefused
 from durable.errors import DatabaseUnavailable as DatabaseUnavailable
 from durable.errors import DurableError as DurableError
 from durable.errors import EmbeddedPostgresError as EmbeddedPostgresError

@@ -17,6 +17,7 @@ from uuid import UUID
 
 from durable import requests, targets
 from durable.attributes import Attributes
+from durable.completing_sync import Completing
 from durable.core.names import checked_name
 from durable.definitions import Activity, Workflow, checked_version
 from durable.descriptions import OperatorStatus, RunDescription, Status
@@ -38,7 +39,7 @@ B = TypeVar("B")
 C = TypeVar("C")
 
 
-class Client(Retention, Scheduling):
+class Client(Completing, Retention, Scheduling):
     """Talks to one database. Use it as a context manager, or call `close()`.
 
     `url` defaults to DURABLE_DATABASE_URL; a connection is opened by the first operation. `notify=False` sends no NOTIFY at all: for

@@ -18,8 +18,22 @@ SignalStatus = Literal[
     "buffered", "delivered", "duplicate", "dropped", "late", "ambiguous", "replayed"
 ]
 JobState = Literal[
-    "scheduled", "available", "executing", "retryable", "completed", "discarded", "cancelled"
+    "scheduled",
+    "available",
+    "executing",
+    "retryable",
+    "waiting",
+    "completed",
+    "discarded",
+    "cancelled",
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionHeartbeat:
+    """The answer to a heartbeat from outside. `cancel_requested`: the run has given the activity up, or closed; nobody waits for the outcome."""
+
+    cancel_requested: bool
 
 
 @dataclass(frozen=True, slots=True)

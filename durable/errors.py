@@ -446,6 +446,25 @@ class UnknownWorkflow(DurableError):
     """
 
 
+class CompletionRefused(DurableError):
+    """A completion token does not count (C5). The caller's: it came too late, twice, or is none of ours.
+
+    `reason` is "late" (the attempt has timed out, failed or was cancelled, or its run has closed), "duplicate" (it has been completed), "forged", or "early" (the attempt
+    has not handed out a token). `activity` is the activity's name, if its job is still there. The attempt to use it is kept as evidence.
+    """
+
+    def __init__(self, reason: str, activity: str | None) -> None:
+        what = f"activity {activity!r}" if activity else "the activity"
+        why = {
+            "late": "the attempt is over (timed out, failed, cancelled, or its run has closed); a later attempt has a token of its own",
+            "duplicate": "the attempt has been completed or failed before",
+            "forged": "no attempt has handed out this token",
+        }.get(reason, "the attempt has not handed out a token")
+        super().__init__(f"{what} was not completed: {why}")
+        self.reason = reason
+        self.activity = activity
+
+
 class UnknownActivity(DurableError):
     """No activity is registered under this name. The caller's typing error, or the module was
     not imported here.

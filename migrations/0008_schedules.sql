@@ -331,7 +331,7 @@ begin
         update durable.jobs j set state = 'cancelled', owner = null, finished_at = v_now, deadline_at = null, deadline_kind = null,
                cancel_requested_at = v_now
          where j.shard = p_shard and j.run_id = p_target::uuid and j.seq = 0
-           and j.state in ('scheduled', 'available', 'executing', 'retryable') and (p_how = 'terminate' or j.state <> 'executing');
+           and j.state in ('scheduled', 'available', 'executing', 'retryable', 'waiting') and (p_how = 'terminate' or j.state <> 'executing');
         update durable.jobs j set cancel_requested_at = coalesce(j.cancel_requested_at, v_now)
          where j.shard = p_shard and j.run_id = p_target::uuid and j.seq = 0 and j.state = 'executing';
         v_pushes := case when v_owner is null then '[]' else jsonb_build_array('worker:' || v_owner) end;
@@ -503,6 +503,7 @@ begin
       from durable.jobs j where j.shard = p_shard and j.run_id = any (v_kept) and j.run_id = any (v_ids) and j.seq = 0
     on conflict do nothing;
     get diagnostics archived = row_count;
+    delete from durable.completions c where c.shard = p_shard and c.run_id = any (v_ids);
     delete from durable.jobs j where j.shard = p_shard and j.run_id = any (v_ids) and j.seq = 0 and j.finished_at is not null;
     return next;
 end $$;

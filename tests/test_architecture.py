@@ -34,6 +34,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "durable.activity_context",
+            "durable.completion_tokens",
             "durable.attributes",
             "durable.authoring",
             "durable.context",
@@ -55,6 +56,8 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "durable.client_async",
+            "durable.completing_async",
+            "durable.completing_sync",
             "durable.filters",
             "durable.client_sync",
             "durable.handles_async",

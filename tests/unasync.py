@@ -14,6 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 FILES = {
+    "durable/completing_async.py": "durable/completing_sync.py",
     "durable/store/transactions_async.py": "durable/store/transactions_sync.py",
     "durable/store/client_session_async.py": "durable/store/client_session_sync.py",
     "durable/handles_async.py": "durable/handles_sync.py",
@@ -37,10 +38,13 @@ RULES = [
     (r"\bpsycopg\.AsyncConnection\b", "psycopg.Connection"),
     (r"\bensure_current_async\b", "ensure_current"),
     (
-        r"\bAsync(Connection|ClientSession|Client|Handle|JobHandle|Scheduling|ScheduleHandle|Transactions|Retention)\b",
+        r"\bAsync(Connection|ClientSession|Client|Handle|JobHandle|Scheduling|ScheduleHandle|Transactions|Retention|Completing)\b",
         r"\1",
     ),
-    (r"\b(client_session|client|handles|scheduling|transactions|retention)_async\b", r"\1_sync"),
+    (
+        r"\b(client_session|client|handles|scheduling|transactions|retention|completing)_async\b",
+        r"\1_sync",
+    ),
     (r"\bAn asynchronous\b", "A synchronous"),
     (r"\basynchronous\b", "synchronous"),
 ]

@@ -23,7 +23,13 @@ from typing import Any
 from uuid import UUID
 
 from durable import activity_context
-from durable.activity_context import ActivityCancelledError, ActivityContext, ActivityInfo
+from durable.activity_context import (
+    ActivityCancelledError,
+    ActivityContext,
+    ActivityInfo,
+    CompletedElsewhere,
+)
+from durable.completion_tokens import digest_of, new_token
 from durable.context import rebuilt, rebuilt_headers
 from durable.core.events import Event
 from durable.core.policy import LIBRARY_DEFAULT, RetryPolicy, delay_s, is_excluded, merge
@@ -31,7 +37,7 @@ from durable.definitions import Activity
 from durable.errors import PayloadError, TransactionMisused
 from durable.failure import encode_failure
 from durable.payload import value_codec
-from durable.store.batch import Completion, Outcome, PutBack, Retry
+from durable.store.batch import Completion, Outcome, Parked, PutBack, Retry, TokenTaken
 from durable.store.engine import ClaimedJob, Heartbeat
 from durable.store.fences import TransactionRefused
 from durable_worker.clock import DatabaseClock
@@ -52,28 +58,9 @@ class Attempt:
     """One execution of an activity, from hand-over to its record."""
 
     __slots__ = (
-        "activity",
-        "attempt",
-        "cancel_requested",
-        "context",
-        "details",
-        "dirty",
-        "heard_at",
-        "input",
-        "kind",
-        "lost",
-        "name",
-        "options",
-        "queue",
-        "run_id",
-        "seq",
-        "shard",
-        "silence_s",
-        "task",
-        "thread",
-        "timed_out",
-        "timer",
-        "workflow_id",
+        "activity", "attempt", "begun", "cancel_requested", "context", "details", "dirty", "heard_at", "input",
+        "kind", "lost", "name", "options", "queue", "run_id", "seq", "shard", "silence_s", "task", "thread",
+        "timed_out", "timer", "workflow_id",
     )  # fmt: skip
 
     def __init__(
@@ -101,6 +88,7 @@ class Attempt:
         self.lost = False
         self.silence_s: float | None = None
         self.heard_at = 0.0
+        self.begun = 0.0
 
 
 class Attempts:
@@ -227,6 +215,7 @@ class Attempts:
         if attempt.kind == "activity":
             self._by_run.setdefault(attempt.run_id, set()).add(attempt.seq)
         loop = asyncio.get_running_loop()
+        attempt.begun = loop.time()
         limit_s = None
         if timeouts := attempt.options.get("timeouts"):
             limit_s, kind = self._limit(timeouts, created_us)
@@ -246,6 +235,7 @@ class Attempts:
             lambda details: self._heartbeat(attempt, details),
             lambda: attempt.cancel_requested or attempt.lost or attempt.timed_out is not None,
             attempt.activity.is_async,
+            None if attempt.activity.transactional else lambda: self._new_token(attempt, loop),
         )
         attempt.task = loop.create_task(self._run(attempt))
 
@@ -270,6 +260,8 @@ class Attempts:
             reach("attempt.after")
         except (asyncio.CancelledError, ActivityCancelledError) as error:
             self._cancelled(attempt, error)
+        except CompletedElsewhere:
+            self._parked(attempt)
         except TransactionRefused as refused:
             if refused.verdict == "cancelled":
                 self._ended(attempt, "ActivityCancelled", {"started": True}, None)
@@ -352,6 +344,23 @@ class Attempts:
             self._committer.write(
                 Completion(attempt.shard, attempt.run_id, attempt.attempt, payload)
             )
+
+    def _parked(self, attempt: Attempt) -> None:
+        """The outcome will come from outside; slot and lease are free."""
+        assert attempt.context is not None
+        if not attempt.lost and (token := attempt.context.token) is not None:
+            elapsed_s = asyncio.get_running_loop().time() - attempt.begun
+            key = (attempt.shard, attempt.run_id, attempt.seq, attempt.attempt)
+            self._committer.write(Parked(*key, elapsed_s, digest_of(token)))
+
+    def _new_token(self, attempt: Attempt, loop: asyncio.AbstractEventLoop) -> str:
+        """Called by the activity, maybe in a thread: the token must be known before its user can be back."""
+        token = new_token(attempt.shard, attempt.run_id, attempt.seq, attempt.attempt)
+        taken = TokenTaken(
+            attempt.shard, attempt.run_id, attempt.seq, attempt.attempt, digest_of(token)
+        )
+        loop.call_soon_threadsafe(self._committer.write, taken)
+        return token
 
     def _failed(self, attempt: Attempt, error: BaseException) -> None:
         if attempt.lost:
