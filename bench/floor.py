@@ -106,7 +106,7 @@ class Floor:
             steps += batch * STEPS
         return steps, taken_s
 
-    def _prepare(self, batch: int) -> list[tuple[str, ...]]:
+    def _prepare(self, batch: int) -> list[tuple[str | None, ...]]:
         self._starter.start(batch)
         lanes: list[Lane] = []
         while len(lanes) < batch:  # one claim takes only the heads of each shard
@@ -115,7 +115,7 @@ class Floor:
             lanes += [Lane(*row) for row in rows]
         return [self._arguments(turn, lanes) for turn in self._turns]
 
-    def _arguments(self, turn: RunCommit, lanes: Sequence[Lane]) -> tuple[str, ...]:
+    def _arguments(self, turn: RunCommit, lanes: Sequence[Lane]) -> tuple[str | None, ...]:
         commits = [
             dataclasses.replace(turn, shard=lane.shard, run_id=lane.run_id, epoch=lane.epoch)
             for lane in lanes

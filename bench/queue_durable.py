@@ -8,18 +8,10 @@ import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
-import psycopg
-
 from bench.queue_cell import Tally, serve
-from durable import AsyncClient, activity, requests, targets
-from durable.store.arrays import plain, quoted
+from durable import AsyncClient, activity
 from durable_worker.main import run
 from durable_worker.worker import Worker
-
-_BATCH = 5_000
-_ENQUEUE = """
-    select count(*) from unnest(%s::smallint[], %s::uuid[], %s::json[]) as n(shard, job_id, input)
-     cross join lateral durable.enqueue_job(n.shard, n.job_id, %s, %s, %s::smallint, 0, n.input, %s::jsonb)"""
 
 _tally: Tally
 
@@ -41,24 +33,7 @@ class Durable:
         await self._client.enqueue(no_op, 1)
 
     async def enqueue(self, count: int) -> None:
-        target = targets.of_activity(no_op)
-        async with await psycopg.AsyncConnection.connect(self._url, autocommit=True) as connection:
-            for begin in range(0, count, _BATCH):
-                size = min(_BATCH, count - begin)
-                given = [_request(target, begin + n) for n in range(size)]
-                first = given[0]
-                await connection.execute(
-                    _ENQUEUE,
-                    (
-                        plain([g["shard"] for g in given]),
-                        plain([g["job_id"] for g in given]),
-                        quoted([g["input"] for g in given]),
-                        first["name"],
-                        first["queue"],
-                        first["priority"],
-                        first["options"],
-                    ),
-                )
+        await self._client.enqueue_many(no_op, ((number,) for number in range(count)))
 
     @contextlib.asynccontextmanager
     async def worker(self, width: int) -> AsyncIterator[None]:
@@ -72,13 +47,6 @@ class Durable:
         assert self._worker is not None
         while self._worker.committer.settled < count:  # noqa: ASYNC110 - an event of the committer would be for this alone
             await asyncio.sleep(0.0005)
-
-
-def _request(target: Any, number: int) -> Any:
-    _, call = requests.enqueue(
-        target, (number,), {}, id=None, queue=None, priority=None, delay=None
-    )
-    return call.parameters
 
 
 @contextlib.asynccontextmanager

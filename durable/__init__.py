@@ -22,6 +22,9 @@ from durable.activity_context import NotInActivity as NotInActivity
 from durable.activity_context import activity_info as activity_info
 from durable.activity_context import complete_elsewhere as complete_elsewhere
 from durable.activity_context import heartbeat as heartbeat
+from durable.activity_outcomes import Cancel as Cancel
+from durable.activity_outcomes import Retry as Retry
+from durable.activity_outcomes import Snooze as Snooze
 from durable.attributes import Attribute as Attribute
 from durable.attributes import attributes as attributes
 from durable.attributes import set_attributes as set_attributes
@@ -41,6 +44,8 @@ from durable.authoring import time as time
 from durable.authoring import uuid4 as uuid4
 from durable.authoring import wait as wait
 from durable.authoring import wait_until as wait_until
+from durable.completion_errors import CompletionRefused as CompletionRefused
+from durable.completion_errors import TransactionMisused as TransactionMisused
 from durable.context import acting_as as acting_as
 from durable.context import context_type as context_type
 from durable.context import current_actor as current_actor
@@ -61,7 +66,6 @@ from durable.errors import ActivityTimeout as ActivityTimeout
 from durable.errors import ActorRequired as ActorRequired
 from durable.errors import BlockingCall as BlockingCall
 from durable.errors import ChildWorkflowError as ChildWorkflowError
-from durable.errors import CompletionRefused as CompletionRefused
 from durable.errors import DatabaseUnavailable as DatabaseUnavailable
 from durable.errors import DurableError as DurableError
 from durable.errors import EmbeddedPostgresError as EmbeddedPostgresError
@@ -83,7 +87,6 @@ from durable.errors import ScheduleAlreadyExists as ScheduleAlreadyExists
 from durable.errors import ScheduleChanged as ScheduleChanged
 from durable.errors import ScheduleNotFound as ScheduleNotFound
 from durable.errors import SchemaOutOfDate as SchemaOutOfDate
-from durable.errors import TransactionMisused as TransactionMisused
 from durable.errors import UnknownActivity as UnknownActivity
 from durable.errors import UnknownQuery as UnknownQuery
 from durable.errors import UnknownQueue as UnknownQueue
@@ -107,6 +110,10 @@ from durable.handlers import handlers_finished as handlers_finished
 from durable.handlers import query as query
 from durable.handlers import update as update
 from durable.in_process import local as local
+from durable.job_errors import BulkRefused as BulkRefused
+from durable.job_errors import JobCancelled as JobCancelled
+from durable.job_errors import JobNotFound as JobNotFound
+from durable.job_errors import JobRefused as JobRefused
 from durable.patching import deprecate_patch as deprecate_patch
 from durable.patching import patched as patched
 from durable.saga import Saga as Saga
@@ -116,15 +123,18 @@ from durable.schedules import calendar as calendar
 from durable.schedules import cron as cron
 from durable.schedules import every as every
 from durable.signals import Signal as Signal
+from durable.unique import Unique as Unique
 
 if TYPE_CHECKING:
     from durable import embedded as embedded
     from durable.client_async import AsyncClient as AsyncClient
     from durable.client_sync import Client as Client
+    from durable.messages import UpdateRequest as UpdateRequest
 
 _LAZY = {
     "AsyncClient": "durable.client_async",
     "Client": "durable.client_sync",
+    "UpdateRequest": "durable.messages",
     "embedded": "durable.embedded",
 }
 

@@ -27,6 +27,10 @@ class ActivityCancelledError(BaseException):
 class CompletedElsewhere(BaseException):
     """Ends an attempt without an outcome; made by `complete_elsewhere()`. A BaseException, so that `except Exception` lets it pass."""
 
+    def __init__(self, token: str) -> None:
+        super().__init__("this attempt is completed from elsewhere")
+        self.token = token
+
 
 @dataclass(frozen=True, slots=True)
 class ActivityInfo:
@@ -34,7 +38,7 @@ class ActivityInfo:
 
     `activity_id` names the call within its run; `idempotency_key` is the same for every attempt of that call and for no
     other: pass it to the service you call, since an attempt may run twice (C5). `attempt` counts from 1, `max_attempts` 0 is
-    no bound. `actor` and `headers` are those that travel with the run or job. `deadline` is when this attempt times out. `heartbeat_details` are the last ones of the attempt before. A job
+    no bound, `snoozes` the attempts that did not count. `actor` and `headers` are those that travel with the run or job. `deadline` is when this attempt times out. `heartbeat_details` are the last ones of the attempt before. A job
     of its own, enqueued by a client, has no workflow_id and run_id.
     """
 
@@ -53,6 +57,7 @@ class ActivityInfo:
     headers: Mapping[str, Any] = field(default_factory=dict)
     schedule_id: str | None = None
     scheduled_for: datetime | None = None
+    snoozes: int = 0
 
     @property
     def completion_token(self) -> str:
@@ -158,7 +163,7 @@ def complete_elsewhere() -> CompletedElsewhere:
         raise DurableError(
             "nobody could complete this attempt: take durable.activity_info().completion_token first, and hand it on"
         )
-    return CompletedElsewhere()
+    return CompletedElsewhere(context.token)
 
 
 def heartbeat(*details: Any) -> None:

@@ -13,33 +13,36 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Concatenate, Self, TypeVar, overload
-from uuid import UUID
 
 from durable import requests, targets
 from durable.attributes import Attributes
+from durable.batches_sync import Batches
 from durable.completing_sync import Completing
 from durable.core.names import checked_name
-from durable.definitions import Activity, Workflow, checked_version
+from durable.definitions import Workflow, checked_version
 from durable.descriptions import OperatorStatus, RunDescription, Status
-from durable.errors import UnknownActivity
 from durable.filters import compiled_filter
-from durable.handles_sync import Handle, JobHandle
+from durable.handles_sync import Handle
+from durable.jobs_sync import Jobs
+from durable.messages import UpdateRequest
 from durable.payload import ValueCodec
 from durable.requests import OnClosed, OnRunning
 from durable.retention_sync import Retention
 from durable.scheduling_sync import Scheduling
-from durable.store import calls
-from durable.store.calls import Call, Sent
-from durable.store.client_session_sync import ClientSession, Connection
+from durable.signals import Signal
+from durable.store import calls, updates
+from durable.store.calls import Call, Sent, Started
+from durable.store.client_session_sync import ClientSession, Transaction
 
 T = TypeVar("T")
 R = TypeVar("R")
 A = TypeVar("A")
 B = TypeVar("B")
 C = TypeVar("C")
+V = TypeVar("V")
 
 
-class Client(Completing, Retention, Scheduling):
+class Client(Jobs, Completing, Retention, Scheduling, Batches):
     """Talks to one database. Use it as a context manager, or call `close()`.
 
     `url` defaults to DURABLE_DATABASE_URL; a connection is opened by the first operation. `notify=False` sends no NOTIFY at all: for
@@ -88,10 +91,12 @@ class Client(Completing, Retention, Scheduling):
         headers: Mapping[str, Any] | None = None,
         on_running: OnRunning = "existing",
         on_closed: OnClosed = "existing",
+        with_signal: tuple[Signal[V], V] | tuple[str, Any] | None = None,
+        with_update: UpdateRequest[Any] | None = None,
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
         details: str | None = None,
-        connection: Connection | None = None,
+        connection: Transaction | None = None,
     ) -> Handle[Any]: ...
 
     @overload
@@ -112,10 +117,12 @@ class Client(Completing, Retention, Scheduling):
         headers: Mapping[str, Any] | None = None,
         on_running: OnRunning = "existing",
         on_closed: OnClosed = "existing",
+        with_signal: tuple[Signal[V], V] | tuple[str, Any] | None = None,
+        with_update: UpdateRequest[Any] | None = None,
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
         details: str | None = None,
-        connection: Connection | None = None,
+        connection: Transaction | None = None,
         **arguments: Any,
     ) -> Handle[R]: ...
 
@@ -138,10 +145,12 @@ class Client(Completing, Retention, Scheduling):
         headers: Mapping[str, Any] | None = None,
         on_running: OnRunning = "existing",
         on_closed: OnClosed = "existing",
+        with_signal: tuple[Signal[V], V] | tuple[str, Any] | None = None,
+        with_update: UpdateRequest[Any] | None = None,
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
         details: str | None = None,
-        connection: Connection | None = None,
+        connection: Transaction | None = None,
         **arguments: Any,
     ) -> Handle[R]: ...
 
@@ -165,10 +174,12 @@ class Client(Completing, Retention, Scheduling):
         headers: Mapping[str, Any] | None = None,
         on_running: OnRunning = "existing",
         on_closed: OnClosed = "existing",
+        with_signal: tuple[Signal[V], V] | tuple[str, Any] | None = None,
+        with_update: UpdateRequest[Any] | None = None,
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
         details: str | None = None,
-        connection: Connection | None = None,
+        connection: Transaction | None = None,
         **arguments: Any,
     ) -> Handle[R]: ...
 
@@ -193,10 +204,12 @@ class Client(Completing, Retention, Scheduling):
         headers: Mapping[str, Any] | None = None,
         on_running: OnRunning = "existing",
         on_closed: OnClosed = "existing",
+        with_signal: tuple[Signal[V], V] | tuple[str, Any] | None = None,
+        with_update: UpdateRequest[Any] | None = None,
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
         details: str | None = None,
-        connection: Connection | None = None,
+        connection: Transaction | None = None,
         **arguments: Any,
     ) -> Handle[R]: ...
 
@@ -217,10 +230,12 @@ class Client(Completing, Retention, Scheduling):
         headers: Mapping[str, Any] | None = None,
         on_running: OnRunning = "existing",
         on_closed: OnClosed = "existing",
+        with_signal: tuple[Signal[V], V] | tuple[str, Any] | None = None,
+        with_update: UpdateRequest[Any] | None = None,
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
         details: str | None = None,
-        connection: Connection | None = None,
+        connection: Transaction | None = None,
         **arguments: Any,
     ) -> Handle[Any]:
         """Start a workflow and return its handle; idempotent by `id` (C20).
@@ -232,6 +247,8 @@ class Client(Completing, Retention, Scheduling):
         beside the run; `details`: a line for people. `run_timeout`, `execution_timeout`: see `durable.core.policy.LifeLimits`. `actor`: who starts
         it, text, a mapping or a `context_type`; `headers`: JSON values by name, which travel with the run (see `acting_as`). What happens if the id is in use: `on_running` "existing"
         (its handle), "fail" or "terminate" (it is ended by force and another run starts); `on_closed` "existing", "new" (another run), "new_if_failed" (unless it completed) or "fail".
+        `with_signal`: a Signal (or its name) and a value, `with_update`: an UpdateRequest; they go to the run that is started or found, in the same
+        transaction, and the update finds the handlers that its first turn registers. `handle.update_handle(request)` waits for it.
 
         Raises PayloadError, InvalidOption, ActorRequired, UnknownWorkflow, WorkflowAlreadyExists; nothing is written then.
         """
@@ -253,97 +270,10 @@ class Client(Completing, Retention, Scheduling):
             details,
         )
         workflow_id, call = requests.start(target, args, arguments, options)
+        if with_signal is not None or with_update is not None:
+            call = self._accompanied(call, workflow_id, with_signal, with_update, actor, headers)
         started = self._send(call, connection)
         return Handle(self, workflow_id, started.run_id, target.result, created=started.created)
-
-    @overload
-    def enqueue(
-        self,
-        activity: Callable[..., Future[R]],
-        /,
-        *,
-        id: UUID | None = None,
-        queue: str | None = None,
-        priority: int | None = None,
-        delay: timedelta | float | None = None,
-        actor: Any = None,
-        headers: Mapping[str, Any] | None = None,
-        connection: Connection | None = None,
-        **arguments: Any,
-    ) -> JobHandle[R]: ...
-
-    @overload
-    def enqueue(
-        self,
-        activity: Callable[Concatenate[A, ...], Future[R]],
-        a: A,
-        /,
-        *,
-        id: UUID | None = None,
-        queue: str | None = None,
-        priority: int | None = None,
-        delay: timedelta | float | None = None,
-        actor: Any = None,
-        headers: Mapping[str, Any] | None = None,
-        connection: Connection | None = None,
-        **arguments: Any,
-    ) -> JobHandle[R]: ...
-
-    @overload
-    def enqueue(
-        self,
-        activity: Callable[Concatenate[A, B, ...], Future[R]],
-        a: A,
-        b: B,
-        /,
-        *more: Any,
-        id: UUID | None = None,
-        queue: str | None = None,
-        priority: int | None = None,
-        delay: timedelta | float | None = None,
-        actor: Any = None,
-        headers: Mapping[str, Any] | None = None,
-        connection: Connection | None = None,
-        **arguments: Any,
-    ) -> JobHandle[R]: ...
-
-    def enqueue(
-        self,
-        activity: Any,
-        /,
-        *args: Any,
-        id: UUID | None = None,
-        queue: str | None = None,
-        priority: int | None = None,
-        delay: timedelta | float | None = None,
-        actor: Any = None,
-        headers: Mapping[str, Any] | None = None,
-        connection: Connection | None = None,
-        **arguments: Any,
-    ) -> JobHandle[Any]:
-        """Enqueue an activity as a job of its own, outside any workflow, and return its handle.
-
-        `id` makes it idempotent (a UUID; a new one by default); the other options are those of `start`.
-
-        Raises PayloadError, InvalidOption, ActorRequired, UnknownActivity; nothing is written then.
-        """
-        if not isinstance(activity, Activity):
-            msg = f"enqueue takes a function decorated with @activity, not {activity!r}"
-            raise UnknownActivity(msg)
-        target = targets.of_activity(activity)
-        job_id, call = requests.enqueue(
-            target,
-            args,
-            arguments,
-            id=id,
-            queue=queue,
-            priority=priority,
-            delay=delay,
-            given_actor=actor,
-            headers=headers,
-        )
-        self._send(call, connection)
-        return JobHandle(self, job_id, target.result)
 
     @overload
     def handle(self, workflow_id: str) -> Handle[Any]: ...
@@ -392,17 +322,6 @@ class Client(Completing, Retention, Scheduling):
 
     # -- for handles and the command line -----------------------------------------------------------------------------
 
-    def _execute(self, call: Call[T]) -> T:
-        return self._session.execute(call)
-
-    def _send(self, call: Call[Sent[T]], connection: Connection | None) -> T:
-        if connection is None:
-            sent = self._session.execute(call)
-        else:
-            sent = self._session.execute_within(connection, call)
-        self._session.hint(sent.hints, connection)
-        return sent.answer
-
     def _workflow(self, workflow: Any, version: int | None) -> requests.Target:
         """What to start: the given definition, or by name the one imported here, or the one a worker has registered."""
         if version is not None:
@@ -416,6 +335,25 @@ class Client(Completing, Retention, Scheduling):
             known = self._execute(calls.list_definitions("workflow"))
             raise targets.unknown_workflow(workflow, known)
         return targets.of_definition(definition)
+
+    def _accompanied(
+        self,
+        start: Call[Sent[Started]],
+        workflow_id: str,
+        with_signal: tuple[Any, Any] | None,
+        with_update: UpdateRequest[Any] | None,
+        actor: Any,
+        headers: Mapping[str, Any] | None,
+    ) -> Call[Sent[Started]]:
+        """The start together with what it takes along, in one statement."""
+        signal = None
+        if with_signal is not None:
+            name, payload, strict = self._signal_payload(*with_signal)
+            signal = requests.signal(
+                workflow_id, name, payload, None, actor, headers, require_actor=strict
+            )
+        update = None if with_update is None else with_update.call(workflow_id, actor)
+        return updates.start_with(start, workflow_id, signal, update)
 
     def _version(self, workflow: Any, version: int) -> requests.Target:
         """That version of a workflow or of a name. Raises UnknownWorkflow when neither this process nor a worker has it."""
@@ -446,6 +384,11 @@ class Client(Completing, Retention, Scheduling):
             known = self._execute(calls.list_definitions("signal"))
             raise targets.unknown_signal(signal, known)
         return signal, targets.checked_json(definition, value), targets.requires_actor(definition)
+
+    def _handle_of(
+        self, workflow_id: str, run_id: str | None, codec: ValueCodec | None
+    ) -> Handle[Any]:
+        return Handle(self, workflow_id, run_id, codec)
 
     def _result_codec(self, workflow_name: str, version: int) -> ValueCodec | None:
         local = targets.local_workflow(workflow_name, version)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable, Coroutine, Generator
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import update_wrapper
 from types import FunctionType
@@ -24,7 +23,13 @@ from durable.core.policy import LIBRARY_DEFAULT, LifeLimits, RetryPolicy, Timeou
 from durable.core.scan import live_scope, scan
 from durable.core.styles import Style, style_of
 from durable.errors import ActorRequired, InvalidOption, NotInWorkflow, UnsafeWorkflow
-from durable.options import ActivityOptions
+from durable.options import (
+    ActivityOptions,
+    ChildOptions,
+    ClosePolicy,
+    OnExhausted,
+    checked_on_exhausted,
+)
 from durable.payload import ArgumentsCodec
 from durable.schedules import Schedule, checked_declaration
 from durable.transactional import TransactionalDecorator, connection_parameter
@@ -67,6 +72,7 @@ class ActivityCall(Generic[P, R]):
             "priority": defaults.priority if options.priority is None else options.priority,
             **_unless_empty("retry", _beyond_default(merge(options.retry, of_workflow))),
             **_unless_empty("timeouts", options.timeouts.to_body()),
+            **_unless_fail(options.on_exhausted or defaults.on_exhausted),
             **dict.fromkeys(
                 ("id", "digest", "line"), ""
             ),  # filled in per call; here they give the copy its size
@@ -83,8 +89,20 @@ def _beyond_default(policy: RetryPolicy) -> dict[str, Any]:
     return {key: value for key, value in policy.to_body().items() if default[key] != value}
 
 
+def _unless_fail(on_exhausted: str | None) -> dict[str, Any]:
+    return {"on_exhausted": on_exhausted} if on_exhausted == "pause" else {}
+
+
 def _unless_empty(key: str, value: dict[str, Any]) -> dict[str, Any]:
     return {key: value} if value else {}
+
+
+def job_options(options: ActivityOptions) -> dict[str, Any]:
+    """The options of a job: retry policy and timeouts where they differ from the library's."""
+    return {
+        **_unless_empty("retry", _beyond_default(merge(options.retry))),
+        **_unless_empty("timeouts", options.timeouts.to_body()),
+    }
 
 
 class Activity(ActivityCall[P, R]):
@@ -133,6 +151,10 @@ class Activity(ActivityCall[P, R]):
     def cancellation(self) -> Cancellation:
         return self.options_given.cancellation or "try"
 
+    def job_options(self) -> dict[str, Any]:
+        """What a job of it carries besides its arguments, and its priority: for those who enqueue it by name."""
+        return {**job_options(self.options_given), "priority": self.priority or 0}
+
     def options(
         self,
         *,
@@ -145,6 +167,7 @@ class Activity(ActivityCall[P, R]):
         heartbeat_timeout: timedelta | None = None,
         cancellation: Cancellation | None = None,
         id: str | None = None,
+        on_exhausted: OnExhausted | None = None,
     ) -> ActivityCall[P, R]:
         """The same activity with other options for this call; what is not given stays. See `ActivityOptions`."""
         given = ActivityOptions(
@@ -157,6 +180,7 @@ class Activity(ActivityCall[P, R]):
             heartbeat_timeout,
             cancellation,
             id,
+            on_exhausted,
         )
         return ActivityCall(self, given.over(self.options_given))
 
@@ -196,6 +220,7 @@ def activity(
     schedule_to_start: timedelta | None = None,
     heartbeat_timeout: timedelta | None = None,
     cancellation: Cancellation | None = None,
+    on_exhausted: OnExhausted | None = None,
     require_actor: bool = False,
     transactional: Literal[False] = False,
     schedule: Schedule | None = None,
@@ -213,6 +238,7 @@ def activity(
     schedule_to_start: timedelta | None = None,
     heartbeat_timeout: timedelta | None = None,
     cancellation: Cancellation | None = None,
+    on_exhausted: OnExhausted | None = None,
     require_actor: bool = False,
     schedule: Schedule | None = None,
 ) -> TransactionalDecorator: ...
@@ -248,50 +274,6 @@ def activity(
 # -- workflows --------------------------------------------------------------------------------------------------------
 
 
-ClosePolicy = Literal["terminate", "cancel", "abandon"]
-"""What becomes of a child that is still open when its parent closes (C15). "terminate": ended by force, its own children by
-their policies. "cancel": asked to stop. "abandon": nothing. Continue-as-new is no closing: the children go on, by themselves."""
-
-
-@dataclass(frozen=True, slots=True)
-class ChildOptions:
-    """The options of a child workflow; None is unset. Raises InvalidOption on nonsense.
-
-    id: its workflow id; by default the parent's, "/", and its place among the parent's calls. queue, priority: by default the
-    workflow's own, else the parent's. close_policy: see `ClosePolicy`; by default "terminate". cancellation: see
-    `Cancellation`; by default "wait", so that a child has compensated before its parent goes on. run_timeout,
-    execution_timeout: by default the workflow's own; see `LifeLimits`.
-    """
-
-    id: str | None = None
-    queue: str | None = None
-    priority: int | None = None
-    close_policy: ClosePolicy | None = None
-    cancellation: Cancellation | None = None
-    run_timeout: timedelta | None = None
-    execution_timeout: timedelta | None = None
-
-    def __post_init__(self) -> None:
-        for option in ("id", "queue"):
-            if (value := getattr(self, option)) is not None:
-                checked_name(option, value)
-        if self.priority is not None:
-            checked_priority("priority", self.priority)
-        if self.close_policy not in (None, "terminate", "cancel", "abandon"):
-            raise InvalidOption(
-                f'close_policy is {self.close_policy!r}; give "terminate", "cancel" or "abandon"'
-            )
-        if self.cancellation not in (None, "try", "wait", "abandon"):
-            raise InvalidOption(
-                f'cancellation is {self.cancellation!r}; give "try", "wait" or "abandon"'
-            )
-        _ = self.limits
-
-    @property
-    def limits(self) -> LifeLimits:
-        return LifeLimits(self.run_timeout, self.execution_timeout)
-
-
 class WorkflowCall(Generic[P, R]):
     """A workflow with options; calling it inside a workflow starts a child."""
 
@@ -324,6 +306,7 @@ class WorkflowCall(Generic[P, R]):
             "close_policy": options.close_policy or "terminate",
             **({"pinned": True} if workflow.pinned else {}),
             **({} if workflow.retry is None else {"retry": workflow.retry.to_body()}),
+            **_unless_fail(workflow.on_exhausted),
             **workflow.limits.to_body(),
             **options.limits.to_body(),
         }
@@ -346,6 +329,7 @@ class Workflow(WorkflowCall[P, R]):
         retry: RetryPolicy | None,
         *,
         require_actor: bool = False,
+        on_exhausted: OnExhausted | None = None,
         limits: LifeLimits | None = None,
         pinned: bool = False,
     ) -> None:
@@ -359,6 +343,7 @@ class Workflow(WorkflowCall[P, R]):
         self.priority = None if priority is None else checked_priority("priority", priority)
         self.retry = retry
         self.require_actor = require_actor
+        self.on_exhausted = checked_on_exhausted(on_exhausted)
         self.limits = limits or LifeLimits()
         self.pinned = pinned
         self.arguments = ArgumentsCodec(fn, name=self.name)
@@ -442,6 +427,7 @@ def workflow(
     priority: int | None = None,
     retry: RetryPolicy | None = None,
     require_actor: bool = False,
+    on_exhausted: OnExhausted | None = None,
     run_timeout: timedelta | None = None,
     execution_timeout: timedelta | None = None,
     pinned: bool = False,
@@ -457,6 +443,7 @@ def workflow(
     priority: int | None = None,
     retry: RetryPolicy | None = None,
     require_actor: bool = False,
+    on_exhausted: OnExhausted | None = None,
     run_timeout: timedelta | None = None,
     execution_timeout: timedelta | None = None,
     pinned: bool = False,
@@ -467,7 +454,7 @@ def workflow(
     The function may be `async def`, a generator, or plain `def`. `name` defaults to its `__name__`; several versions of one name may be
     registered at once: runs stay with theirs, a start by name takes the newest. A `pinned` workflow's runs stay with the worker build
     (`durable-worker --build`) that took their first turn. `queue` and `priority` are what
-    its runs are started with, `retry` the policy of its activities where they do not say (C6). With `require_actor` a start without an
+    its runs are started with, `retry` and `on_exhausted` hold for its activities where they do not say (C6; see `OnExhausted`). With `require_actor` a start without an
     actor is refused (ActorRequired), by clients, parents and the SQL API alike. `run_timeout` and `execution_timeout` end a run that takes
     longer, as `LifeLimits` says. `schedule` has workers start it at times: `schedule=durable.cron("0 9 * * *", timezone="Europe/Berlin")`.
     Raises InvalidOption on an
@@ -484,6 +471,7 @@ def workflow(
             priority,
             retry,
             require_actor=require_actor,
+            on_exhausted=on_exhausted,
             pinned=pinned,
             limits=limits,
         )
@@ -502,9 +490,14 @@ _activities: dict[_Key, Activity[..., Any]] = {}
 
 
 def described(it: Workflow[..., Any] | Activity[..., Any]) -> dict[str, Any]:
-    """What is registered for those without the code: the schema of the arguments, and under DEFAULTS_KEY the defaults of a start."""
+    """What is registered for those without the code: the schema of the arguments, and under DEFAULTS_KEY the defaults of a start,
+    and the schema of an activity's result.
+    """
     defaults: dict[str, Any] = {"require_actor": True} if it.require_actor else {}
-    if isinstance(it, Workflow):
+    if isinstance(it, Activity):
+        defaults["result"] = it.arguments.result.json_schema()
+    else:
+        defaults |= _unless_fail(it.on_exhausted)
         defaults |= it.limits.to_body()
         if it.pinned:
             defaults["pinned"] = True

@@ -11,21 +11,12 @@ from datetime import datetime
 from typing import Any, Literal
 
 from durable.core.history_length import LONG_HISTORY, long_history
+from durable.core.job_life import JobState
 
 Status = Literal["running", "completed", "failed", "cancelled", "terminated", "continued"]
 OperatorStatus = Literal["runnable", "waiting", "blocked", "needs_review", "done"]
 SignalStatus = Literal[
     "buffered", "delivered", "duplicate", "dropped", "late", "ambiguous", "replayed"
-]
-JobState = Literal[
-    "scheduled",
-    "available",
-    "executing",
-    "retryable",
-    "waiting",
-    "completed",
-    "discarded",
-    "cancelled",
 ]
 
 
@@ -41,8 +32,9 @@ class RunDescription:
     """A run as it is now.
 
     `operator_status`: runnable (a worker has, or should have, something to do), waiting (for a timer, signal, activity or its start time),
-    blocked (no worker knows the function), needs_review (somebody must look: `review` says why, C8), done.
-    blocked also is a run pinned to a `build` that no live worker has. `waiting_on` is what the code awaits, as the worker last wrote it.
+    blocked (no worker knows the function, or none has the `build` that it is pinned to, or it is paused: `paused` has actor, reason and at),
+    needs_review (somebody must look: `review` says why, C8, or an activity whose attempts ran out waits for an operator), done.
+    `waiting_on` is what the code awaits, as the worker last wrote it.
     `static_details` were given at the start, `details` by `set_details`; `deadline_at` is when its run or execution timeout ends it.
     `last_seq` is the number of its events.
     """
@@ -62,6 +54,7 @@ class RunDescription:
     cancel_requested_at: datetime | None
     waiting_on: Any
     review: dict[str, Any] | None
+    paused: dict[str, Any] | None
     attributes: Any
     memo: Any
     actor: Any
@@ -116,19 +109,44 @@ class SignalEvidence:
     seq: int | None
 
 
+UpdateStatus = Literal["requested", "accepted", "completed", "failed", "rejected", "aborted"]
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateEvidence:
+    """An update that was requested of a run, and what became of it (C14).
+
+    `aborted`: the run ended first, before it was accepted or (with `accepted_at`) while its handler was running; `reason` says how. `payload` is what
+    the handler returned, as decoded JSON. `seq` is the event that accepted it; a rejected one has none.
+    """
+
+    update_id: str
+    name: str
+    status: UpdateStatus
+    reason: str | None
+    payload: Any
+    failure: dict[str, Any] | None
+    actor: Any
+    seq: int | None
+    at: datetime
+    accepted_at: datetime | None
+    ended_at: datetime | None
+
+
 @dataclass(frozen=True, slots=True)
 class PendingJob:
     """An activity or timer of a run that has not ended. `seq` is its opening event.
 
     `attempt` counts attempts that have begun; `next_at` is when the next one (or the timer) is due, None while one is executing.
-    `errors` are the failed attempts, oldest first: `attempt`, `at`, `failure` (C6: they are not in the history).
+    `errors` are the failed attempts, oldest first: `attempt`, `at`, `failure` (C6: they are not in the history). `paused` says what holds it:
+    its `kind` is operator (with actor and reason), run (the whole run is paused) or exhausted (its attempts ran out).
     """
 
     seq: int
     kind: Literal["activity", "timer"]
     name: str
     queue: str
-    state: JobState
+    state: JobState | Literal["paused"]
     attempt: int
     max_attempts: int | None
     created_at: datetime
@@ -140,11 +158,17 @@ class PendingJob:
     errors: list[dict[str, Any]]
     heartbeat: Any
     note: Any
+    paused: dict[str, Any] | None
 
 
 @dataclass(frozen=True, slots=True)
 class JobDescription:
-    """A standalone job as it is now; it stays after its end. `errors` as in `PendingJob`."""
+    """A standalone job as it is now; it stays after its end.
+
+    `attempt` counts attempts that have begun, `max_attempts` None is the library's default, 0 no bound; `snoozes` are the attempts that did
+    not count. `errors` are the failed attempts, oldest first, as in `PendingJob`, with `worker` (its id); `attempts()` of the handle
+    gives them as exceptions. `arguments` and `result` are plain JSON.
+    """
 
     job_id: str
     name: str
@@ -152,12 +176,62 @@ class JobDescription:
     priority: int
     state: JobState
     attempt: int
+    max_attempts: int | None
+    snoozes: int
     created_at: datetime
     scheduled_at: datetime
     finished_at: datetime | None
     cancel_requested_at: datetime | None
     owner: str | None
     errors: list[dict[str, Any]]
+    tags: list[str] | None
+    meta: Any
+    unique_key: str | None
+    arguments: Any
+    result: Any
+    note: Any
+
+
+@dataclass(frozen=True, slots=True)
+class FailedAttempt:
+    """One attempt of a job that did not succeed. `worker` is the id of the worker that ran it; None: it was never given to one.
+
+    `error` is the exception as far as it can be rebuilt here; `traceback` its text. `delay_s` is the wait before the next attempt.
+    """
+
+    attempt: int
+    at: datetime
+    worker: str | None
+    error: BaseException
+    traceback: str | None
+    delay_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class JobReceipt:
+    """What a cancel did: `cancelled` now; `requested` of an executing job, or `already_requested` before; `ended`: it was over (`state`)."""
+
+    job_id: str
+    status: Literal["cancelled", "requested", "already_requested", "ended"]
+    state: JobState
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """An item of `enqueue_many`, by its index, that met the unique key of another job. `outcome`: conflict, or replaced."""
+
+    index: int
+    job_id: str
+    state: JobState
+    outcome: Literal["conflict", "replaced"]
+
+
+@dataclass(frozen=True, slots=True)
+class EnqueuedMany:
+    """What `enqueue_many` did: how many jobs it made, and the items that met another job's unique key."""
+
+    created: int
+    conflicts: list[Conflict]
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +249,64 @@ class CancelReceipt:
 
     run_id: str
     status: Literal["requested", "already_requested"]
+
+
+@dataclass(frozen=True, slots=True)
+class CommandRecord:
+    """One command that somebody gave, accepted or refused (`code` says why; see durable/refusals.py).
+
+    `seq` is the event that it was about: of an activity its opening event, of a reset, retry or fork the last one kept. `before` and `after` are what it
+    changed. A signal to a workflow is listed too, as it stands in the evidence of signals.
+    """
+
+    workflow_id: str
+    run_id: str
+    command_id: str
+    action: str
+    seq: int | None
+    accepted: bool
+    code: str
+    reason: str | None
+    actor: Any
+    at: datetime
+    before: Any
+    after: Any
+    batch_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RewindReceipt:
+    """What a reset, retry or fork made: the run `run_id` of `workflow_id`, which goes on after `event` of the run `from_run_id`.
+
+    `discarded` counts the activities, by name, that had completed beyond that event: what they did to the world stays done. `signals_sent_again`
+    counts the signals that came after it and are delivered to the new run.
+    """
+
+    workflow_id: str
+    run_id: str
+    from_run_id: str
+    event: int
+    discarded: dict[str, int]
+    signals_sent_again: int
+
+
+@dataclass(frozen=True, slots=True)
+class BatchProgress:
+    """How far a batch is. `matched` is how many runs there were when it began; those that changed meanwhile are left out, so that the others may be fewer."""
+
+    batch_id: str
+    action: str
+    filter: dict[str, Any]
+    options: dict[str, Any]
+    reason: str
+    actor: Any
+    bound: str
+    reached: str | None
+    matched: int
+    accepted: int
+    refused: int
+    created_at: datetime | None
+    finished_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,7 +88,9 @@ class NondeterminismError(DurableError):
         self.line = line
         super().__init__(self._text())
 
-    def _text(self) -> str:
+    @property
+    def difference(self) -> str:
+        """What differs, and where; the message without what to do about a parked run."""
         where = f" at {self.line}" if self.line else ""
         lines = [
             f"the code and the history part at event {self.event_seq}",
@@ -96,10 +98,15 @@ class NondeterminismError(DurableError):
             f"  the code gave{where}: {_one_line(self.got)}",
             *(f"  differs in {text}" for text in _differences(self.expected, self.got)),
             *_about_patches(self.expected),
+        ]
+        return "\n".join(lines)
+
+    def _text(self) -> str:
+        remedy = [
             "  The run is parked, nothing is lost. Deploy the code that it was started with,",
             "  guard the change with durable.patched(id), or reset or fork the run.",
         ]
-        return "\n".join(lines)
+        return "\n".join([self.difference, *remedy])
 
 
 def _about_patches(expected: Mapping[str, Any] | None) -> list[str]:
@@ -202,14 +209,6 @@ class NonRetryable(DurableError):
 
     Not a fault of anybody's. The activity fails at once, whatever its retry policy; the workflow
     sees an `ActivityError` with this as its cause. Raise it `from` the error that made it clear.
-    """
-
-
-class TransactionMisused(DurableError):
-    """A transactional activity ended its transaction, or closed its connection, which are the worker's.
-
-    The author's fault; the message says what to write instead. It is not tried again. Unless the function committed by itself, nothing of what it wrote
-    was kept.
     """
 
 
@@ -426,6 +425,17 @@ class WorkflowClosed(DurableError):
     """
 
 
+class OperationRefused(DurableError):
+    """An operator's command cannot be done to this workflow or activity as it stands (C18). The caller's: `code` says why, from
+    a closed list, and `next_steps` what is legal instead. The refusal is in the log of commands.
+    """
+
+    def __init__(self, message: str, code: str = "", next_steps: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.code = code
+        self.next_steps = tuple(next_steps)
+
+
 class ScheduleNotFound(DurableError):
     """No schedule has this id, or it was deleted. The caller's fault; `durable schedule list` shows
     what exists.
@@ -444,25 +454,6 @@ class UnknownWorkflow(DurableError):
     """No workflow is registered under this name. The caller's typing error, or the module was
     not imported here.
     """
-
-
-class CompletionRefused(DurableError):
-    """A completion token does not count (C5). The caller's: it came too late, twice, or is none of ours.
-
-    `reason` is "late" (the attempt has timed out, failed or was cancelled, or its run has closed), "duplicate" (it has been completed), "forged", or "early" (the attempt
-    has not handed out a token). `activity` is the activity's name, if its job is still there. The attempt to use it is kept as evidence.
-    """
-
-    def __init__(self, reason: str, activity: str | None) -> None:
-        what = f"activity {activity!r}" if activity else "the activity"
-        why = {
-            "late": "the attempt is over (timed out, failed, cancelled, or its run has closed); a later attempt has a token of its own",
-            "duplicate": "the attempt has been completed or failed before",
-            "forged": "no attempt has handed out this token",
-        }.get(reason, "the attempt has not handed out a token")
-        super().__init__(f"{what} was not completed: {why}")
-        self.reason = reason
-        self.activity = activity
 
 
 class UnknownActivity(DurableError):

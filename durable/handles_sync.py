@@ -1,39 +1,41 @@
 # Generated from durable/handles_async.py by tests/unasync.py; edit that file.
 
-"""What `start`, `handle` and `enqueue` give: one workflow or job, by its id."""
+"""What `start` and `handle` give: one workflow, by its id."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from durable import outcomes, requests
+from durable.conversation_sync import Conversation
 from durable.descriptions import (
     CancelReceipt,
     HistoryEvent,
-    JobDescription,
     MoveReceipt,
     PendingJob,
     RunDescription,
     SignalEvidence,
     SignalReceipt,
 )
-from durable.errors import WorkflowNotFound
+from durable.histories import RecordedHistory
+from durable.operations_sync import RunOperations
 from durable.payload import ValueCodec
 from durable.signals import Signal
 from durable.store import calls
+from durable.store.histories import read_recorded
 
 if TYPE_CHECKING:
     from durable.client_sync import Client
-    from durable.store.client_session_sync import Connection
+    from durable.store.client_session_sync import Transaction
 
 R = TypeVar("R")
 V = TypeVar("V")
 
 
-class Handle(Generic[R]):
+class Handle(Conversation, RunOperations[R]):
     """A workflow by its id; made by a client's `start` and `handle`, never fails by itself.
 
     `run_id` is None for a handle made from an id alone: such a handle means the newest run of the id. One made by `start` reads its own
@@ -88,7 +90,7 @@ class Handle(Generic[R]):
         dedupe_key: str | None = None,
         actor: Any = None,
         headers: Mapping[str, Any] | None = None,
-        connection: Connection | None = None,
+        connection: Transaction | None = None,
     ) -> SignalReceipt:
         """Send a signal (C11). The value is checked against the signal's type before anything is written.
 
@@ -110,7 +112,7 @@ class Handle(Generic[R]):
         reason: str | None = None,
         *,
         actor: Any = None,
-        connection: Connection | None = None,
+        connection: Transaction | None = None,
     ) -> CancelReceipt:
         """Ask the workflow to stop: it sees CancelledError once and may compensate (C9).
 
@@ -122,7 +124,7 @@ class Handle(Generic[R]):
         return self._client._send(call, connection)
 
     def terminate(
-        self, reason: str, *, actor: Any = None, connection: Connection | None = None
+        self, reason: str, *, actor: Any = None, connection: Transaction | None = None
     ) -> None:
         """End the workflow by force: its code is not told and compensates nothing.
 
@@ -137,7 +139,7 @@ class Handle(Generic[R]):
         *,
         reason: str | None = None,
         actor: Any = None,
-        connection: Connection | None = None,
+        connection: Transaction | None = None,
     ) -> MoveReceipt:
         """Pin the workflow to another worker build, or free it from any (None); kept as an operator's command.
 
@@ -163,6 +165,10 @@ class Handle(Generic[R]):
             raise calls.not_found(self.workflow_id)
         return events
 
+    def export(self) -> RecordedHistory:
+        """Its history as it is recorded, to be saved (`.save(path)`) and replayed elsewhere. Raises WorkflowNotFound."""
+        return self._client._execute(read_recorded(self.workflow_id, self.run_id))
+
     def signals(self) -> Sequence[SignalEvidence]:
         """Each attempt to signal it, and what became of it (C11); empty when there is none."""
         return self._client._execute(calls.read_signals(self.workflow_id, self.run_id))
@@ -170,41 +176,3 @@ class Handle(Generic[R]):
     def pending(self) -> Sequence[PendingJob]:
         """Its activities and timers that have not ended; empty when there is none."""
         return self._client._execute(calls.read_pending(self.workflow_id, self.run_id))
-
-
-class JobHandle(Generic[R]):
-    """A standalone job, made by `enqueue`."""
-
-    def __init__(self, client: Client, job_id: str, codec: ValueCodec | None) -> None:
-        self._client = client
-        self._codec = codec
-        self.job_id = job_id
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.job_id!r}>"
-
-    def result(self, timeout: timedelta | float | None = None) -> R:
-        """Wait for the end and return the activity's result.
-
-        Raises ActivityError (`.cause` is what the last attempt raised), WorkflowNotFound when there is no such job (its transaction was
-        rolled back, or it was pruned), and TimeoutError after `timeout` (seconds or timedelta); the job goes on then.
-        """
-        waiting = outcomes.Waiting(f"job {self.job_id}", timeout)
-        while True:
-            outcome = self._client._execute(calls.read_job_outcome(self.job_id))
-            if outcome is None:
-                raise self._not_found()
-            if outcomes.job_has_ended(outcome):
-                result: R = outcomes.job_result_of(self.job_id, outcome, self._codec)
-                return result
-            time.sleep(waiting.gap_s())
-
-    def describe(self) -> JobDescription:
-        """How the job stands. Raises WorkflowNotFound when there is no such job."""
-        description = self._client._execute(calls.describe_job(self.job_id))
-        if description is None:
-            raise self._not_found()
-        return description
-
-    def _not_found(self) -> WorkflowNotFound:
-        return WorkflowNotFound(f"no job has the id {self.job_id} in this database")

@@ -19,7 +19,8 @@ from durable.errors import (
 from durable.failure import decode_failure
 from durable.payload import ValueCodec
 from durable.requests import timeout_s
-from durable.store.calls import JobOutcome, RunOutcome
+from durable.store.calls import RunOutcome
+from durable.store.job_calls import JobOutcome
 
 FIRST_POLL_S = 0.002
 LAST_POLL_S = 0.2
@@ -80,7 +81,7 @@ def job_has_ended(outcome: JobOutcome) -> bool:
 def job_result_of(job_id: str, outcome: JobOutcome, codec: ValueCodec | None) -> Any:
     """The result of an ended job. Raises ActivityError; its cause is what the last attempt raised."""
     if outcome.state == "completed":
-        return _decoded(outcome.result, codec)
+        return _decoded(outcome.result_text, codec)
     last = outcome.errors[-1] if outcome.errors else {}
     why = "cancelled" if outcome.state == "cancelled" else last.get("retry_state")
     raise ActivityError(outcome.name, job_id, outcome.attempt, why) from _cause(last.get("failure"))

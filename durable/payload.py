@@ -363,6 +363,11 @@ class ArgumentsCodec:
         self._result: ValueCodec | None = None
 
     @property
+    def parameters(self) -> tuple[str, ...]:
+        """The names of the parameters that are stored, in order."""
+        return tuple(self._parameters)
+
+    @property
     def result(self) -> ValueCodec:
         """The codec of what the function returns (for a generator function, of what it returns
         in the end).
@@ -555,11 +560,20 @@ def _returned(hint: Any) -> Any:
     """What a call gives in the end: R of Generator[Y, S, R], T of Awaitable[T], the hint itself
     otherwise.
     """
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return _without_outcomes(hint)
     position = _LAZY.get(typing.get_origin(hint) or hint) if _is_hashable(hint) else None
     if position is not None:
         parameters = typing.get_args(hint)
         return parameters[position] if len(parameters) > position else Any
     return Any if hint is typing.NoReturn or hint is typing.Never else hint
+
+
+def _without_outcomes(union: Any) -> Any:
+    """A union without Snooze, Cancel and Retry, which an activity may return and which are no results."""
+    members = typing.get_args(union)
+    results = tuple(each for each in members if not getattr(each, "durable_outcome", False))
+    return union if len(results) == len(members) else typing.Union[results or (None,)]  # noqa: UP007
 
 
 def _is_hashable(hint: Any) -> bool:

@@ -153,42 +153,6 @@ def build(value: str | None) -> str | None:
     return None if value is None else checked_name("build", value)
 
 
-def enqueue(
-    target: Target,
-    args: tuple[Any, ...],
-    arguments: Mapping[str, Any],
-    *,
-    id: UUID | None,
-    queue: str | None,
-    priority: int | None,
-    delay: timedelta | float | None,
-    given_actor: Any = None,
-    headers: Mapping[str, Any] | None = None,
-) -> tuple[str, Call[Sent[str]]]:
-    """The job id and the call that enqueues it. Raises PayloadError or InvalidOption; nothing is written then."""
-    job_id = str(uuid7() if id is None else _uuid("id", id))
-    who = actor(given_actor)
-    if target.require_actor:
-        refuse_without_actor("activity", target.name, who)
-    context = {"actor": who, "headers": encoded_headers(headers)}
-    given = {
-        "name": target.name,
-        "priority": target.priority if priority is None else checked_priority("priority", priority),
-        "delay_s": seconds("delay", delay),
-        "input": target.encode(args, arguments),
-        "options": json.dumps(
-            {
-                "name": target.name,
-                **target.options,
-                **{key: json.loads(value) for key, value in context.items() if value is not None},
-            }
-        ),
-    }
-    return job_id, calls.enqueue_job(
-        job_id, target.queue if queue is None else checked_name("queue", queue), given
-    )
-
-
 def signal(
     workflow_id: str,
     signal_name: str,
@@ -280,7 +244,8 @@ def one_of(option: str, value: Any, allowed: Any) -> Any:
     return value
 
 
-def _uuid(option: str, value: Any) -> UUID:
+def uuid(option: str, value: Any) -> UUID:
+    """`value` as a UUID. Raises InvalidOption."""
     try:
         return value if isinstance(value, UUID) else UUID(value)
     except (ValueError, TypeError, AttributeError) as error:

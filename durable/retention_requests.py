@@ -8,9 +8,10 @@ from datetime import timedelta
 from typing import Any, get_args
 
 from durable import requests
+from durable.core.job_life import JobState
 from durable.core.names import checked_name
 from durable.core.schedule_policy import Decision
-from durable.descriptions import JobState, Status
+from durable.descriptions import Status
 from durable.errors import InvalidOption
 from durable.store.retention_calls import Kind, RetentionRule
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, Literal, TypedDict
 
-from durable import requests, targets
+from durable import enqueueing, requests, targets
 from durable.core.names import checked_name, checked_priority
 from durable.core.schedule_policy import Overlap, Policy, undecided
 from durable.core.schedule_times import Calendar, Times
 from durable.definitions import Activity, Workflow, registered_activities
+from durable.enqueueing import JobOptions
 from durable.errors import InvalidOption, UnknownWorkflow
 from durable.payload import ValueCodec, digest
 from durable.requests import Target
@@ -305,18 +306,8 @@ def _action(
         for name in ("attributes", "memo"):
             if options.get(name) is not None:
                 raise InvalidOption(f"a job has no {name}; only workflows have")
-        _, job = requests.enqueue(
-            target,
-            args,
-            arguments,
-            id=None,
-            delay=None,
-            queue=queue,
-            priority=priority,
-            given_actor=actor,
-            headers=headers,
-        )
-        sent = job.parameters
+        asked_for = JobOptions(queue, priority, actor=actor, headers=headers)
+        _, sent = enqueueing.one(target, None, args, arguments, asked_for, None)
         action = {"options": json.loads(sent["options"])}
         return {**_head(kind, target, sent), **action}, sent["input"]
     asked = requests.StartOptions(
@@ -328,12 +319,13 @@ def _action(
         headers=headers,
     )
     _, start = requests.start(target, args, arguments, asked)
-    sent = start.parameters
+    sent = dict(start.parameters)
     action = {
         name: json.loads(sent[name])
         for name in ("body", "actor", "attributes", "memo")
         if sent[name] is not None
     }
+    del action["body"]["workflow_id"]  # each slot has its own
     return {**_head(kind, target, sent), "version": target.version, **action}, sent["payload"]
 
 
@@ -350,7 +342,6 @@ def declaration(it: Workflow[..., Any] | Activity[..., Any]) -> tuple[dict[str, 
     found = local_target(it)
     assert found is not None
     action, given = _action(*found, (), {"arguments": it.schedule.arguments})
-    action.get("body", {}).pop("workflow_id", None)
     said = {
         **_stored(it.schedule.times, it.schedule.policy),
         "action": json.dumps(action),

@@ -16,7 +16,15 @@ from zoneinfo import ZoneInfo
 from durable.core.durations import duration_us
 from durable.core.names import checked_name
 from durable.core.schedule_policy import OVERLAPS, Overlap, Policy
-from durable.core.schedule_times import Calendar, Times, checked_cron, instant_of, slots, zone
+from durable.core.schedule_times import (
+    WEEKDAYS,
+    Calendar,
+    Times,
+    checked_cron,
+    instant_of,
+    slots,
+    zone,
+)
 from durable.errors import InvalidOption
 
 MAX_PARTS = 1_000
@@ -282,10 +290,14 @@ def in_words(times: Times) -> str:
         *([f"{len(times.listed_us)} listed times"] if times.listed_us else []),
     ]
     without = len(times.excluded) + len(times.excluded_us)
-    tail = [f"without {without} exclusions"] if without else []
+    tail = [f"{without} excluded"] if without else []
     return ", ".join([" and ".join(parts), times.timezone, *tail])
 
 
 def _fields(each: Calendar) -> str:
     given = ((f.name, each.field(f.name)) for f in fields(each))
-    return " ".join(f"{name}={','.join(map(str, value))}" for name, value in given if value)
+    return " ".join(f"{name}={','.join(_shown(name, value))}" for name, value in given if value)
+
+
+def _shown(name: str, numbers: tuple[int, ...]) -> list[str]:
+    return [WEEKDAYS[n] if name == "weekday" else str(n) for n in numbers]

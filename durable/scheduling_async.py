@@ -17,7 +17,7 @@ from durable.store.schedule_calls import ScheduleSlot
 
 if TYPE_CHECKING:
     from durable.requests import Target
-    from durable.store.client_session_async import AsyncConnection
+    from durable.store.client_session_async import AsyncTransaction
 
 T = TypeVar("T")
 A = TypeVar("A")
@@ -30,7 +30,7 @@ class AsyncScheduling:
     async def _execute(self, call: Call[T]) -> T:
         raise NotImplementedError
 
-    async def _send(self, call: Call[Sent[T]], connection: AsyncConnection | None) -> T:
+    async def _send(self, call: Call[Sent[T]], connection: AsyncTransaction | None) -> T:
         raise NotImplementedError
 
     @overload

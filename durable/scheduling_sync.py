@@ -19,7 +19,7 @@ from durable.store.schedule_calls import ScheduleSlot
 
 if TYPE_CHECKING:
     from durable.requests import Target
-    from durable.store.client_session_sync import Connection
+    from durable.store.client_session_sync import Transaction
 
 T = TypeVar("T")
 A = TypeVar("A")
@@ -32,7 +32,7 @@ class Scheduling:
     def _execute(self, call: Call[T]) -> T:
         raise NotImplementedError
 
-    def _send(self, call: Call[Sent[T]], connection: Connection | None) -> T:
+    def _send(self, call: Call[Sent[T]], connection: Transaction | None) -> T:
         raise NotImplementedError
 
     @overload

@@ -12,16 +12,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from durable.core.policy import merge
 from durable.definitions import (
     DEFAULTS_KEY,
     Activity,
     Workflow,
     defined_twice,
+    job_options,
     registered_activities,
     registered_workflows,
 )
-from durable.errors import InvalidOption, PayloadError, UnknownSignal, UnknownWorkflow
+from durable.errors import (
+    InvalidOption,
+    PayloadError,
+    UnknownActivity,
+    UnknownSignal,
+    UnknownWorkflow,
+)
 from durable.payload import ValueCodec
 from durable.requests import Target
 from durable.signals import Signal, registered_signals
@@ -43,6 +49,8 @@ def of_workflow(workflow: Any) -> Target:
         raise UnknownWorkflow(msg)
     codec, retry = workflow.arguments, workflow.retry
     options: dict[str, Any] = {} if retry is None else {"retry": retry.to_body()}
+    if workflow.on_exhausted == "pause":
+        options["on_exhausted"] = "pause"
     options |= workflow.limits.to_body()
     if workflow.pinned:
         options["pinned"] = True
@@ -59,10 +67,14 @@ def of_workflow(workflow: Any) -> Target:
     )
 
 
-def of_activity(activity: Activity[..., Any]) -> Target:
+def of_activity(activity: Any) -> Target:
+    """Raises UnknownActivity unless it is decorated with @activity."""
+    if not isinstance(activity, Activity):
+        msg = f"enqueue takes a function decorated with @activity, or its name, not {activity!r}"
+        raise UnknownActivity(msg)
     codec = activity.arguments
-    options = {"retry": merge(activity.retry).to_body(), "timeouts": activity.timeouts.to_body()}
     queue, priority = activity.queue or DEFAULT_QUEUE, activity.priority or 0
+    options = job_options(activity.options_given)
     return Target(
         activity.name,
         1,
@@ -75,18 +87,30 @@ def of_activity(activity: Activity[..., Any]) -> Target:
     )
 
 
+def local_activity(name: str) -> Activity[..., Any] | None:
+    """The activity of that name that this process has imported. Raises InvalidOption if there are two."""
+    found = [each for each in registered_activities() if each.name == name]
+    for other in found[1:]:
+        raise defined_twice("activity", found[0], other)
+    return found[0] if found else None
+
+
+def by_name(target: Target, decode: Callable[[str], Any]) -> Target:
+    """The same target, taking its arguments as a mapping of JSON values. `decode`: its codec's."""
+
+    def encode(args: tuple[Any, ...], arguments: Mapping[str, Any]) -> str:
+        given = _ARGUMENTS.encode(_by_name(args, arguments))
+        return target.encode(*_read(decode, given))
+
+    return replace(target, encode=encode)
+
+
 def local_workflow(name: str, version: int | None = None) -> Target | None:
     """That version of the name (None: the newest) that this process has imported; it takes its arguments as a mapping."""
     found = _imported(name, version)
     if found is None:
         return None
-    target, codec = of_workflow(found), found.arguments
-
-    def encode(args: tuple[Any, ...], arguments: Mapping[str, Any]) -> str:
-        given = _ARGUMENTS.encode(_by_name(args, arguments))
-        return codec.encode(*_read(codec.decode, given))
-
-    return replace(target, encode=encode)
+    return by_name(of_workflow(found), found.arguments.decode)
 
 
 def another_version(workflow: Workflow[..., Any], version: int) -> Target | None:
@@ -110,7 +134,8 @@ def _imported(name: str, version: int | None) -> Workflow[..., Any] | None:
 
 
 def of_definition(definition: Definition) -> Target:
-    """A workflow that a worker has registered; it takes its arguments as a mapping, checked against the JSON Schema."""
+    """What a worker has registered; it takes its arguments as a mapping, checked against the JSON Schema."""
+    options = {key: value for key, value in definition.options.items() if key != "priority"}
 
     def encode(args: tuple[Any, ...], arguments: Mapping[str, Any]) -> str:
         given = _by_name(args, arguments)
@@ -121,8 +146,13 @@ def of_definition(definition: Definition) -> Target:
         definition.name,
         definition.version,
         definition.queue or DEFAULT_QUEUE,
-        0,
-        {key: value for key, value in _defaults(definition).items() if key != "require_actor"},
+        definition.options.get("priority", 0),
+        {
+            **options,
+            **{
+                key: value for key, value in _defaults(definition).items() if key != "require_actor"
+            },
+        },
         encode,
         None,
         requires_actor(definition),
@@ -141,7 +171,7 @@ def _defaults(definition: Definition) -> Mapping[str, Any]:
 
 def _by_name(args: tuple[Any, ...], arguments: Mapping[str, Any]) -> dict[str, Any]:
     if len(args) > 1 or (args and not isinstance(args[0], Mapping)):
-        rule = "a workflow that is started by its name takes its arguments as one mapping"
+        rule = "what is started or enqueued by its name takes its arguments as one mapping"
         raise PayloadError("arguments", rule, 'Write start("name", {"parameter": value}).')
     return {**(args[0] if args else {}), **arguments}
 
@@ -164,6 +194,10 @@ def result_payload(activity: str | None, value: Any) -> str:
 
 def unknown_workflow(name: str, known: Sequence[str]) -> UnknownWorkflow:
     return UnknownWorkflow(_unknown("workflow", name, known))
+
+
+def unknown_activity(name: str, known: Sequence[str]) -> UnknownActivity:
+    return UnknownActivity(_unknown("activity", name, known))
 
 
 def unknown_version(name: str, version: int, known: Sequence[int]) -> UnknownWorkflow:
@@ -206,6 +240,17 @@ def checked_json(definition: Definition, value: Any) -> str:
     """Plain JSON as text, checked against what a worker has registered."""
     _check("value", value, definition.schema)
     return _SIGNAL.encode(value)
+
+
+def checked_by_schema(field: str, schema: Mapping[str, Any], value: Any) -> str:
+    """Plain JSON as text, checked against a JSON Schema. Raises PayloadError naming the place."""
+    _check(field, value, schema)
+    return _SIGNAL.encode(value)
+
+
+def read(decode: Callable[[str], T], text: str) -> T:
+    """Decode what the caller gave. Raises PayloadError with a remedy for callers."""
+    return _read(decode, text)
 
 
 def unknown_signal(name: str, known: Sequence[str]) -> UnknownSignal:

@@ -114,8 +114,8 @@ create table durable.inbox (
 create index inbox_by_queue on durable.inbox (shard, queue);
 
 -- Activities of runs (input and options live in the opening event of the history), timers, and standalone jobs (seq 0, input and options here).
--- `phase` is what the indexes know of a state: it stays null when an attempt ends, so that this update touches no index (a heap-only tuple) unless the
--- queue has limits. `limit_key` and `serial`: see 0012_queues.sql; `limited`: the attempt counts against a limit of its queue.
+-- `phase` is what the indexes know of a state: it is null both before and after an attempt's end, so that this update touches no index (a heap-only
+-- tuple) unless a limit counts the attempt. For `limit_key`, `serial`, `weight` and `limited` see 0012_queues.sql.
 create table durable.jobs (
     shard               smallint    not null,
     run_id              uuid        not null,
@@ -137,8 +137,9 @@ create table durable.jobs (
     errors              jsonb,
     heartbeat           json,
     note                jsonb,
-    limit_key           text,
+    limit_key           text collate "C",
     serial              boolean     not null default false,
+    weight              real        not null default 1,
     limited             boolean     not null default false,
     paused              jsonb,
     created_at          timestamptz not null,
@@ -146,7 +147,8 @@ create table durable.jobs (
     phase               text generated always as (case state
         when 'available' then case when limit_key is null then 'ready' else 'keyed' end
         when 'scheduled' then 'due' when 'retryable' then 'due'
-        when 'executing' then case when limited then 'limited' end end) stored,
+        when 'executing' then case when limited then 'limited' end
+        when 'paused' then 'paused' end) stored,
     primary key (shard, run_id, seq),
     constraint jobs_kind_known check (kind in ('activity', 'timer', 'job')),
     constraint jobs_state_known check (state in ('scheduled', 'available', 'executing', 'retryable', 'waiting', 'paused', 'completed', 'discarded', 'cancelled')),
@@ -156,7 +158,9 @@ create table durable.jobs (
     constraint jobs_only_standalone_are_kept check (kind = 'job' or finished_at is null),
     constraint jobs_standalone_is_seq_zero check ((kind = 'job') = (seq = 0)),
     constraint jobs_deadline_has_kind check ((deadline_at is null) = (deadline_kind is null)),
-    constraint jobs_priority_range check (priority between 0 and 9)
+    constraint jobs_priority_range check (priority between 0 and 9),
+    constraint jobs_serial_has_key check (limit_key is not null or not serial),
+    constraint jobs_weight_positive check (weight > 0)
 ) with (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
 
 create index jobs_claimable on durable.jobs (shard, queue, priority, scheduled_at) where phase = 'ready';

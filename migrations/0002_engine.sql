@@ -16,7 +16,8 @@ create function durable.commit(
     x_ix integer[], x_seq integer[],
     c_ix integer[], c_seq integer[],
     m_ix integer[], m_id uuid[],
-    s_ix integer[], s_signal uuid[], s_seq integer[]
+    s_ix integer[], s_signal uuid[], s_seq integer[],
+    p_updates json
 ) returns table (now_us bigint, pushes jsonb)
 language plpgsql
 set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set plan_cache_mode = force_generic_plan
@@ -119,6 +120,9 @@ begin
     if e_type && array['ChildStarted', 'ChildSignalled', 'ChildCancelRequested'] then
         pushes := coalesce(pushes, '[]') || durable.act_on_children(r_shard, r_run, e_ix, e_seq, e_type, e_body, e_payload, v_now);
     end if;
+    if p_updates is not null then
+        perform durable.settle_updates(r_shard, r_run, p_updates, v_now);
+    end if;
     if e_type && array['AttributesSet', 'DetailsSet'] then
         perform durable.note_runs(r_shard, r_run, e_ix, e_seq, e_type, e_body);
     end if;
@@ -161,6 +165,13 @@ begin
     update durable.signals s set status = 'dropped', reason = 'the run closed before it was read'
       from unread u
      where u.type = 'SignalReceived' and s.shard = u.shard and s.run_id = u.run_id and s.signal_id = (u.body ->> 'signal_id')::uuid;
+    if exists (
+        select from unnest(r_shard, r_run, r_status) as b(shard, run_id, status)
+          join durable.updates u on u.shard = b.shard and u.run_id = b.run_id and u.status in ('requested', 'accepted')
+         where b.status <> 'running'
+    ) then
+        perform durable.abort_updates(r_shard, r_run, r_status, p_now);
+    end if;
     if exists (
         select from unnest(r_shard, r_run, r_status) as b(shard, run_id, status)
           join durable.runs r on r.shard = b.shard and r.run_id = b.run_id
@@ -348,23 +359,37 @@ begin
     return next;
 end $$;
 
+-- An attempt as a claim hands it out.
+create type durable.claimed_job as (
+    shard smallint, run_id uuid, seq integer, kind text, name text, queue text, attempt integer, input text, options text, workflow_id text, actor text,
+    heartbeat text, scheduled_us bigint, created_us bigint, headers text);
+
 -- CLAIM JOBS: per queue up to what is asked for, by priority, then age. Input and options of a run's activity come from its opening event. A few heads of
--- each shard, the best of them locked where they still are (`ctid`), taken in one statement.
-create function durable.claim_jobs(p_worker uuid, p_queues text[], p_limits integer[])
-returns table (shard smallint, run_id uuid, seq integer, kind text, name text, queue text, attempt integer, input text, options text,
-               workflow_id text, actor text, heartbeat text, scheduled_us bigint, created_us bigint, headers text)
+-- each shard, the best of them locked where they still are (`ctid`), taken in one statement. Queues with limits, and (`p_aged`) jobs that have waited for
+-- long, are taken first and otherwise: see 0012_queues.sql.
+create function durable.claim_jobs(p_worker uuid, p_queues text[], p_limits integer[], p_aged boolean default false) returns setof durable.claimed_job
 language plpgsql
 set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set plan_cache_mode = force_generic_plan
 as $$
 declare
     v_now timestamptz := durable.now();
+    v_limits integer[] := p_limits;
+    v_taken durable.claimed_job;
 begin
     if not durable.is_alive(p_worker) then
         return;
     end if;
+    if p_aged or exists (select from durable.queues q where q.name = any (p_queues) and q.special) then
+        for v_taken in select * from durable.claim_specially(p_worker, p_queues, p_limits, p_aged) loop
+            v_limits[array_position(p_queues, v_taken.queue)] := v_limits[array_position(p_queues, v_taken.queue)] - 1;
+            return next v_taken;
+        end loop;
+        select array_agg(case when q.special then 0 else l.free end order by l.ix) into v_limits
+          from unnest(p_queues, v_limits) with ordinality as l(name, free, ix) left join durable.queues q on q.name = l.name;
+    end if;
     return query
     with heads as materialized (
-        select h.place from unnest(p_queues, p_limits) as q(name, free)
+        select h.place from unnest(p_queues, v_limits) as q(name, free)
          cross join lateral (
             select c.place from unnest(durable.shard_keys()) as k(key)
              cross join lateral (
@@ -372,6 +397,7 @@ begin
                  where j.shard = k.key and j.queue = q.name and j.phase = 'ready'
                  order by j.priority, j.scheduled_at limit 2 + q.free / 24) c
              order by c.priority, c.scheduled_at limit q.free) h
+         where q.free > 0
     ), locked as materialized (
         select j.ctid as place, coalesce(j.options, e.body) as options, coalesce(j.input, e.payload) as input, r.workflow_id, r.actor, r.headers
           from heads h join durable.jobs j on j.ctid = h.place
@@ -385,7 +411,7 @@ begin
          for update of j skip locked
     )
     update durable.jobs j
-       set state = 'executing', owner = p_worker, attempt = j.attempt + 1, note = null,
+       set state = 'executing', owner = p_worker, attempt = j.attempt + 1, note = null, limited = false,
            deadline_at = case when l.options ? 'timeouts' then (select d.at from durable.execution_deadline(l.options, v_now, j.created_at) d) end,
            deadline_kind = case when l.options ? 'timeouts' then (select d.kind from durable.execution_deadline(l.options, v_now, j.created_at) d) end
       from locked l
@@ -441,7 +467,11 @@ begin
            set state = case o.type when 'ActivityCompleted' then 'completed' when 'ActivityCancelled' then 'cancelled' else 'discarded' end,
                owner = null, deadline_at = null, deadline_kind = null, finished_at = v_now, result = o.payload,
                errors = case when o.body ? 'failure' then coalesce(j.errors, '[]') || jsonb_build_array(
-                   jsonb_build_object('attempt', o.attempt, 'at', v_now, 'failure', o.body -> 'failure')) else j.errors end
+                   jsonb_build_object('attempt', o.attempt, 'at', v_now, 'worker', p_owner, 'failure', o.body -> 'failure',
+                                      'retry_state', o.body -> 'retry_state'))
+                   when o.type = 'ActivityCancelled' then coalesce(j.errors, '[]') || jsonb_build_object(
+                       'attempt', o.attempt, 'at', v_now, 'worker', p_owner, 'failure', durable.cancel_failure(j.note ->> 'reason'))
+                   else j.errors end
           from given o
          where j.shard = o.shard and j.run_id = o.run_id and j.seq = o.seq and j.kind = 'job'
            and j.state = 'executing' and j.owner = p_owner and j.attempt = o.attempt
@@ -470,31 +500,38 @@ create function durable.exhausted(p_now timestamptz, p_error jsonb) returns json
     select jsonb_strip_nulls(jsonb_build_object('kind', 'exhausted', 'at', p_now, 'retry_state', p_error -> 'retry_state', 'timeout', p_error -> 'timeout'))
 $$;
 
--- RETRY: an attempt failed and another is due after a delay. The attempt's error stays on the row (C6: not in the history).
--- There is no further attempt once the run has asked it to stop, or has closed. A negative delay: none by itself, it waits for an operator.
+-- RETRY: an attempt failed and another is due after a delay; the attempt's error stays on the row (C6: not in the history). Without an error the
+-- attempt has snoozed: it does not count, so that one more is allowed. There is no further attempt once the run has asked it to stop, or has closed. A negative delay: none by itself, it
+-- waits for an operator.
 create function durable.retry_jobs(p_owner uuid, o_shard smallint[], o_run uuid[], o_seq integer[], o_attempt integer[],
                                    o_delay_s double precision[], o_error jsonb[])
-returns integer[] language sql
-set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+returns integer[] language plpgsql
+set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set plan_cache_mode = force_generic_plan
 as $$
+declare
+    v_now timestamptz := durable.now();
+    v_refused integer[];
+begin
     -- locked first: a cancel may be under way, and each statement below must see its outcome
-    select 1 from durable.jobs j join unnest(o_shard, o_run, o_seq) as o(shard, run_id, seq)
+    perform 1 from durable.jobs j join unnest(o_shard, o_run, o_seq) as o(shard, run_id, seq)
         on j.shard = o.shard and j.run_id = o.run_id and j.seq = o.seq
      order by j.shard, j.run_id, j.seq for update of j;
-    with clock as materialized (select durable.now() as now), given as (
+    with given as (
         select * from unnest(o_shard, o_run, o_seq, o_attempt, o_delay_s, o_error) with ordinality
             as o(shard, run_id, seq, attempt, delay_s, error, ix)
     ), moved as (
         update durable.jobs j
-           set state = case when o.delay_s < 0 or j.paused is not null then 'paused' else 'retryable' end, owner = null,
-               scheduled_at = c.now + greatest(o.delay_s, 0) * interval '1 second',
-               paused = case when o.delay_s < 0 then durable.exhausted(c.now, o.error) else j.paused end,
-               errors = coalesce(j.errors, '[]') || jsonb_build_array(
-                   o.error || jsonb_build_object('attempt', o.attempt, 'at', c.now, 'worker', p_owner, 'delay_s', o.delay_s)),
+           set state = case when o.delay_s < 0 or j.paused is not null then 'paused' when o.error is null then 'scheduled' else 'retryable' end, owner = null,
+               scheduled_at = v_now + greatest(o.delay_s, 0) * interval '1 second',
+               paused = case when o.delay_s < 0 then durable.exhausted(v_now, o.error) else j.paused end,
+               options = case when o.error is null then durable.with_snooze(w.options) else j.options end,
+               errors = case when o.error is null then j.errors else coalesce(j.errors, '[]') || jsonb_build_array(
+                   o.error || jsonb_build_object('attempt', o.attempt, 'at', v_now, 'worker', p_owner, 'delay_s', o.delay_s)) end,
+               unique_key = case when 'executing' = any (j.unique_states) then j.unique_key end,
                deadline_at = w.at, deadline_kind = case when w.at is not null then 'schedule_to_close' end
-          from given o cross join clock c
+          from given o
           left join durable.history e on e.shard = o.shard and e.run_id = o.run_id and e.seq = o.seq and o.seq > 0
-          cross join lateral (select case when o.delay_s >= 0 and d.paused is null then
+          cross join lateral (select coalesce(d.options, e.body) as options, case when o.delay_s >= 0 and d.paused is null then
                                      d.created_at + (coalesce(d.options, e.body) -> 'timeouts' ->> 'schedule_to_close_s')::float8 * interval '1 second' end as at
                                 from durable.jobs d where d.shard = o.shard and d.run_id = o.run_id and d.seq = o.seq) w
          where j.shard = o.shard and j.run_id = o.run_id and j.seq = o.seq
@@ -506,9 +543,10 @@ as $$
            and j.state = 'executing' and j.owner = p_owner and j.attempt = o.attempt and j.cancel_requested_at is not null
         returning o.ix, o.shard, o.run_id, o.seq, o.attempt, o.error
     ), cancelled as (
-        update durable.jobs j set state = 'cancelled', owner = null, deadline_at = null, deadline_kind = null, finished_at = c.now,
-               errors = coalesce(j.errors, '[]') || jsonb_build_array(o.error || jsonb_build_object('attempt', o.attempt, 'at', c.now))
-          from given o cross join clock c
+        update durable.jobs j set state = 'cancelled', owner = null, deadline_at = null, deadline_kind = null, finished_at = v_now,
+               errors = case when o.error is null then j.errors else coalesce(j.errors, '[]') || jsonb_build_array(
+                   o.error || jsonb_build_object('attempt', o.attempt, 'at', v_now, 'worker', p_owner)) end
+          from given o
          where j.shard = o.shard and j.run_id = o.run_id and j.seq = o.seq and j.kind = 'job'
            and j.state = 'executing' and j.owner = p_owner and j.attempt = o.attempt and j.cancel_requested_at is not null
         returning o.ix
@@ -516,20 +554,22 @@ as $$
         select e.ix from ended e union all select k.ix from cancelled k
     ), told as (
         insert into durable.inbox (shard, run_id, queue, type, at, body)
-        select e.shard, e.run_id, r.queue, 'ActivityFailed', c.now, jsonb_build_object(
-                   'ref', e.seq, 'attempt', e.attempt, 'failure', e.error -> 'failure', 'retry_state', 'cancelled')
-          from ended e join durable.runs r on r.shard = e.shard and r.run_id = e.run_id and r.status is not distinct from 'running' cross join clock c
+        select e.shard, e.run_id, r.queue, case when e.error is null then 'ActivityCancelled' else 'ActivityFailed' end, v_now,
+               jsonb_build_object('ref', e.seq, 'attempt', e.attempt) || case when e.error is null then jsonb_build_object('started', true)
+                   else jsonb_build_object('failure', e.error -> 'failure', 'retry_state', 'cancelled') end
+          from ended e join durable.runs r on r.shard = e.shard and r.run_id = e.run_id and r.status is not distinct from 'running'
+    ), late as (
+        select o.* from given o
+         where not exists (select from moved m where m.ix = o.ix) and not exists (select from over v where v.ix = o.ix)
     ), noted as (
         insert into durable.evidence (shard, run_id, at, kind, body)
-        select o.shard, o.run_id, c.now, 'FailureRefused',
+        select o.shard, o.run_id, v_now, case when o.error is null then 'SnoozeRefused' else 'FailureRefused' end,
                jsonb_build_object('seq', o.seq, 'attempt', o.attempt, 'error', o.error, 'worker', p_owner)
-          from given o cross join clock c
-         where not exists (select from moved m where m.ix = o.ix) and not exists (select from over v where v.ix = o.ix)
-        returning 1
+          from late o
     )
-    select array_agg(o.ix::int) from given o
-     where not exists (select from moved m where m.ix = o.ix) and not exists (select from over v where v.ix = o.ix)
-$$;
+    select array_agg(o.ix::int) into v_refused from late o;
+    return v_refused;
+end $$;
 
 -- PUT BACK: attempts that never started (unknown function here, worker stopping). The attempt is not consumed. One that was told to stop
 -- meanwhile is over.
@@ -555,7 +595,13 @@ begin
     select r.shard, r.run_id, r.queue, 'ActivityCancelled', v_now, jsonb_build_object('ref', e.seq, 'started', false)
       from ended e join durable.runs r on r.shard = e.shard and r.run_id = e.run_id and r.status is not distinct from 'running';
     update durable.jobs j
+       set state = 'cancelled', owner = null, attempt = j.attempt - 1, finished_at = v_now, deadline_at = null, deadline_kind = null
+      from unnest(o_shard, o_run, o_seq, o_attempt) as o(shard, run_id, seq, attempt)
+     where j.shard = o.shard and j.run_id = o.run_id and j.seq = o.seq and j.kind = 'job'
+       and j.state = 'executing' and j.owner = p_owner and j.attempt = o.attempt and j.cancel_requested_at is not null;
+    update durable.jobs j
        set state = case when j.paused is not null then 'paused' when o.delay_s > 0 then 'scheduled' else 'available' end, owner = null, attempt = j.attempt - 1,
+           unique_key = case when 'executing' = any (j.unique_states) then j.unique_key end,
            scheduled_at = case when o.delay_s > 0 then v_now + o.delay_s * interval '1 second' else j.scheduled_at end,
            note = o.note, deadline_at = case when j.paused is null then w.at end, deadline_kind = case when j.paused is null then w.kind end
       from unnest(o_shard, o_run, o_seq, o_attempt, o_delay_s, o_note) as o(shard, run_id, seq, attempt, delay_s, note)
@@ -601,7 +647,11 @@ declare
     v_error jsonb := jsonb_build_object('attempt', j.attempt, 'at', p_now, 'worker', j.owner, 'failure', p_failure);
     v_delay_s float8;
 begin
-    if j.kind = 'activity' and j.cancel_requested_at is not null then
+    if j.kind = 'job' and j.cancel_requested_at is not null then
+        update durable.jobs t set state = 'cancelled', owner = null, finished_at = p_now, deadline_at = null, deadline_kind = null,
+               errors = coalesce(t.errors, '[]') || v_error
+         where t.shard = j.shard and t.run_id = j.run_id and t.seq = j.seq;
+    elsif j.kind = 'activity' and j.cancel_requested_at is not null then
         delete from durable.jobs t where t.shard = j.shard and t.run_id = j.run_id and t.seq = j.seq;
         insert into durable.inbox (shard, run_id, queue, type, at, body)
         select r.shard, r.run_id, r.queue, 'ActivityCancelled', p_now, jsonb_build_object('ref', j.seq, 'attempt', j.attempt, 'started', true)
@@ -610,10 +660,12 @@ begin
         v_delay_s := case when p_type = 'WorkerLost' then 0 else
             least(coalesce((v_retry ->> 'max_interval_s')::float8, 60),
                   coalesce((v_retry ->> 'initial_interval_s')::float8, 1)
-                  * exp(least(ln(greatest(coalesce((v_retry ->> 'backoff_coefficient')::float8, 2), 1)) * (j.attempt - 1), 40))) end;
+                  * exp(least(ln(greatest(coalesce((v_retry ->> 'backoff_coefficient')::float8, 2), 1))
+                            * (j.attempt - 1 - coalesce((v_options ->> 'snoozes')::int, 0)), 40))) end;
         update durable.jobs t
            set state = case when j.paused is not null then 'paused' when v_delay_s = 0 then 'available' else 'retryable' end, owner = null,
                scheduled_at = p_now + v_delay_s * interval '1 second', errors = coalesce(t.errors, '[]') || v_error,
+               unique_key = case when 'executing' = any (t.unique_states) then t.unique_key end,
                deadline_at = case when j.paused is null then t.created_at + (v_options -> 'timeouts' ->> 'schedule_to_close_s')::float8 * interval '1 second' end,
                deadline_kind = case when j.paused is null and v_options -> 'timeouts' ? 'schedule_to_close_s' then 'schedule_to_close' end
          where t.shard = j.shard and t.run_id = j.run_id and t.seq = j.seq;
@@ -702,7 +754,7 @@ begin
     with late as materialized (
         select i.shard, i.run_id, i.message_id, n.run_id as next
           from durable.inbox i join durable.runs r on r.shard = i.shard and r.run_id = i.run_id
-          left join durable.runs n on r.status = 'continued' and i.type in ('SignalReceived', 'CancelRequested')
+          left join durable.runs n on r.status = 'continued' and i.type in ('SignalReceived', 'CancelRequested', 'UpdateRequested')
                and n.shard = r.shard and n.workflow_id = r.workflow_id and n.generation = (
                    select min(g.generation) from durable.runs g where g.shard = r.shard and g.workflow_id = r.workflow_id
                       and g.generation > r.generation and g.status <> 'continued')
@@ -715,6 +767,11 @@ begin
         update durable.signals s set status = 'dropped', reason = 'the run closed before it was read'
           from gone g where g.type = 'SignalReceived' and s.shard = g.shard and s.run_id = g.run_id and s.signal_id = (g.body ->> 'signal_id')::uuid
         returning 1
+    ), aborted as (
+        update durable.updates u set status = 'aborted', ended_at = durable.now(), reason = 'the run closed before it was read'
+          from gone g where g.type = 'UpdateRequested' and u.shard = g.shard and u.run_id = g.run_id and u.update_id = g.body ->> 'update_id'
+           and u.status = 'requested'
+        returning 1
     ), forwarded as (
         update durable.inbox i set run_id = l.next from late l
          where l.next is not null and i.shard = l.shard and i.run_id = l.run_id and i.message_id = l.message_id
@@ -724,6 +781,12 @@ begin
          where f.type = 'SignalReceived' and s.shard = f.shard and s.run_id = f.run_id and s.signal_id = (f.body ->> 'signal_id')::uuid
            and not exists (select from durable.signals d where d.shard = f.shard and d.run_id = f.next and d.name = s.name
                               and d.dedupe_key = s.dedupe_key and d.status in ('buffered', 'delivered'))
+        returning 1
+    ), carried as (
+        update durable.updates u set run_id = f.next, generation = n.generation
+          from forwarded f join durable.runs n on n.shard = f.shard and n.run_id = f.next
+         where f.type = 'UpdateRequested' and u.shard = f.shard and u.run_id = f.run_id and u.update_id = f.body ->> 'update_id'
+           and u.status = 'requested'
         returning 1
     )
     select (select count(*) from gone) + (select count(*) from forwarded) into v_count;

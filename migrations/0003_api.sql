@@ -215,25 +215,6 @@ begin
     return next;
 end $$;
 
--- ENQUEUE a standalone job, once per id. Its time limits begin now, as those of a run's activity do when it is scheduled.
-create function durable.enqueue_job(p_shard smallint, p_job uuid, p_name text, p_queue text, p_priority smallint,
-                                    p_delay_s double precision, p_input json, p_options jsonb)
-returns uuid language sql as $$
-    insert into durable.jobs (shard, run_id, seq, kind, name, queue, priority, state, scheduled_at, deadline_at, deadline_kind,
-                              input, options, created_at)
-    select p_shard, p_job, 0, 'job', p_name, p_queue, p_priority,
-           case when coalesce(p_delay_s, 0) > 0 then 'scheduled' else 'available' end,
-           c.now + coalesce(p_delay_s, 0) * interval '1 second', d.at, d.kind, p_input, p_options, c.now
-      from (select durable.now() as now) c
-     cross join lateral (
-        select l.at, case when l.at is not null then l.kind end as kind from (values
-            (c.now + (coalesce(p_delay_s, 0) + (p_options -> 'timeouts' ->> 'schedule_to_start_s')::float8) * interval '1 second', 'schedule_to_start'),
-            (c.now + (p_options -> 'timeouts' ->> 'schedule_to_close_s')::float8 * interval '1 second', 'schedule_to_close')) as l(at, kind)
-         order by l.at nulls last limit 1) d
-    on conflict do nothing;
-    select p_job
-$$;
-
 -- A UUIDv7 (RFC 9562): 48 bits of milliseconds, then random bits. Its order is only used to list the newest first.
 create function durable.uuid7() returns uuid language sql volatile as $$
     select encode(set_bit(set_bit(overlay(uuid_send(gen_random_uuid()) placing

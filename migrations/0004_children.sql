@@ -229,7 +229,9 @@ begin
         update durable.signals s set run_id = v_next, status = 'buffered', seq = null
          where s.shard = v_run.shard and s.run_id = v_run.run_id and (s.status = 'buffered' or s.seq = any (v_unread));
         update durable.inbox i set run_id = v_next
-         where i.shard = v_run.shard and i.run_id = v_run.run_id and i.type in ('SignalReceived', 'CancelRequested');
+         where i.shard = v_run.shard and i.run_id = v_run.run_id and i.type in ('SignalReceived', 'CancelRequested', 'UpdateRequested');
+        update durable.updates u set run_id = v_next, generation = v_run.generation + 1
+         where u.shard = v_run.shard and u.run_id = v_run.run_id and u.status = 'requested';
         insert into durable.inbox (shard, run_id, queue, type, at, body, payload)
         select h.shard, v_next, v_run.queue, h.type, v_run.created_at - interval '1 second' + h.seq * interval '1 microsecond', h.body, h.payload
           from durable.history h where h.shard = v_run.shard and h.run_id = v_run.run_id and h.seq = any (v_unread);

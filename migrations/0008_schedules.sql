@@ -286,7 +286,7 @@ begin
     return next;
 end $$;
 
--- Start what a slot starts. A workflow takes its newest registered version. A run or job that has the slot's id is the slot's: it is made once.
+-- Start what a slot starts. A workflow takes the version that a start by name takes (0006). A run or job that has the slot's id is the slot's: it is made once.
 create function durable.start_slot(p_action jsonb, p_input json, p_shard smallint, p_target text, p_schedule text, p_slot_us bigint) returns jsonb
 language plpgsql as $$
 declare
@@ -294,7 +294,7 @@ declare
     v_version integer;
 begin
     if p_action ->> 'kind' = 'workflow' then
-        v_version := coalesce((select max(d.version) from durable.definitions d where d.kind = 'workflow' and d.name = p_action ->> 'name'),
+        v_version := coalesce(durable.version_to_start(p_action ->> 'name'),
                               (p_action ->> 'version')::int);
         perform durable.start_run(
             p_shard => p_shard, p_run => durable.uuid7(), p_workflow_id => p_target, p_workflow => p_action ->> 'name', p_version => v_version,
@@ -303,10 +303,10 @@ begin
             p_actor => nullif(p_action -> 'actor', 'null'), p_attributes => nullif(p_action -> 'attributes', 'null'),
             p_memo => nullif(p_action -> 'memo', 'null'));
     else
-        perform durable.enqueue_job(
-            p_shard => p_shard, p_job => p_target::uuid, p_name => p_action ->> 'name', p_queue => p_action ->> 'queue',
-            p_priority => (p_action ->> 'priority')::smallint, p_delay_s => 0, p_input => p_input,
-            p_options => (p_action -> 'options') || v_origin);
+        perform durable.enqueue_jobs(
+            j_shard => array[p_shard], j_id => array[p_target::uuid], j_input => array[p_input], p_name => p_action ->> 'name',
+            p_queue => p_action ->> 'queue', p_priority => (p_action ->> 'priority')::smallint, p_at_us => null, p_delay_s => 0,
+            p_options => (p_action -> 'options') || v_origin, p_tags => null, p_meta => null);
     end if;
     return jsonb_build_array('queue:' || (p_action ->> 'queue'));
 end $$;

@@ -10,7 +10,8 @@ alter table durable.operator_commands
     add column batch_id uuid,
     add constraint operator_commands_code_known check (code in (
         'accepted', 'already_requested', 'already_paused', 'not_paused', 'workflow_closed', 'workflow_running', 'workflow_completed', 'workflow_paused',
-        'superseded', 'no_such_point', 'no_such_activity', 'activity_running', 'activity_cancelled', 'activity_exhausted', 'id_in_use', 'unchanged')),
+        'superseded', 'no_such_point', 'no_such_activity', 'activity_running', 'activity_cancelled', 'activity_exhausted', 'id_in_use', 'unchanged',
+        'job_ended', 'job_executing', 'unique_key_taken')),
     add constraint operator_commands_code_says_accepted check (accepted = (code = 'accepted'));
 
 create index jobs_paused on durable.jobs (shard, run_id) where state = 'paused';
@@ -56,13 +57,14 @@ union all
 select r.workflow_id, s.shard, s.run_id, s.signal_id, 'signal', s.seq, s.status in ('buffered', 'delivered', 'replayed'),
        case when s.status in ('buffered', 'delivered', 'replayed') then 'accepted' when s.status = 'duplicate' then 'already_requested' else 'workflow_closed' end,
        s.reason, s.actor, s.at, null, jsonb_build_object('signal', s.name, 'status', s.status), null
-  from durable.signals s join durable.runs r on r.shard = s.shard and r.run_id = s.run_id;
+  from durable.signals s join durable.runs r on r.shard = s.shard and r.run_id = s.run_id
+ where not exists (select from durable.operator_commands o where o.shard = s.shard and o.run_id = s.run_id and o.command_id = s.signal_id);  -- of a batch
 
 
 -- PAUSE ---------------------------------------------------------------------------------------------------------------------------------
 
 -- Nobody can claim a run that shall become ready in the far future, whatever arrives for it: so the claims need not know of pauses. Its waiting jobs
--- and timers are held; attempts under way end, and their outcomes wait in the inbox like everything else.
+-- and timers are held, and its time limits stand still; attempts under way end, and their outcomes wait in the inbox like everything else.
 create function durable.pause_run(p_shard smallint, p_workflow_id text, p_run uuid, p_reason text, p_actor jsonb, p_command uuid, p_batch uuid default null)
 returns table (run_id uuid, code text, pushes jsonb) language plpgsql as $$
 declare
@@ -76,8 +78,8 @@ begin
     code := case when p_run <> v_run.run_id then 'superseded' when v_run.status <> 'running' then 'workflow_closed'
                  when v_run.paused is not null then 'already_paused' else 'accepted' end;
     if code = 'accepted' then
-        update durable.runs r set owner = null, epoch = r.epoch + 1, ready_at = null, delayed_until = '9999-01-01', paused = jsonb_build_object(
-                   'actor', p_actor, 'reason', p_reason, 'at', v_now, 'delayed_until', v_run.delayed_until)
+        update durable.runs r set owner = null, epoch = r.epoch + 1, ready_at = null, delayed_until = '9999-01-01', deadline_at = null, paused = jsonb_build_object(
+                   'actor', p_actor, 'reason', p_reason, 'at', v_now, 'delayed_until', v_run.delayed_until, 'deadline_at', v_run.deadline_at)
          where r.shard = p_shard and r.run_id = v_run.run_id;
         perform from durable.jobs j where j.shard = p_shard and j.run_id = v_run.run_id order by j.seq for update;
         update durable.jobs j set paused = jsonb_build_object('kind', 'run', 'at', v_now),
@@ -121,7 +123,8 @@ begin
     code := case when p_run <> v_run.run_id then 'superseded' when v_run.status <> 'running' then 'workflow_closed'
                  when v_run.paused is null then 'not_paused' else 'accepted' end;
     if code = 'accepted' then
-        update durable.runs r set paused = null, ready_at = case when v_until > v_now then null else v_now end,
+        update durable.runs r set paused = null, deadline_at = (r.paused ->> 'deadline_at')::timestamptz + (v_now - (r.paused ->> 'at')::timestamptz),
+                                  execution_deadline_at = r.execution_deadline_at + (v_now - (r.paused ->> 'at')::timestamptz), ready_at = case when v_until > v_now then null else v_now end,
                                   delayed_until = case when v_until > v_now then v_until end
          where r.shard = p_shard and r.run_id = v_run.run_id;
         perform from durable.jobs j where j.shard = p_shard and j.run_id = v_run.run_id order by j.seq for update;
@@ -225,8 +228,8 @@ $$;
 -- p_refusal: the plan found that it cannot be done, and why; this only records it.
 create function durable.rewind_run(
     p_shard smallint, p_workflow_id text, p_run uuid, p_action text, p_refusal text, p_next uuid, p_fork_shard smallint, p_fork_id text,
-    p_event integer, p_cut integer, p_turn integer, p_redeliver integer[], p_activities integer[], p_keys text[], p_timers integer[], p_children integer[],
-    p_stopping integer[], p_cancelled boolean, p_origins jsonb, p_discarded jsonb, p_reapply boolean, p_original_due boolean,
+    p_event integer, p_cut integer, p_turn integer, p_redeliver integer[], p_updates integer[], p_activities integer[], p_keys text[], p_timers integer[],
+    p_children integer[], p_stopping integer[], p_cancelled boolean, p_origins jsonb, p_discarded jsonb, p_reapply boolean, p_original_due boolean,
     p_reason text, p_actor jsonb, p_command uuid, p_batch uuid default null
 ) returns table (run_id uuid, code text, next_run_id uuid, resent integer, pushes jsonb)
 language plpgsql as $$
@@ -236,6 +239,7 @@ declare
     v_old durable.runs;
     v_new durable.runs;
     v_before jsonb := durable.standing(v_run);
+    v_start jsonb;
     v_earlier durable.operator_commands;
 begin
     if v_run.run_id is null then code := 'unknown'; return next; return; end if;
@@ -247,11 +251,12 @@ begin
     end if;
     select r.* into v_old from durable.runs r where r.shard = p_shard and r.run_id = p_run and r.workflow_id = p_workflow_id;
     run_id := p_run;
-    code := coalesce(p_refusal, case
+    code := case
         when p_action <> 'fork' and p_run <> v_run.run_id then 'superseded'
         when p_action = 'retry' and v_run.status = 'running' then 'workflow_running'
         when p_action = 'retry' and v_run.status = 'completed' then 'workflow_completed'
-        when p_fork_id is not null and exists (select from durable.runs r where r.shard = p_fork_shard and r.workflow_id = p_fork_id) then 'id_in_use' end, 'accepted');
+        when p_fork_id is not null and exists (select from durable.runs r where r.shard = p_fork_shard and r.workflow_id = p_fork_id) then 'id_in_use'
+        else coalesce(p_refusal, 'accepted') end;
     if code = 'accepted' then
         pushes := '[]';
         v_new := v_old;
@@ -267,6 +272,9 @@ begin
         else
             v_new.generation := v_old.generation + 1;
         end if;
+        v_start := (select h.body from durable.history h where h.shard = p_shard and h.run_id = v_old.run_id and h.seq = 1);
+        v_new.execution_deadline_at := durable.execution_deadline_of(v_start, v_now);  -- its time begins anew
+        v_new.deadline_at := durable.deadline_of(v_start, v_now, v_new.execution_deadline_at);
         if p_fork_id is not null or v_old.status <> 'running' then  -- a parent has been told how the child ended, and goes on with that
             v_new.parent_run_id := null; v_new.parent_shard := null; v_new.parent_seq := null;
         end if;
@@ -288,6 +296,7 @@ begin
                    'workflow_id', p_workflow_id, 'event', p_event, 'reason', p_reason, 'actor', p_actor, 'at', v_now)) end, h.payload
           from durable.history h where h.shard = p_shard and h.run_id = v_old.run_id and h.seq <= p_cut;
         resent := durable.carry_messages(v_old, v_new, p_event, p_cut, p_redeliver, p_reapply, p_fork_id is null, v_now);
+        perform durable.carry_updates(v_old, v_new, p_event, p_cut, p_updates, p_reapply, p_fork_id is null, v_now);
         perform durable.carry_jobs(v_old, v_new, p_event, p_activities, p_keys, p_timers, p_stopping, p_original_due, v_now);
         pushes := pushes || durable.carry_children(v_old, v_new, p_children, p_stopping, p_fork_id is not null, v_now);
         if p_fork_id is null and v_old.status = 'running' then
@@ -336,6 +345,34 @@ begin
         delete from durable.inbox i where i.shard = p_old.shard and i.run_id = p_old.run_id and i.type = 'SignalReceived';
     end if;
     return cardinality(v_again);
+end $$;
+
+-- Updates that were accepted after the point, or are on their way, are offered again, as new requests of their ids; so are, always, those of a turn that
+-- is decided anew. One that was accepted before the point and has not ended goes on in the new run, where its requester finds it.
+create function durable.carry_updates(p_old durable.runs, p_new durable.runs, p_event integer, p_cut integer, p_updates integer[], p_reapply boolean,
+                                      p_moves boolean, p_now timestamptz) returns void language plpgsql as $$
+begin
+    if p_moves then
+        update durable.updates u set run_id = p_new.run_id, generation = p_new.generation, status = 'accepted', ended_at = null, reason = null
+         where u.shard = p_old.shard and u.workflow_id = p_old.workflow_id and u.run_id = p_old.run_id and u.seq <= p_cut
+           and u.status in ('accepted', 'aborted');
+    end if;
+    with again as materialized (
+        select h.body ->> 'update_id' as id, h.body ->> 'name' as name, h.body -> 'actor' as actor, h.payload, gen_random_uuid() as request,
+               p_now - interval '1 second' + h.seq * interval '1 microsecond' as at
+          from durable.history h where h.shard = p_old.shard and h.run_id = p_old.run_id and h.type = 'UpdateAccepted'
+           and (h.seq = any (p_updates) or p_reapply and h.seq > p_event)
+        union all
+        select i.body ->> 'update_id', i.body ->> 'name', i.body -> 'actor', i.payload, gen_random_uuid(), i.at
+          from durable.inbox i where i.shard = p_old.shard and i.run_id = p_old.run_id and i.type = 'UpdateRequested' and p_reapply
+    ), known as (
+        insert into durable.updates (shard, workflow_id, update_id, generation, run_id, request_id, name, status, actor, requested_at)
+        select p_new.shard, p_new.workflow_id, a.id, p_new.generation, p_new.run_id, a.request, a.name, 'requested', a.actor, p_now from again a
+            on conflict do nothing
+    )
+    insert into durable.inbox (shard, run_id, message_id, queue, type, at, body, payload)
+    select p_new.shard, p_new.run_id, a.request, p_new.queue, 'UpdateRequested', a.at,
+           jsonb_strip_nulls(jsonb_build_object('update_id', a.id, 'name', a.name, 'actor', a.actor)), a.payload from again a;
 end $$;
 
 -- Activities pending at the point are scheduled again, with the input that an operator gave them before it; those told to stop have stopped. Timers have as
@@ -402,7 +439,7 @@ end $$;
 -- BATCHES -------------------------------------------------------------------------------------------------------------------------------
 
 -- One verb over a filter, in passes of the caller's. A run is done in one transaction with its command's row, whose id follows from the batch and the run: who
--- goes on with a batch after a crash does nothing twice. Runs newer than `bound` are none of its business.
+-- goes on with a batch after a crash does nothing twice. How many are done is counted from those rows. Runs newer than `bound` are none of its business.
 create table durable.batches (
     batch_id    uuid primary key,
     action      text        not null check (action in ('cancel', 'terminate', 'retry', 'reset', 'pause', 'resume', 'signal')),
@@ -412,10 +449,49 @@ create table durable.batches (
     actor       jsonb,
     bound       uuid        not null,
     reached     uuid,
-    matched     integer     not null,
-    accepted    integer     not null default 0,
-    refused     integer     not null default 0,
+    matched     integer     not null check (matched >= 0),
     created_at  timestamptz not null,
-    finished_at timestamptz,
-    constraint batches_counts check (accepted >= 0 and refused >= 0)
+    finished_at timestamptz
 );
+create index operator_commands_of_batch on durable.operator_commands (shard, batch_id) where batch_id is not null;
+
+-- Whether a run is the newest of its id and passes every given condition.
+create function durable.matches(l durable.run_list, p_filter jsonb) returns boolean language sql stable as $$
+    select (p_filter ->> 'status' is null or l.status = p_filter ->> 'status')
+       and (p_filter ->> 'workflow' is null or l.workflow = p_filter ->> 'workflow')
+       and (p_filter ->> 'queue' is null or l.queue = p_filter ->> 'queue')
+       and (p_filter ->> 'id_prefix' is null or starts_with(l.workflow_id, p_filter ->> 'id_prefix'))
+       and (p_filter ->> 'operator_status' is null or l.operator_status = p_filter ->> 'operator_status')
+       and (p_filter -> 'attributes' is null or l.attributes @> (p_filter -> 'attributes'))
+       and not exists (select from durable.runs n where n.shard = l.shard and n.workflow_id = l.workflow_id and n.generation > l.generation)
+$$;
+
+-- Cancel, terminate or signal exactly this run, as part of a batch.
+create function durable.stop_in_batch(p_shard smallint, p_workflow_id text, p_run uuid, p_action text, p_signal text, p_payload json, p_reason text,
+                                      p_actor jsonb, p_command uuid, p_batch uuid)
+returns table (run_id uuid, code text, pushes jsonb) language plpgsql as $$
+declare
+    v_run durable.runs := durable.take_run(p_shard, p_workflow_id);
+    v_did record;
+begin
+    if v_run.run_id is null then code := 'unknown'; return next; return; end if;
+    select o.run_id, o.code into run_id, code from durable.earlier_answer(p_shard, p_workflow_id, p_command) o;
+    if code is not null then return next; return; end if;
+    run_id := v_run.run_id;
+    pushes := jsonb_build_array(coalesce('worker:' || v_run.owner, 'queue:' || v_run.queue));
+    code := case when p_run <> v_run.run_id then 'superseded' when v_run.status <> 'running' then 'workflow_closed' else 'accepted' end;
+    if code = 'accepted' and p_action = 'cancel' then
+        select case s.status when 'requested' then 'accepted' else 'already_requested' end into code
+          from durable.request_cancel(p_shard, p_workflow_id, p_reason, p_actor, p_command) s;
+    elsif code = 'accepted' and p_action = 'terminate' then
+        select s.pushes into pushes from durable.terminate_run(p_shard, p_workflow_id, p_reason, p_actor, p_command) s;
+    else
+        if code = 'accepted' then
+            perform durable.send_signal(p_shard, p_workflow_id, p_command, p_signal, p_payload, null, p_actor);
+        end if;
+        perform durable.log_command(v_run, p_command, p_action, code, p_reason, p_actor, p_batch, null, durable.standing(v_run),
+            case when code = 'accepted' then jsonb_build_object('signal', p_signal, 'status', 'buffered') end);
+    end if;
+    update durable.operator_commands o set batch_id = p_batch where o.shard = p_shard and o.run_id = v_run.run_id and o.command_id = p_command;
+    return next;
+end $$;

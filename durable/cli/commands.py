@@ -7,10 +7,12 @@ from typing import Annotated
 
 import typer
 
-from durable.cli import completion, inspect, operate, serve
+from durable.cli import completion, converse, inspect, operate, prune, schedule, serve
 from durable.cli.builds import move
 from durable.cli.doctor import doctor
 from durable.cli.lint import lint
+from durable.cli.replay import replay
+from durable.cli.verify import verify
 
 EPILOG = (
     "Exit codes: 0 done, 1 refused or failed, 2 bad usage or input, 3 not found, 4 no database or schema, "
@@ -59,6 +61,8 @@ app.command("worker", context_settings=_PASSED_ON)(serve.worker)
 app.command("migrate")(serve.migrate)
 app.command("start")(operate.start)
 app.command("signal")(operate.signal)
+app.command("query")(converse.query)
+app.command("update")(converse.update)
 app.command("result")(operate.result)
 app.command("cancel")(operate.cancel)
 app.command("terminate")(operate.terminate)
@@ -71,3 +75,8 @@ app.command("show")(inspect.show)
 app.command("history")(inspect.history)
 app.command("doctor")(doctor)
 app.command("lint")(lint)
+app.command("verify")(verify)
+app.command("replay")(replay)
+app.command("prune")(prune.prune)
+app.add_typer(prune.app)
+app.add_typer(schedule.app)

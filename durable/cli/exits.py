@@ -1,12 +1,14 @@
 """Exit codes, and errors as one line on stderr.
 
 0  it was done
-1  it was refused or failed: the workflow is closed, the id is taken, a migration failed
+1  it was refused or failed: the workflow is closed, the id is taken, an update was rejected, a query or an update's handler raised, a migration failed
 2  the command or its input is wrong: usage, malformed JSON, a payload of the wrong type
-3  not found: no such workflow id, workflow name or signal name
+3  not found: no such workflow id, or workflow, signal, query or update name
 4  the database cannot be reached, or its schema does not fit
 5  `result` and `start --wait`: the workflow failed, was cancelled or was terminated
-6  `result` and `start --wait`: the timeout passed and the workflow goes on
+6  `result`, `start --wait`, `query` and `update`: the timeout passed and the workflow goes on
+7  `verify` and `replay`: the code does not do what a history says
+8  `verify`: nothing was checked
 130  interrupted with Ctrl-C
 
 `doctor` has its own: 0 healthy, 1 attention, 2 problem; `lint` too: 0 nothing found, 1 something found, 2 could not read.
@@ -29,8 +31,10 @@ from durable.errors import (
     ScheduleNotFound,
     SchemaOutOfDate,
     UnknownActivity,
+    UnknownQuery,
     UnknownQueue,
     UnknownSignal,
+    UnknownUpdate,
     UnknownWorkflow,
     UnsafeWorkflow,
     WorkflowNotFound,
@@ -44,6 +48,8 @@ NOT_FOUND = 3
 NO_DATABASE = 4
 RUN_FAILED = 5
 TIMED_OUT = 6
+INCOMPATIBLE = 7
+NOTHING_CHECKED = 8
 INTERRUPTED = 130
 
 _CODES: tuple[tuple[tuple[type[BaseException], ...], int], ...] = (
@@ -56,6 +62,8 @@ _CODES: tuple[tuple[tuple[type[BaseException], ...], int], ...] = (
             UnknownActivity,
             UnknownSignal,
             UnknownQueue,
+            UnknownQuery,
+            UnknownUpdate,
         ),
         NOT_FOUND,
     ),

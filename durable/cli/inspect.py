@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from durable.cli.converse import print_updates
+from durable.cli.exits import BadInput
 from durable.cli.output import (
     STYLES,
     clock,
@@ -135,6 +138,7 @@ def show(workflow_id: WorkflowId, *, url: Url = None, in_json: Json = False) -> 
         handle = client.handle(workflow_id)
         run = handle.describe()
         pending, signals, events = handle.pending(), handle.signals(), handle.history()
+        updates = handle.updates()
     if in_json:
         print_json(
             {
@@ -142,6 +146,7 @@ def show(workflow_id: WorkflowId, *, url: Url = None, in_json: Json = False) -> 
                 "warnings": run.warnings,
                 "pending": pending,
                 "signals": signals,
+                "updates": updates,
                 "events": dict(_counted(events)),
             }
         )
@@ -151,6 +156,7 @@ def show(workflow_id: WorkflowId, *, url: Url = None, in_json: Json = False) -> 
     _print_end(run, events)
     _print_pending(pending)
     _print_signals(signals)
+    print_updates(updates)
     line()
     line(
         f"{'events':<11}"
@@ -260,10 +266,19 @@ def history(
     workflow_id: WorkflowId,
     *,
     full: Annotated[bool, typer.Option("--full", help="Bodies and payloads in full.")] = False,
+    export: Annotated[
+        Path | None,
+        typer.Option(
+            "--export", metavar="FILE", help="Write it to a file that replays; - prints it."
+        ),
+    ] = None,
     url: Url = None,
     in_json: Json = False,
 ) -> None:
     """Show every event of a workflow, in order."""
+    if export is not None:
+        _export(workflow_id, export, url)
+        return
     with open_client(url) as client:
         events = client.handle(workflow_id).history()
     if in_json:
@@ -275,6 +290,19 @@ def history(
         opened = {event.seq: event for event in events}
         rows = [(e.seq, e.at, e.type, what(e, opened), details(e, opened)) for e in events]
         print_table(("seq", "time", "type", "what", "details"), rows)
+
+
+def _export(workflow_id: str, path: Path, url: str | None) -> None:
+    with open_client(url) as client:
+        history = client.handle(workflow_id).export()
+    if str(path) == "-":
+        print(history.to_json(), end="")
+        return
+    try:
+        history.save(path)
+    except OSError as error:
+        raise BadInput(f"--export {path}: {error}") from error
+    line(f"wrote {len(history.events)} events of {workflow_id} to {path}", style="green")
 
 
 def _print_full(event: HistoryEvent) -> None:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 STYLES: Mapping[str, str] = {
-    "completed": "green", "delivered": "green", "done": "green", "alive": "green", "ok": "green", "started": "green",
+    "completed": "green", "accepted": "cyan", "requested": "cyan", "rejected": "yellow", "aborted": "red", "delivered": "green", "done": "green", "alive": "green", "ok": "green", "started": "green",
     "failed": "bold red", "terminated": "red", "discarded": "red", "needs_review": "bold red", "blocked": "bold red",
     "dead": "red", "problem": "bold red",
     "cancelled": "yellow", "dropped": "yellow", "duplicate": "yellow", "late": "yellow", "retryable": "yellow",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -53,6 +55,19 @@ def import_app(app: str | None) -> None:
                 "run from the project's folder"
             )
             raise BadInput(msg) from error
+
+
+def import_modules(names: Iterable[str]) -> list[ModuleType]:
+    """The modules, imported from the path and the current folder. Raises BadInput when one cannot be found."""
+    sys.path.insert(0, str(Path.cwd()))
+    modules = []
+    for name in names:
+        try:
+            modules.append(import_module(name))
+        except ModuleNotFoundError as error:
+            msg = f"{name}: there is no module {error.name!r} on the path or in {Path.cwd()}; run from the project's folder"
+            raise BadInput(msg) from error
+    return modules
 
 
 def who() -> str:

@@ -25,7 +25,9 @@ def what(event: HistoryEvent, opened: Opened) -> str:
 
 
 def _name(body: Mapping[str, Any]) -> str:
-    return str(body.get("name") or body.get("workflow") or body.get("reason") or "")
+    return str(
+        body.get("name") or body.get("workflow") or body.get("reason") or body.get("id") or ""
+    )
 
 
 def details(event: HistoryEvent, opened: Opened) -> str:

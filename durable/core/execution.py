@@ -53,7 +53,7 @@ from durable.core.machine import (
 )
 from durable.core.plans import Definition, RunDefaults
 from durable.core.run import Run
-from durable.core.stacks import stack_of
+from durable.core.stacks import awaited, stack_of
 from durable.core.styles import as_coroutine
 from durable.errors import ContinueAsNew, InternalError
 from durable.failure import encode_failure, leaves
@@ -182,6 +182,18 @@ class Execution(Run):
             if not task.done()
         ]
 
+    def standing(self) -> list[dict[str, Any]]:
+        """As `stacks`, with what each task waits for."""
+        return [
+            {
+                "task": task.get_name(),
+                "lines": stack_of(task.get_coro()),
+                "waits_for": awaited(task),
+            }
+            for task in self.loop.tasks()
+            if not task.done()
+        ]
+
     def _enter(self) -> None:
         if self._broken:
             raise InternalError(
@@ -209,6 +221,7 @@ class Execution(Run):
             start.get("queue", "default"),
             start.get("priority", 5),
             json.dumps(retry, sort_keys=True) if (retry := start.get("retry")) else "null",
+            start.get("on_exhausted", "fail"),
         )
         self._input = event.payload
         self._begin_origins(start.get("origins") or ())

@@ -66,3 +66,4 @@ class RunDefaults(NamedTuple):
     priority: int
     retry: str
     """RetryPolicy.to_body() of the workflow level as JSON text, so that plans can be cached by it."""
+    on_exhausted: str = "fail"

@@ -41,7 +41,7 @@ class Recorded(Protocol):
 class Rewind(NamedTuple):
     """The plan. Numbers are those of events; `cut` is the last event copied, `turn` its turn.
 
-    `redeliver`: inbound events given again as messages. `activities`, `timers`, `children`: opening events of what is pending; `keys` are the idempotency
+    `redeliver`: inbound events given again as messages; `updates`: acceptances whose requests are. `activities`, `timers`, `children`: opening events of what is pending; `keys` are the idempotency
     keys of the activities. `stopping`: those of them that had been told to stop. `origins`: [last turn, run id, workflow id] of the runs
     that took the copied turns. `discarded`: how often each activity completed beyond the point, by name; what that did to the world stays done.
     """
@@ -50,6 +50,7 @@ class Rewind(NamedTuple):
     cut: int
     turn: int
     redeliver: list[int]
+    updates: list[int]
     activities: list[int]
     keys: list[str]
     timers: list[int]
@@ -96,6 +97,7 @@ def plan(
         cut,
         turn,
         redeliver,
+        [it.seq for it in history[cut:event] if it.type == e.UPDATE_ACCEPTED],
         activities,
         [f"{_who(origins, history[seq - 1].turn)}/{seq}" for seq in activities],
         [seq for seq, kind in pending.items() if kind == "timer"],
@@ -171,7 +173,7 @@ def before_activity(history: Sequence[Recorded], name: str) -> int | None:
 def before_the_end(history: Sequence[Recorded]) -> int | None:
     """Where a run that ended badly is taken up again: before the outcome that made it fail, or before the cancel request. None: it has not ended badly.
 
-    The failing activity or child is the one that the failure itself names. A run that failed by itself, or was terminated, loses only its end.
+    The failing activity or child is the one that the failure itself names. A run that failed by itself, ran out of time or was terminated, loses only its end.
     """
     last = history[-1]
     if last.type == e.WORKFLOW_CANCELLED:
@@ -179,7 +181,7 @@ def before_the_end(history: Sequence[Recorded]) -> int | None:
         return next(asked, last.seq) - 1
     if last.type == e.WORKFLOW_FAILED:
         return (_culprit(history, last.body.get("failure")) or last.seq) - 1
-    return last.seq - 1 if last.type == e.WORKFLOW_TERMINATED else None
+    return last.seq - 1 if last.type in (e.WORKFLOW_TERMINATED, e.WORKFLOW_TIMED_OUT) else None
 
 
 def _culprit(history: Sequence[Recorded], failure: Any) -> int | None:

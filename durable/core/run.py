@@ -335,7 +335,8 @@ class Run:
         """Whether the calling main task is all there is: to end the run here would leave nothing unfinished."""
         others = [it for it in self.loop.tasks() if it is not self._main and not it.done()]
         started = any(it.operation is not None and not it.struck for it in self._commands)
-        return not (others or started or self._pending or self.conditions or self._receivers)
+        waits = self._pending or self.conditions or self._receivers or self.locals
+        return not (others or started or waits)
 
     def unread_signals(self) -> list[int]:
         """The numbers of the signals that arrived and that nobody has received."""

@@ -141,7 +141,8 @@ class Times:
         body = {f.name: getattr(self, f.name) for f in fields(self)}
         for name in ("calendars", "excluded"):
             body[name] = [each.to_body() for each in body[name]]
-        return {name: value for name, value in body.items() if value not in (None, (), [], 0)}
+        plain = {name: list(it) if isinstance(it, tuple) else it for name, it in body.items()}
+        return {name: value for name, value in plain.items() if value not in (None, [], 0)}
 
     @classmethod
     def from_body(cls, body: dict[str, Any]) -> Times:

@@ -18,6 +18,24 @@ def stack_of(coro: Any) -> list[str]:
     ]
 
 
+def awaited(task: Any) -> list[dict[str, Any]]:
+    """What a suspended task waits for, as `Run.waiting_on` shows it; other tasks by name, and the members of a gather one by one."""
+    return _waits(getattr(task, "_fut_waiter", None), set())
+
+
+def _waits(future: Any, seen: set[int]) -> list[dict[str, Any]]:
+    if future is None or id(future) in seen:
+        return []
+    seen.add(id(future))
+    if (waiting := getattr(future, "waiting", None)) is not None:
+        return [waiting()]
+    if (name := getattr(future, "get_name", None)) is not None:
+        return [{"kind": "task", "name": name()}]
+    if (members := getattr(future, "_children", None)) is not None:  # gather's
+        return [wait for member in members if not member.done() for wait in _waits(member, seen)]
+    return [{"kind": "future", "name": getattr(future, "id", type(future).__name__)}]
+
+
 def _frames(it: Any) -> list[FrameType]:
     """The frames of a chain of coroutines and generators, and of the fiber or generator workflow that one of them drives."""
     frames: list[FrameType] = []

@@ -53,6 +53,7 @@ class RunCommit:
     activities_cancelled: list[int] = field(default_factory=list)
     consumed: list[str] = field(default_factory=list)  # message ids
     signals: list[tuple[str, int]] = field(default_factory=list)  # (signal id, seq)
+    updates: dict[str, dict[str, Any]] | None = None  # what was decided about them, by id
     hints: set[str] = field(default_factory=set)  # to give once it is written
 
 
@@ -68,6 +69,10 @@ class Outcome(NamedTuple):
     payload: str | None
 
 
+NO_RETRY = -1.0
+"""The delay of an attempt that an operator has to allow."""
+
+
 class Completion(NamedTuple):
     """A standalone job returned. What most outcomes are, so it travels light."""
 
@@ -78,14 +83,14 @@ class Completion(NamedTuple):
 
 
 class Retry(NamedTuple):
-    """An attempt failed; the next is due after `delay_s`."""
+    """An attempt failed, or without an error: snoozes; the next is due after `delay_s`, or waits for an operator (NO_RETRY)."""
 
     shard: int
     run_id: str
     seq: int
     attempt: int
     delay_s: float
-    error: dict[str, Any]
+    error: dict[str, Any] | None
 
 
 class PutBack(NamedTuple):
@@ -130,7 +135,7 @@ class Release(NamedTuple):
     review: dict[str, Any] | None
 
 
-def commit_arguments(owner: str, commits: Sequence[RunCommit]) -> tuple[str, ...]:
+def commit_arguments(owner: str, commits: Sequence[RunCommit]) -> tuple[str | None, ...]:
     """Flatten a batch into the parameters of `commit`, in the statement's order."""
     numbered = list(enumerate(commits, 1))
     return (
@@ -143,7 +148,24 @@ def commit_arguments(owner: str, commits: Sequence[RunCommit]) -> tuple[str, ...
         *_columns([(ix, s) for ix, c in numbered for s in c.activities_cancelled], 2),
         *_columns([(ix, m) for ix, c in numbered for m in c.consumed], 2),
         *_columns([(ix, *s) for ix, c in numbered for s in c.signals], 3),
+        _update_rows(numbered),
     )
+
+
+def _update_rows(numbered: list[tuple[int, RunCommit]]) -> str | None:
+    """The array that `settle_updates` reads; results are the author's text, so they are not encoded again."""
+    rows = [
+        _update_row({"ix": ix, **update})
+        for ix, c in numbered
+        for update in (c.updates or {}).values()
+    ]
+    return f"[{','.join(rows)}]" if rows else None
+
+
+def _update_row(update: dict[str, Any]) -> str:
+    payload = update.pop("payload", None)
+    text = _dumps(update)
+    return text if payload is None else f'{text[:-1]},"payload":{payload}}}'
 
 
 def _run_columns(commits: Sequence[RunCommit]) -> tuple[str, ...]:

@@ -18,7 +18,6 @@ from typing import Any, Generic, LiteralString, TypeVar
 from durable.descriptions import (
     CancelReceipt,
     HistoryEvent,
-    JobDescription,
     MoveReceipt,
     PendingJob,
     RunDescription,
@@ -76,24 +75,14 @@ class RunOutcome:
 
 
 @dataclass(frozen=True, slots=True)
-class JobOutcome:
-    """How a standalone job stands. `result` is JSON text."""
-
-    state: str
-    name: str
-    attempt: int
-    result: str | None
-    errors: list[dict[str, Any]]
-
-
-@dataclass(frozen=True, slots=True)
 class Definition:
-    """What a worker has registered under a name; `schema` is the JSON Schema of the arguments or payload."""
+    """What a worker has registered under a name; `schema` is the JSON Schema of the arguments or payload, `options` those of a job."""
 
     name: str
     version: int
     queue: str | None
     schema: dict[str, Any]
+    options: dict[str, Any]
 
 
 # -- writing ----------------------------------------------------------------------------------------------------------
@@ -217,14 +206,6 @@ def _command(workflow_id: str, reason: str | None, actor: str | None) -> dict[st
     }
 
 
-def enqueue_job(job_id: str, queue: str, given: Mapping[str, Any]) -> Call[Sent[str]]:
-    """Enqueue a standalone job; answers its id. `given`: the other parameters of durable.enqueue_job."""
-    parameters = {**given, "shard": shard_of(job_id), "job_id": job_id, "queue": queue}
-    return Call(
-        _SQL["enqueue_job"], parameters, lambda rows: Sent(rows[0]["job_id"], (f"jobs:{queue}",))
-    )
-
-
 def notify(hint: str) -> Call[None]:
     """Tell whoever listens that there may be something to do (C4)."""
     return Call(_SQL["notify"], {"hint": hint}, lambda _: None)
@@ -310,16 +291,6 @@ def read_pending(workflow_id: str, run_id: str | None) -> Call[list[PendingJob]]
     )
 
 
-def read_job_outcome(job_id: str) -> Call[JobOutcome | None]:
-    """None: there is no such job."""
-    return Call(_SQL["read_job_outcome"], _job(job_id), lambda rows: _first(JobOutcome, rows))
-
-
-def describe_job(job_id: str) -> Call[JobDescription | None]:
-    """None: there is no such job."""
-    return Call(_SQL["describe_job"], _job(job_id), lambda rows: _first(JobDescription, rows))
-
-
 def read_definition(kind: str, name: str, version: int | None = None) -> Call[Definition | None]:
     """That version of a definition, or the one that a start by name takes: the newest that live workers have."""
     parameters = {"kind": kind, "name": name, "version": version}
@@ -367,7 +338,7 @@ def count_reviews() -> Call[list[Row]]:
 _JSON = frozenset(
     {
         "attributes", "memo", "actor", "waiting_on", "review", "body", "payload", "errors", "heartbeat", "note", "schema",
-        "queues", "info", "headers",
+        "queues", "info", "headers", "options", "meta", "arguments", "result", "paused", "before", "after", "filter",
     }
 )  # fmt: skip
 _TIMES = frozenset(
@@ -380,10 +351,6 @@ _TIMES = frozenset(
 
 def _run(workflow_id: str, run_id: str | None) -> dict[str, Any]:
     return {"shard": shard_of(workflow_id), "workflow_id": workflow_id, "run_id": run_id}
-
-
-def _job(job_id: str) -> dict[str, Any]:
-    return {"shard": shard_of(job_id), "job_id": job_id}
 
 
 def _one_run(rows: list[Row], workflow_id: str) -> Row:

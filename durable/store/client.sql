@@ -24,10 +24,6 @@ select run_id::text, status, pushes::text from durable.terminate_run(
 select run_id::text, status, was, served, queue, owner::text from durable.move_run(
     %(shard)s::smallint, %(workflow_id)s, %(build)s, %(reason)s, %(actor)s::jsonb, %(command_id)s::uuid)
 
--- name: enqueue_job
-select durable.enqueue_job(%(shard)s::smallint, %(job_id)s::uuid, %(name)s, %(queue)s, %(priority)s::smallint,
-                           %(delay_s)s::float8, %(input)s::json, %(options)s::jsonb)::text as job_id
-
 -- name: notify
 select pg_notify('durable', %(hint)s)
 
@@ -42,22 +38,11 @@ select r.run_id::text, r.workflow, r.version, r.status, h.type, h.body::text, h.
  order by case when %(run_id)s::uuid is null then -r.generation else r.generation end
  limit 1
 
--- name: read_job_outcome
-select j.state, j.name, j.attempt, j.result::text, j.errors::text from durable.jobs j
- where j.shard = %(shard)s::smallint and j.run_id = %(job_id)s::uuid and j.seq = 0
-
--- name: describe_job
-select j.run_id::text as job_id, j.name, j.queue, j.priority, j.state, j.attempt, durable.to_us(j.created_at) as created_at,
-       durable.to_us(j.scheduled_at) as scheduled_at, durable.to_us(j.finished_at) as finished_at,
-       durable.to_us(j.cancel_requested_at) as cancel_requested_at, j.owner::text, j.errors::text
-  from durable.jobs j
- where j.shard = %(shard)s::smallint and j.run_id = %(job_id)s::uuid and j.seq = 0
-
 -- name: describe_run
 select l.workflow_id, l.run_id::text, l.workflow, l.version, l.status, l.operator_status, l.queue, l.priority,
        durable.to_us(l.created_at) as created_at, durable.to_us(l.started_at) as started_at, durable.to_us(l.closed_at) as closed_at,
        durable.to_us(coalesce(r.ready_at, r.delayed_until)) as ready_at, durable.to_us(l.cancel_requested_at) as cancel_requested_at,
-       l.waiting_on::text, l.review::text, l.attributes::text, r.memo::text, l.actor::text, l.owner::text, l.last_seq, l.generation,
+       l.waiting_on::text, l.review::text, l.paused::text, l.attributes::text, r.memo::text, l.actor::text, l.owner::text, l.last_seq, l.generation,
        r.headers::text, r.static_details, r.details, durable.to_us(r.deadline_at) as deadline_at, l.pinned, l.build
   from durable.run_list l join durable.runs r on r.shard = l.shard and r.run_id = l.run_id
  where l.shard = %(shard)s::smallint and l.workflow_id = %(workflow_id)s
@@ -70,7 +55,7 @@ select l.workflow_id, l.run_id::text, l.workflow, l.version, l.status, l.operato
 select l.workflow_id, l.run_id::text, l.workflow, l.version, l.status, l.operator_status, l.queue, l.priority,
        durable.to_us(l.created_at) as created_at, durable.to_us(l.started_at) as started_at, durable.to_us(l.closed_at) as closed_at,
        durable.to_us(coalesce(r.ready_at, r.delayed_until)) as ready_at, durable.to_us(l.cancel_requested_at) as cancel_requested_at,
-       l.waiting_on::text, l.review::text, l.attributes::text, r.memo::text, l.actor::text, l.owner::text, l.last_seq, l.generation,
+       l.waiting_on::text, l.review::text, l.paused::text, l.attributes::text, r.memo::text, l.actor::text, l.owner::text, l.last_seq, l.generation,
        r.headers::text, r.static_details, r.details, durable.to_us(r.deadline_at) as deadline_at, l.pinned, l.build
   from unnest(durable.shard_keys()) as k(key)
  cross join lateral (
@@ -109,11 +94,11 @@ select s.signal_id::text, s.name, s.status, s.reason, s.dedupe_key, s.payload::t
  order by s.at, s.signal_id
 
 -- name: read_pending
-select j.seq, j.kind, j.name, j.queue, j.state, j.attempt, (h.body -> 'retry' ->> 'max_attempts')::int as max_attempts,
+select j.seq, j.kind, j.name, j.queue, j.state, j.attempt, (coalesce(j.options, h.body) -> 'retry' ->> 'max_attempts')::int as max_attempts,
        durable.to_us(j.created_at) as created_at,
        case when j.state not in ('executing', 'waiting') then durable.to_us(j.scheduled_at) end as next_at,
        durable.to_us(j.deadline_at) as deadline_at, j.deadline_kind, durable.to_us(j.cancel_requested_at) as cancel_requested_at,
-       j.owner::text, j.errors::text, j.heartbeat::text, j.note::text
+       j.owner::text, j.errors::text, j.heartbeat::text, j.note::text, j.paused::text
   from durable.jobs j
   left join durable.history h on h.shard = j.shard and h.run_id = j.run_id and h.seq = j.seq
  where j.shard = %(shard)s::smallint and j.kind <> 'job' and j.run_id = (
@@ -125,7 +110,7 @@ select j.seq, j.kind, j.name, j.queue, j.state, j.attempt, (h.body -> 'retry' ->
 
 -- name: read_definition
 -- One definition: the given version, or the one that a start by name takes.
-select d.name, d.version, d.queue, d.schema::text from durable.definitions d
+select d.name, d.version, d.queue, d.schema::text, d.options::text from durable.definitions d
  where d.kind = %(kind)s and d.name = %(name)s
    and d.version = coalesce(%(version)s::int, case when d.kind = 'workflow' then durable.version_to_start(d.name) else d.version end)
 

@@ -18,15 +18,20 @@ from typing import Any, Self, TypeVar
 import psycopg
 from psycopg.rows import dict_row
 
+from durable.descriptions import EnqueuedMany
 from durable.errors import DatabaseUnavailable, DurableError
+from durable.store import bulk
+from durable.store.bulk import Bulk
 from durable.store.calls import Call, Row, notify
 from durable.store.failures import domain_error, is_broken, unavailable
+from durable.store.joined import HasConnection, joined_async
 from durable.store.migrate import ensure_current_async
 
 T = TypeVar("T")
 
 AsyncConnection = psycopg.AsyncConnection[Any]
-"""A caller's own connection, whose open transaction an operation may join."""
+AsyncTransaction = AsyncConnection | HasConnection
+"""What a caller may have open, and an operation may join: a connection of psycopg, or one of those in store/joined.py."""
 
 HINT_GAP_S = 0.002
 """The same hint goes out at most once in this time (its leading edge); the workers' polling covers the rest (C4)."""
@@ -63,15 +68,40 @@ class AsyncClientSession:
                 rows = await self._fetch_again(call)
         return call.decode(rows)
 
-    async def execute_within(self, connection: AsyncConnection, call: Call[T]) -> T:
+    async def execute_within(self, connection: AsyncTransaction, call: Call[T]) -> T:
         """Execute in the caller's transaction: nothing is committed here, and nothing is sent again."""
+        theirs = await joined_async(connection)
         try:
-            rows = await _rows(connection, call)
+            rows = await _rows(theirs, call)
         except psycopg.Error as error:
             raise domain_error(error) from error
         return call.decode(rows)
 
-    async def hint(self, hints: tuple[str, ...], connection: AsyncConnection | None = None) -> None:
+    async def enqueue_many(
+        self, many: Bulk, connection: AsyncTransaction | None = None
+    ) -> EnqueuedMany:
+        """Copy many jobs in one transaction, or within the caller's. Never sent again: the items have been consumed."""
+        if connection is not None:
+            return await self._copy(await joined_async(connection), many)
+        async with self._lock:
+            return await self._copy(await self._opened(), many)
+
+    async def _copy(self, connection: AsyncConnection, many: Bulk) -> EnqueuedMany:
+        try:
+            async with connection.transaction(), connection.cursor(row_factory=dict_row) as cursor:
+                if many.keyed:
+                    return await _enqueue_staged(cursor, many)
+                return await _enqueue_plain(cursor, many)
+        except psycopg.Error as error:
+            if is_broken(error, connection.closed):
+                await self.close()
+                msg = "the connection broke while many jobs were enqueued; either all of them are there or none is"
+                raise DatabaseUnavailable(msg) from error
+            raise domain_error(error) from error
+
+    async def hint(
+        self, hints: tuple[str, ...], connection: AsyncTransaction | None = None
+    ) -> None:
         """Wake whoever may be asleep. Within a caller's transaction the hint leaves with its commit."""
         if not self._notify:
             return
@@ -100,9 +130,7 @@ class AsyncClientSession:
             await connection.close()
 
     async def _fetch(self, call: Call[Any]) -> list[Row]:
-        connection = self._connection
-        if connection is None or connection.closed:
-            connection = self._connection = await self._connect()
+        connection = await self._opened()
         try:
             return await _rows(connection, call)
         except psycopg.Error as error:
@@ -110,6 +138,11 @@ class AsyncClientSession:
                 raise domain_error(error) from error
             await self.close()
             raise _Broken from error
+
+    async def _opened(self) -> AsyncConnection:
+        if self._connection is None or self._connection.closed:
+            self._connection = await self._connect()
+        return self._connection
 
     async def _fetch_again(self, call: Call[Any]) -> list[Row]:
         try:
@@ -141,3 +174,23 @@ async def _rows(connection: AsyncConnection, call: Call[Any]) -> list[Row]:
     async with connection.cursor(row_factory=dict_row) as cursor:
         await cursor.execute(call.statement, call.parameters)
         return await cursor.fetchall() if cursor.description else []
+
+
+async def _enqueue_plain(cursor: psycopg.AsyncCursor[Row], many: Bulk) -> EnqueuedMany:
+    await cursor.execute(bulk.SQL["plan_copy"], many.given)
+    (plan,) = await cursor.fetchall()
+    async with cursor.copy(bulk.SQL["copy_jobs"]) as copy:
+        for piece in many.plain(plan):
+            await copy.write(piece)
+    return EnqueuedMany(many.count, [])
+
+
+async def _enqueue_staged(cursor: psycopg.AsyncCursor[Row], many: Bulk) -> EnqueuedMany:
+    await cursor.execute(bulk.SQL["make_stage"])
+    async with cursor.copy(bulk.SQL["copy_stage"]) as copy:
+        for piece in many.staged():
+            await copy.write(piece)
+    await cursor.execute(bulk.SQL["enqueue_staged"], many.given)
+    rows = await cursor.fetchall()
+    await cursor.execute(bulk.SQL["drop_stage"])
+    return many.answer(rows)

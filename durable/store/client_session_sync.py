@@ -20,15 +20,20 @@ from typing import Any, Self, TypeVar
 import psycopg
 from psycopg.rows import dict_row
 
+from durable.descriptions import EnqueuedMany
 from durable.errors import DatabaseUnavailable, DurableError
+from durable.store import bulk
+from durable.store.bulk import Bulk
 from durable.store.calls import Call, Row, notify
 from durable.store.failures import domain_error, is_broken, unavailable
+from durable.store.joined import HasConnection, joined
 from durable.store.migrate import ensure_current
 
 T = TypeVar("T")
 
 Connection = psycopg.Connection[Any]
-"""A caller's own connection, whose open transaction an operation may join."""
+Transaction = Connection | HasConnection
+"""What a caller may have open, and an operation may join: a connection of psycopg, or one of those in store/joined.py."""
 
 HINT_GAP_S = 0.002
 """The same hint goes out at most once in this time (its leading edge); the workers' polling covers the rest (C4)."""
@@ -65,15 +70,36 @@ class ClientSession:
                 rows = self._fetch_again(call)
         return call.decode(rows)
 
-    def execute_within(self, connection: Connection, call: Call[T]) -> T:
+    def execute_within(self, connection: Transaction, call: Call[T]) -> T:
         """Execute in the caller's transaction: nothing is committed here, and nothing is sent again."""
+        theirs = joined(connection)
         try:
-            rows = _rows(connection, call)
+            rows = _rows(theirs, call)
         except psycopg.Error as error:
             raise domain_error(error) from error
         return call.decode(rows)
 
-    def hint(self, hints: tuple[str, ...], connection: Connection | None = None) -> None:
+    def enqueue_many(self, many: Bulk, connection: Transaction | None = None) -> EnqueuedMany:
+        """Copy many jobs in one transaction, or within the caller's. Never sent again: the items have been consumed."""
+        if connection is not None:
+            return self._copy(joined(connection), many)
+        with self._lock:
+            return self._copy(self._opened(), many)
+
+    def _copy(self, connection: Connection, many: Bulk) -> EnqueuedMany:
+        try:
+            with connection.transaction(), connection.cursor(row_factory=dict_row) as cursor:
+                if many.keyed:
+                    return _enqueue_staged(cursor, many)
+                return _enqueue_plain(cursor, many)
+        except psycopg.Error as error:
+            if is_broken(error, connection.closed):
+                self.close()
+                msg = "the connection broke while many jobs were enqueued; either all of them are there or none is"
+                raise DatabaseUnavailable(msg) from error
+            raise domain_error(error) from error
+
+    def hint(self, hints: tuple[str, ...], connection: Transaction | None = None) -> None:
         """Wake whoever may be asleep. Within a caller's transaction the hint leaves with its commit."""
         if not self._notify:
             return
@@ -102,9 +128,7 @@ class ClientSession:
             connection.close()
 
     def _fetch(self, call: Call[Any]) -> list[Row]:
-        connection = self._connection
-        if connection is None or connection.closed:
-            connection = self._connection = self._connect()
+        connection = self._opened()
         try:
             return _rows(connection, call)
         except psycopg.Error as error:
@@ -112,6 +136,11 @@ class ClientSession:
                 raise domain_error(error) from error
             self.close()
             raise _Broken from error
+
+    def _opened(self) -> Connection:
+        if self._connection is None or self._connection.closed:
+            self._connection = self._connect()
+        return self._connection
 
     def _fetch_again(self, call: Call[Any]) -> list[Row]:
         try:
@@ -143,3 +172,23 @@ def _rows(connection: Connection, call: Call[Any]) -> list[Row]:
     with connection.cursor(row_factory=dict_row) as cursor:
         cursor.execute(call.statement, call.parameters)
         return cursor.fetchall() if cursor.description else []
+
+
+def _enqueue_plain(cursor: psycopg.Cursor[Row], many: Bulk) -> EnqueuedMany:
+    cursor.execute(bulk.SQL["plan_copy"], many.given)
+    (plan,) = cursor.fetchall()
+    with cursor.copy(bulk.SQL["copy_jobs"]) as copy:
+        for piece in many.plain(plan):
+            copy.write(piece)
+    return EnqueuedMany(many.count, [])
+
+
+def _enqueue_staged(cursor: psycopg.Cursor[Row], many: Bulk) -> EnqueuedMany:
+    cursor.execute(bulk.SQL["make_stage"])
+    with cursor.copy(bulk.SQL["copy_stage"]) as copy:
+        for piece in many.staged():
+            copy.write(piece)
+    cursor.execute(bulk.SQL["enqueue_staged"], many.given)
+    rows = cursor.fetchall()
+    cursor.execute(bulk.SQL["drop_stage"])
+    return many.answer(rows)

@@ -6,8 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from durable.completion_errors import CompletionRefused
 from durable.completion_tokens import ReadToken
-from durable.errors import CompletionRefused
 from durable.ids import uuid7
 from durable.store.calls import Call, Row, Sent
 from durable.store.queries import load_queries

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from durable.core.events import WORKFLOW_STARTED, Event, Message
@@ -192,10 +192,12 @@ async def stage_due(session: Session, limit: int) -> tuple[int, int | None]:
     return fired + staged, next_due_us
 
 
-async def claim_jobs(session: Session, owner: str, free: dict[str, int]) -> list[ClaimedJob]:
-    """Take available jobs, per queue at most as many as it has free slots."""
+async def claim_jobs(
+    session: Session, owner: str, wanted: Mapping[str, int], *, aged: bool = False
+) -> list[ClaimedJob]:
+    """Take available jobs, per queue at most as many as wanted. `aged`: some of them those that have waited longest, whatever their priority."""
     rows = await session.fetch(
-        _SQL["claim_jobs"], (owner, quoted(free.keys()), plain(free.values()))
+        _SQL["claim_jobs"], (owner, quoted(wanted.keys()), plain(wanted.values()), aged)
     )
     return [ClaimedJob._make(row) for row in rows]
 
@@ -320,6 +322,7 @@ class Registration(NamedTuple):
     version: int
     queue: str | None
     schema: str
+    options: str | None = None
 
 
 async def register_definitions(session: Session, definitions: Sequence[Registration]) -> None:
@@ -332,5 +335,6 @@ async def register_definitions(session: Session, definitions: Sequence[Registrat
             plain([d.version for d in definitions]),
             quoted([d.queue for d in definitions]),
             quoted([d.schema for d in definitions]),
+            quoted([d.options for d in definitions]),
         ),
     )

@@ -10,7 +10,8 @@ select now_us, pushes::text from durable.commit(
     %s::int[], %s::int[],
     %s::int[], %s::int[],
     %s::int[], %s::uuid[],
-    %s::int[], %s::uuid[], %s::int[])
+    %s::int[], %s::uuid[], %s::int[],
+    %s::json)
 
 -- name: claim_runs
 select shard, run_id::text, workflow_id, workflow, version, epoch, last_seq, turn, queue, priority, reviewed, has_messages,
@@ -31,7 +32,7 @@ select fired, staged, next_due_us from durable.stage_due(%s)
 
 -- name: claim_jobs
 select shard, run_id::text, seq, kind, name, queue, attempt, input, options, workflow_id, actor, heartbeat, scheduled_us, created_us, headers
-  from durable.claim_jobs(%s::uuid, %s::text[], %s::int[])
+  from durable.claim_jobs(%s::uuid, %s::text[], %s::int[], %s)
 
 -- name: settle_jobs
 select refused, wake from durable.settle_jobs(
@@ -93,7 +94,8 @@ select pg_notify('durable', %s)
 listen durable
 
 -- name: register_definitions
-insert into durable.definitions (kind, name, version, queue, schema, updated_at)
-select d.kind, d.name, d.version, d.queue, d.schema, durable.now()
-  from unnest(%s::text[], %s::text[], %s::int[], %s::text[], %s::jsonb[]) as d(kind, name, version, queue, schema)
-on conflict (kind, name, version) do update set queue = excluded.queue, schema = excluded.schema, updated_at = excluded.updated_at
+insert into durable.definitions (kind, name, version, queue, schema, options, updated_at)
+select d.kind, d.name, d.version, d.queue, d.schema, coalesce(d.options, '{}'), durable.now()
+  from unnest(%s::text[], %s::text[], %s::int[], %s::text[], %s::jsonb[], %s::jsonb[]) as d(kind, name, version, queue, schema, options)
+on conflict (kind, name, version) do update
+   set queue = excluded.queue, schema = excluded.schema, options = excluded.options, updated_at = excluded.updated_at

@@ -12,6 +12,7 @@ from durable.errors import (
     InternalError,
     InvalidOption,
     SchemaOutOfDate,
+    UnknownActivity,
     UnknownWorkflow,
     WorkflowAlreadyExists,
     WorkflowNotFound,
@@ -21,6 +22,9 @@ _BY_STATE: dict[str, type[DurableError]] = {
     "DU010": WorkflowAlreadyExists,
     "DU011": UnknownWorkflow,
     "DU012": WorkflowNotFound,
+    "DU013": DatabaseUnavailable,
+    "DU014": UnknownActivity,
+    "DU015": InvalidOption,
 }
 _NO_SCHEMA = (
     errors.UndefinedTable,

@@ -59,7 +59,9 @@ def run(
     return run
 
 
-def spawn(*arguments: str, url: str | None = None, **environment: str) -> subprocess.Popen[str]:
+def spawn(
+    *arguments: str, url: str | None = None, stdin: int = subprocess.DEVNULL, **environment: str
+) -> subprocess.Popen[str]:
     """A real process of the command line."""
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("DURABLE_")}
     given = {**environment, **({"DURABLE_DATABASE_URL": url} if url else {})}
@@ -68,7 +70,7 @@ def spawn(*arguments: str, url: str | None = None, **environment: str) -> subpro
         env={**inherited, "PYTHONPATH": f"{ROOT}:{ROOT / 'worker'}", **given},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        stdin=subprocess.DEVNULL,
+        stdin=stdin,
         text=True,
         cwd=ROOT,
     )

@@ -14,7 +14,7 @@ from psycopg.rows import namedtuple_row
 from durable.client_async import AsyncClient
 from durable.client_sync import Client
 from durable.errors import DatabaseUnavailable, InvalidOption, SchemaOutOfDate
-from durable.store import calls
+from durable.store import calls, job_calls
 from durable.store.calls import Call
 from tests.client.database import Database
 from tests.client.shop import ORDER, Invoice, Payment, bill, payment_arrived, purchase
@@ -99,8 +99,12 @@ def _start(id: str) -> Call[Any]:
 
 def _job(_: str) -> Call[Any]:
     job_id = "01890000-0000-7000-8000-000000000000"
-    given = {"name": "bill", "priority": 0, "delay_s": 0, "input": "{}", "options": "{}"}
-    return calls.enqueue_job(job_id, "payments", given)
+    empty = ("at_us", "tags", "meta", "key", "states", "period_s", "replace")
+    given = {
+        "name": "bill", "queue": "payments", "priority": 0, "delay_s": 0, "input": "{}", "options": "{}",
+        **dict.fromkeys(empty),
+    }  # fmt: skip
+    return job_calls.enqueue_job(job_id, given, fresh=True)
 
 
 WRITES: dict[str, Callable[[str], Call[Any]]] = {

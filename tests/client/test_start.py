@@ -284,8 +284,7 @@ def test_an_activity_is_enqueued_with_its_options(client: Client, database: Data
         0,
     )
     ((options, input_),) = database.rows("select options, input from durable.jobs")
-    assert options["name"] == "bill"
-    assert options["retry"]["max_attempts"] == 3
+    assert options["retry"] == {"max_attempts": 3}
     assert options["timeouts"] == {"start_to_close_s": 30.0}
     assert input_ == {"order": {"sku": "tea", "amount": 7}}
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from datetime import UTC, datetime, timedelta
     from typing import assert_type
 
     from durable.client_async import AsyncClient
     from durable.client_sync import Client
+    from durable.core.schedule_times import Calendar
     from durable.handles_async import AsyncHandle
-    from durable.handles_sync import Handle, JobHandle
+    from durable.handles_sync import Handle
+    from durable.jobs_sync import JobHandle
+    from durable.scheduling_sync import ScheduleHandle
     from tests.client.shop import (
         ORDER,
         Invoice,
@@ -33,6 +37,22 @@ if TYPE_CHECKING:
         assert_type(client.handle("o-1"), Handle[Any])
         assert_type(client.enqueue(bill, ORDER), JobHandle[Invoice])
         client.handle("o-1").signal(payment_arrived, Payment(amount=1))
+
+    def schedules_are_typed(client: Client) -> None:
+        handle = client.schedule("s", purchase, ORDER, cron="@daily", overlap="buffer_all")
+        assert_type(handle, ScheduleHandle)
+        client.schedule("s", purchase, cron=["@daily"], arguments={"order": ORDER}, actor="ann")
+        client.schedule("s", bill, ORDER, every=timedelta(hours=1), offset=60, jitter=5.0)
+        client.schedule(
+            "s", "purchase", calendar=[Calendar(day=1), datetime(2030, 1, 1, tzinfo=UTC)]
+        )
+        client.schedule("s", purchase, 5, cron="@daily")  # type: ignore[arg-type]
+        client.schedule("s", purchase, ORDER, cron=5)  # type: ignore[call-overload]
+        client.schedule("s", purchase, ORDER, cron="@daily", overlap="maybe")  # type: ignore[call-overload]
+        client.schedule("s", print, cron="@daily")  # type: ignore[arg-type]
+        handle.update(cron="@daily", catch_up=timedelta(0))
+        handle.update(paused=True)  # type: ignore[call-arg]
+        client.set_retention("history", 5)  # type: ignore[arg-type]
 
     async def so_are_asynchronous_ones(client: AsyncClient) -> None:
         assert_type(await client.start(purchase, ORDER), AsyncHandle[Invoice])

@@ -100,6 +100,7 @@ def test_a_checkpoint_waits_for_what_is_under_way() -> None:
     """What was begun would be lost: activities, sleeps, tasks."""
     for begin in (
         lambda: step(1),
+        lambda: durable.local(step)(1),
         lambda: durable.sleep(5),
         lambda: asyncio.create_task(forever()),
     ):

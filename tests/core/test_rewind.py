@@ -244,7 +244,7 @@ def test_a_failure_of_the_code_itself_loses_only_the_end() -> None:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("last", [e.WORKFLOW_TERMINATED, e.WORKFLOW_RESET])
+@pytest.mark.parametrize("last", [e.WORKFLOW_TERMINATED, e.WORKFLOW_TIMED_OUT, e.WORKFLOW_RESET])
 def test_a_history_that_was_ended_by_force_replays(last: str) -> None:
     sim = Simulation(three)
     sim.turn()
@@ -258,8 +258,9 @@ def test_a_history_that_was_ended_by_force_replays(last: str) -> None:
 def test_only_a_bad_end_can_be_retried() -> None:
     sim = Simulation(three)
     sim.turn()
-    ended = Event(3, 2, e.WORKFLOW_TERMINATED, sim.now_us, {})
-    assert rewind.before_the_end([*sim.history, ended]) == 2
+    for last in (e.WORKFLOW_TERMINATED, e.WORKFLOW_TIMED_OUT):
+        ended = Event(3, 2, last, sim.now_us, {})
+        assert rewind.before_the_end([*sim.history, ended]) == 2
     assert rewind.before_the_end(sim.history) is None
     assert rewind.before_the_end(Simulation(three).run().history) is None
 

@@ -102,7 +102,7 @@ def statements(runs: list[Held]) -> dict[str, tuple[str, Any]]:
         [60.0] * len(runs),
     )
     given: dict[str, Any] = {
-        "claim_jobs": (ME, ["ours"], [SLOTS]),
+        "claim_jobs": (ME, ["ours"], [SLOTS], False),
         "claim_runs": (ME, ["ours"], CLAIM),
         "stage_due": (STAGE,),
         "read_inbox": (ME, ["ours"], 2_000),

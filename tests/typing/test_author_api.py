@@ -17,7 +17,15 @@ if TYPE_CHECKING:
     import psycopg
 
     import durable
-    from durable import ActivityFuture, DurableFuture, RetryPolicy, Signal, activity, workflow
+    from durable import (
+        ActivityFuture,
+        ChildFuture,
+        DurableFuture,
+        RetryPolicy,
+        Signal,
+        activity,
+        workflow,
+    )
 
     @dataclass
     class Order:
@@ -35,6 +43,17 @@ if TYPE_CHECKING:
 
     @activity(retry=RetryPolicy(max_attempts=5), timeout=timedelta(seconds=30), queue="payments")
     async def ship(order: Order) -> str: ...
+
+    @workflow(schedule=durable.cron("0 9 * * *", timezone="Europe/Berlin", overlap="skip"))
+    async def nightly() -> str: ...
+
+    @activity(schedule=durable.every(timedelta(hours=1), jitter=30))
+    def hourly() -> None: ...
+
+    def schedules_keep_types() -> None:
+        assert_type(nightly(), ChildFuture[str])
+        assert_type(hourly(), ActivityFuture[None])
+        durable.cron("@daily", overlap="never")  # type: ignore[arg-type]
 
     @activity(transactional=True, queue="payments")
     def book(connection: psycopg.Connection[Any], order: Order, cents: int = 0) -> Receipt: ...
@@ -64,6 +83,9 @@ if TYPE_CHECKING:
         assert_type(paid.receive(timeout=5), DurableFuture[Receipt])
         assert_type(await paid.receive(), Receipt)
         assert_type(await untyped.receive(), Any)
+        assert_type(durable.patched("dearer"), bool)
+        durable.deprecate_patch("cheaper")
+        durable.checkpoint(order)
         async for receipt in paid:
             assert_type(receipt, Receipt)
         await durable.sleep(timedelta(days=1))

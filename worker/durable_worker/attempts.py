@@ -29,19 +29,23 @@ from durable.activity_context import (
     ActivityInfo,
     CompletedElsewhere,
 )
-from durable.completion_tokens import digest_of, new_token
+from durable.activity_outcomes import ActivityOutcome, Cancel, Retry, Snooze
+from durable.completion_errors import TransactionMisused
 from durable.context import rebuilt, rebuilt_headers
 from durable.core.events import Event
 from durable.core.policy import LIBRARY_DEFAULT, RetryPolicy, delay_s, is_excluded, merge
 from durable.definitions import Activity
-from durable.errors import PayloadError, TransactionMisused
+from durable.errors import PayloadError
 from durable.failure import encode_failure
+from durable.job_errors import JobCancelled
 from durable.payload import value_codec
-from durable.store.batch import Completion, Outcome, Parked, PutBack, Retry, TokenTaken
+from durable.store import batch
+from durable.store.batch import Completion, Outcome, PutBack
 from durable.store.engine import ClaimedJob, Heartbeat
 from durable.store.fences import TransactionRefused
 from durable_worker.clock import DatabaseClock
 from durable_worker.committer import Committer
+from durable_worker.elsewhere import parked, token_maker
 from durable_worker.faults import reach
 from durable_worker.runs import LiveRun
 from durable_worker.slots import Slots
@@ -235,7 +239,7 @@ class Attempts:
             lambda details: self._heartbeat(attempt, details),
             lambda: attempt.cancel_requested or attempt.lost or attempt.timed_out is not None,
             attempt.activity.is_async,
-            None if attempt.activity.transactional else lambda: self._new_token(attempt, loop),
+            None if attempt.activity.transactional else token_maker(attempt, self._committer.write),
         )
         attempt.task = loop.create_task(self._run(attempt))
 
@@ -258,10 +262,13 @@ class Attempts:
         try:
             payload = await self._call(attempt)
             reach("attempt.after")
+        except ActivityOutcome as outcome:
+            self._decided(attempt, outcome)
         except (asyncio.CancelledError, ActivityCancelledError) as error:
             self._cancelled(attempt, error)
-        except CompletedElsewhere:
-            self._parked(attempt)
+        except CompletedElsewhere as elsewhere:
+            if not attempt.lost:
+                self._committer.write(parked(attempt, elsewhere.token))
         except TransactionRefused as refused:
             if refused.verdict == "cancelled":
                 self._ended(attempt, "ActivityCancelled", {"started": True}, None)
@@ -277,6 +284,8 @@ class Attempts:
         """Call the function. Returns its result as JSON text; None: it is recorded already."""
         if not attempt.activity.transactional:
             value = await self._call_with(attempt, attempt.activity.fn)
+            if isinstance(value, ActivityOutcome):
+                raise value
             return attempt.activity.arguments.result.encode(value)
         with self._transactions.watched(attempt):
             hint = await self._call_with(attempt, self._transactions.recording(attempt))
@@ -345,24 +354,20 @@ class Attempts:
                 Completion(attempt.shard, attempt.run_id, attempt.attempt, payload)
             )
 
-    def _parked(self, attempt: Attempt) -> None:
-        """The outcome will come from outside; slot and lease are free."""
-        assert attempt.context is not None
-        if not attempt.lost and (token := attempt.context.token) is not None:
-            elapsed_s = asyncio.get_running_loop().time() - attempt.begun
-            key = (attempt.shard, attempt.run_id, attempt.seq, attempt.attempt)
-            self._committer.write(Parked(*key, elapsed_s, digest_of(token)))
+    def _decided(self, attempt: Attempt, outcome: ActivityOutcome) -> None:
+        """The activity itself said what shall become of it."""
+        if attempt.lost:
+            return
+        if isinstance(outcome, Snooze):
+            self._again(attempt, outcome.delay_s, None)
+        elif isinstance(outcome, Cancel):
+            failure = encode_failure(JobCancelled(outcome.reason))
+            kind = "ActivityFailed" if attempt.kind == "activity" else "ActivityCancelled"
+            self._ended(attempt, kind, {"failure": failure, "retry_state": "cancelled"}, None)
+        elif isinstance(outcome, Retry):
+            self._failed(attempt, outcome, outcome.delay_s)
 
-    def _new_token(self, attempt: Attempt, loop: asyncio.AbstractEventLoop) -> str:
-        """Called by the activity, maybe in a thread: the token must be known before its user can be back."""
-        token = new_token(attempt.shard, attempt.run_id, attempt.seq, attempt.attempt)
-        taken = TokenTaken(
-            attempt.shard, attempt.run_id, attempt.seq, attempt.attempt, digest_of(token)
-        )
-        loop.call_soon_threadsafe(self._committer.write, taken)
-        return token
-
-    def _failed(self, attempt: Attempt, error: BaseException) -> None:
+    def _failed(self, attempt: Attempt, error: BaseException, wait_s: float | None = None) -> None:
         if attempt.lost:
             return
         failure = encode_failure(error)
@@ -378,16 +383,15 @@ class Attempts:
             state = "non_retryable" if final else "max_attempts"
             self._exhausted(attempt, failure, state)
             return
-        wait_s = delay_s(policy, attempt.attempt, random.random())  # noqa: S311 - jitter
+        if wait_s is None:
+            counted = attempt.attempt - attempt.options.get("snoozes", 0)
+            wait_s = delay_s(policy, counted, random.random())  # noqa: S311 - jitter
+        self._again(attempt, wait_s, {"failure": failure})
+
+    def _again(self, attempt: Attempt, wait_s: float, error: dict[str, Any] | None) -> None:
+        """Another attempt after `wait_s`; without an error this one does not count."""
         self._committer.write(
-            Retry(
-                attempt.shard,
-                attempt.run_id,
-                attempt.seq,
-                attempt.attempt,
-                wait_s,
-                {"failure": failure},
-            )
+            batch.Retry(attempt.shard, attempt.run_id, attempt.seq, attempt.attempt, wait_s, error)
         )
         self._due(self._clock.now_us() + int(wait_s * 1e6))
 
@@ -395,6 +399,10 @@ class Attempts:
         body: dict[str, Any] = {"failure": failure, "retry_state": state}
         if attempt.timed_out:
             body["timeout"] = attempt.timed_out
+        if _waits_for_an_operator(attempt):
+            key = (attempt.shard, attempt.run_id, attempt.seq, attempt.attempt)
+            self._committer.write(batch.Retry(*key, batch.NO_RETRY, body))
+            return
         kind = "ActivityTimedOut" if attempt.timed_out else "ActivityFailed"
         self._ended(attempt, kind, body, None)
 
@@ -539,6 +547,12 @@ def _carried(job: ClaimedJob, options: Mapping[str, Any]) -> Mapping[str, Any]:
     }
 
 
+def _waits_for_an_operator(attempt: Attempt) -> bool:
+    """Rather than give the failure to its run (on_exhausted="pause")."""
+    asked = attempt.options.get("on_exhausted") == "pause"
+    return asked and attempt.kind == "activity" and not attempt.cancel_requested
+
+
 def _info(
     attempt: Attempt,
     carried: Mapping[str, Any],
@@ -547,6 +561,8 @@ def _info(
     deadline_us: int | None,
 ) -> ActivityInfo:
     retry = attempt.options.get("retry") or {}
+    snoozes = attempt.options.get("snoozes", 0)
+    limit = retry.get("max_attempts", _DEFAULT_ATTEMPTS)
     slot = attempt.options.get("schedule") or {}
     return ActivityInfo(
         workflow_id=attempt.workflow_id,
@@ -554,13 +570,14 @@ def _info(
         activity_id=attempt.options.get("id") or attempt.run_id,
         name=attempt.name,
         queue=attempt.queue,
-        attempt=attempt.attempt,
-        max_attempts=retry.get("max_attempts", _DEFAULT_ATTEMPTS),
-        idempotency_key=f"{attempt.run_id}/{attempt.seq}",
+        attempt=attempt.attempt - snoozes,
+        max_attempts=limit and limit - snoozes,
+        idempotency_key=attempt.options.get("idempotency_key") or f"{attempt.run_id}/{attempt.seq}",
         actor=rebuilt(carried.get("actor")),
         deadline=None if deadline_us is None else _instant(deadline_us),
         heartbeat_details=tuple(json.loads(heartbeat)) if heartbeat else (),
         scheduled_at=_instant(scheduled_us),
+        snoozes=snoozes,
         schedule_id=slot.get("id"),
         scheduled_for=_instant(slot["slot_us"]) if slot else None,
         headers=rebuilt_headers(carried.get("headers")),

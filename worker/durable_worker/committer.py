@@ -28,7 +28,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
 from durable.errors import DatabaseUnavailable
-from durable.store import engine
+from durable.store import engine, questions
 from durable.store.batch import (
     Completion,
     Outcome,
@@ -39,13 +39,14 @@ from durable.store.batch import (
     RunCommit,
     TokenTaken,
 )
+from durable.store.questions import Answer
 from durable.store.session import ConnectionLost, DatabaseRefused, Session
 from durable_worker.clock import DatabaseClock
 from durable_worker.faults import reach
 
 logger = logging.getLogger("durable.worker")
 
-SideWrite = TokenTaken | Completion | Outcome | Retry | PutBack | Parked | Release
+SideWrite = TokenTaken | Completion | Outcome | Retry | PutBack | Parked | Release | Answer
 _SIDE_WRITES: dict[type[Any], Callable[..., Awaitable[Any]]] = {
     TokenTaken: engine.take_tokens,
     Completion: engine.complete_jobs,
@@ -54,6 +55,7 @@ _SIDE_WRITES: dict[type[Any], Callable[..., Awaitable[Any]]] = {
     PutBack: engine.put_back_jobs,
     Parked: engine.park_jobs,
     Release: engine.release_runs,
+    Answer: questions.answer_queries,
 }
 _POINTS: dict[type[Any], str] = {
     Completion: "settle",

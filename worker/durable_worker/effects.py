@@ -108,6 +108,33 @@ def _continue(commit: RunCommit, event: Event, queue: str, _take_slot: TakeSlot)
     commit.hints.add(f"runs:{queue}")  # the successor
 
 
+def _accept_update(commit: RunCommit, event: Event, _queue: str, _take_slot: TakeSlot) -> None:
+    _note_update(commit, event.body, to="accepted", seq=event.seq)
+
+
+def _complete_update(commit: RunCommit, event: Event, _queue: str, _take_slot: TakeSlot) -> None:
+    _note_update(commit, event.body, to="completed", payload=event.payload)
+
+
+def _fail_update(commit: RunCommit, event: Event, _queue: str, _take_slot: TakeSlot) -> None:
+    _note_update(commit, event.body, to="failed", failure=event.body["failure"])
+
+
+def refuse_updates(commit: RunCommit, refused: dict[str, dict[str, Any]]) -> None:
+    """Add what requesters of rejected updates are told; there is no event for it."""
+    for update_id, failure in refused.items():
+        _note_update(commit, {"update_id": update_id, "name": ""}, to="rejected", failure=failure)
+
+
+def _note_update(commit: RunCommit, body: dict[str, Any], **facts: Any) -> None:
+    """What the table of updates is to say; of one that is accepted and ends in one turn, both."""
+    commit.updates = commit.updates or {}
+    known = commit.updates.setdefault(
+        body["update_id"], {"id": body["update_id"], "name": body["name"]}
+    )
+    known.update(facts)
+
+
 _EFFECTS: dict[str, Callable[[RunCommit, Event, str, TakeSlot], None]] = {
     "ActivityScheduled": _schedule_activity,
     "ActivityCancelRequested": _cancel_activity,
@@ -116,6 +143,9 @@ _EFFECTS: dict[str, Callable[[RunCommit, Event, str, TakeSlot], None]] = {
     "TimerCancelled": _cancel_timer,
     "CancelRequested": _mark_cancelled,
     "SignalReceived": _deliver_signal,
+    "UpdateAccepted": _accept_update,
+    "UpdateCompleted": _complete_update,
+    "UpdateFailed": _fail_update,
     **dict.fromkeys(CLOSING_STATUS, _close),
     "WorkflowContinued": _continue,
 }

@@ -15,7 +15,7 @@ import socket
 from collections.abc import Awaitable, Callable
 
 from durable.errors import DatabaseUnavailable
-from durable.store import engine
+from durable.store import engine, questions
 from durable.store.batch import PutBack, Release
 from durable.store.duties import Duty
 from durable.store.session import ConnectionLost, DatabaseRefused, Session
@@ -97,6 +97,7 @@ class Housekeeping:
             "host": socket.gethostname(),
             "runs": len(self._runs),
             "attempts": len(self._attempts),
+            "run_workflows": self._settings.run_workflows,
         }
         alive, now_us = await engine.beat(
             self._session,
@@ -118,6 +119,7 @@ class Housekeeping:
         if now >= self._sweep_at:
             self._sweep_at = now + self._settings.lease_s / 3
             await engine.sweep_orphans(self._duties, _SWEEP_LIMIT)
+            await questions.forget_requests(self._duties, _SWEEP_LIMIT)
         return min(1.0, self._settings.lease_s / 3)
 
     async def _take_over(self) -> None:

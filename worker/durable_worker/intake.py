@@ -21,18 +21,20 @@ from durable.definitions import Workflow
 from durable.errors import DatabaseUnavailable
 from durable.store import engine
 from durable.store.batch import PutBack
+from durable.store.questions import Question
 from durable.store.session import ConnectionLost, DatabaseRefused, Session
 from durable_worker.attempts import Attempts
 from durable_worker.clock import DatabaseClock
 from durable_worker.committer import Committer
 from durable_worker.faults import reach
+from durable_worker.questions import Questions
 from durable_worker.runs import Runs
 from durable_worker.settings import WorkerSettings
 from durable_worker.slots import HOLD_S
 
 logger = logging.getLogger("durable.worker")
 
-RUNS, INBOX, JOBS = "runs", "inbox", "jobs"
+RUNS, INBOX, JOBS, QUERIES = "runs", "inbox", "jobs", "queries"
 ALL = frozenset({RUNS, INBOX, JOBS})
 
 _GAP_GROWTH = 5
@@ -54,9 +56,12 @@ class Intake:
         attempts: Attempts,
         committer: Committer,
         clock: DatabaseClock,
+        questions: Questions,
         *,
         broken: Callable[[], None],
     ) -> None:
+        self._questions = questions
+        self._ask_at = 0.0
         self._session = session
         self._settings = settings
         self._owner = owner
@@ -79,7 +84,7 @@ class Intake:
         self.passes = 0
 
     def wake(self, *kinds: str) -> None:
-        """There may be work of these kinds (RUNS, INBOX, JOBS): ask for it now. None named: for all of it."""
+        """There may be work of these kinds (RUNS, INBOX, JOBS, QUERIES): ask for it now. None named: for all of it."""
         self._wanted.update(kinds or ALL)
         if RUNS in self._wanted:
             self._claim_runs_at = 0.0
@@ -136,9 +141,15 @@ class Intake:
         wanted = self._choose()
         found = await self._stage()
         if found:
-            wanted = ALL
+            wanted = wanted | ALL
+        asked = await self._take_questions(wanted) if self._settings.run_workflows else []
+        if asked:
+            wanted = wanted | {INBOX}
         if self._settings.run_workflows and wanted & {RUNS, INBOX}:
             found += await self._take_runs(wanted)
+        if asked:
+            await self._questions.hand_out(asked)
+            found += len(asked)
         if self._settings.run_activities and JOBS in wanted:
             found += await self._take_jobs()
         return found
@@ -170,6 +181,14 @@ class Intake:
             self.due(next_due_us)
             self._wake.clear()
         return moved
+
+    async def _take_questions(self, wanted: AbstractSet[str]) -> list[Question]:
+        """Queries, when a hint tells of one and at every slow poll. What was sent to a run before it was asked is read after this."""
+        loop_time = asyncio.get_running_loop().time()
+        if QUERIES not in wanted and loop_time < self._ask_at:
+            return []
+        self._ask_at = loop_time + self._settings.poll_s
+        return await self._questions.take()
 
     async def _take_runs(self, wanted: AbstractSet[str]) -> int:
         claimed = await self._claim_runs() if RUNS in wanted else []

@@ -21,16 +21,18 @@ from uuid import UUID
 
 from pydantic_core import to_json
 
-from durable.core.events import FIRST_TURN_TAKEN, Event, Message
+from durable.core.events import FIRST_TURN_TAKEN, UPDATE_REQUESTED, Event, Message
 from durable.core.execution import Decision, Execution
+from durable.core.handlers import Verdicts
 from durable.core.local import LOCAL_ACTIVITY
 from durable.definitions import Workflow
 from durable.failure import encode_failure
 from durable.store.batch import Outcome, PutBack, Release, RunCommit
 from durable.store.engine import ClaimedRun, InboxRow
+from durable.store.questions import Question
 from durable_worker.clock import DatabaseClock
 from durable_worker.committer import Committer, Ticket
-from durable_worker.effects import add_effects
+from durable_worker.effects import add_effects, refuse_updates
 
 logger = logging.getLogger("durable.worker")
 
@@ -61,6 +63,7 @@ class LiveRun:
         "name",
         "pending",
         "priority",
+        "questions",
         "queue",
         "ready",
         "reviewed",
@@ -82,6 +85,7 @@ class LiveRun:
         self.execution = execution
         self.pending: list[Inbound] = []
         self.known: set[str] = set()  # message ids taken and not yet committed
+        self.questions: list[tuple[int, Question]] = []  # and for how many more turns they wait
         self.committing = False
         self.ready = False
         self.locals: dict[str, Any] = {}  # local activities that run here, by id
@@ -111,6 +115,16 @@ class AttemptHandOver(Protocol):
 
     def cancel_run(self, run_id: str) -> None:
         """Tell every attempt of a closed run to stop."""
+
+
+class Answering(Protocol):
+    """Where queries are answered (see questions.py)."""
+
+    def turn_written(self, run: LiveRun) -> None:
+        """One turn more is durable."""
+
+    def run_left(self, run: LiveRun) -> None:
+        """The run lives here no more."""
 
 
 class LocalHandOver(Protocol):
@@ -152,6 +166,7 @@ class Runs:
             str, int
         ] = {}  # message ids, by the number of reads begun before their commit ended
         self.attempts: AttemptHandOver
+        self.answering: Answering
         self.local_activities: LocalHandOver
         self.eager = True
 
@@ -254,6 +269,8 @@ class Runs:
         self._watch(run)
         try:
             decision = run.execution.activate([i.message for i in inbound], self._clock.now_us())
+            if run.execution.verdicts is not None:
+                inbound = _without_left(inbound, run.execution.verdicts)
             for warning in decision.warnings:
                 logger.warning("%s %s: %s", run.name, run.workflow_id, warning)
             self._submit(run, inbound, decision)
@@ -265,7 +282,7 @@ class Runs:
             self._watch(None)
 
     def _submit(self, run: LiveRun, inbound: list[Inbound], decision: Decision) -> None:
-        if _may_wait(run, decision):
+        if not inbound and _may_wait(run, decision):
             run.held = decision.events
             self.local_activities.sync(run)
             return
@@ -275,6 +292,9 @@ class Runs:
                 commit.consumed.append(item.message_id)
             elif item.done is not None:
                 commit.done.append((item.done.seq, item.done.attempt))
+        verdicts, run.execution.verdicts = run.execution.verdicts, None
+        if verdicts is not None and verdicts.refused:
+            refuse_updates(commit, verdicts.refused)
         take_slot = self.attempts.take_slot if self.eager and not decision.closed else _no_slot
         for event in decision.events:
             add_effects(commit, event, run.queue, take_slot)
@@ -332,6 +352,11 @@ class Runs:
         if run.locals or run.execution.locals:
             self.local_activities.sync(run)
         self._runs.move_to_end(run.run_id)
+        if run.questions:
+            self.answering.turn_written(run)
+        if run.execution.tainted:
+            self.drop_tainted(run)
+            return
         if run.pending:
             self.wake(run)
         self.trim()
@@ -358,6 +383,8 @@ class Runs:
 
     def _close(self, run: LiveRun, status: str) -> None:
         self._runs.pop(run.run_id, None)
+        if run.questions:
+            self.answering.run_left(run)
         self.local_activities.stop(run)
         self._hand_outcomes(run.pending)
         run.execution.evict()
@@ -384,10 +411,18 @@ class Runs:
                     self.attempts.return_slot(job.queue)
         if self._runs.get(run.run_id) is run:
             del self._runs[run.run_id]
+        if run.questions:
+            self.answering.run_left(run)
         self.local_activities.stop(run)
         self._hand_outcomes([*inbound, *run.pending])
         run.pending.clear()
         run.execution.evict()
+
+    def drop_tainted(self, run: LiveRun) -> None:
+        """A query or validator touched what it may only read: have the state made anew from history."""
+        if self._runs.get(run.run_id) is run and not run.committing:
+            self._drop(run, ())
+            self._give_back(run, 0.0, None)
 
     def _hand_outcomes(self, inbound: Sequence[Inbound]) -> None:
         for item in inbound:
@@ -507,6 +542,15 @@ def _may_wait(run: LiveRun, decision: Decision) -> bool:
     """A first turn that only called local activities is written with the first outcome. (But a turn, even an empty one, ends a review.)"""
     events = decision.events
     return len(events) == 1 and events[0].type == FIRST_TURN_TAKEN and not run.reviewed
+
+
+def _without_left(inbound: list[Inbound], verdicts: Verdicts) -> list[Inbound]:
+    """Without the offers that came after the workflow's end: the database answers them, or hands them to the successor."""
+    return [
+        it
+        for it in inbound
+        if it.message.type != UPDATE_REQUESTED or it.message.body["update_id"] not in verdicts.left
+    ]
 
 
 def _no_slot(_name: str, _queue: str) -> bool:

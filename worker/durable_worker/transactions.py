@@ -8,6 +8,8 @@ import logging
 from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from durable.activity_outcomes import ActivityOutcome
+from durable.definitions import Activity
 from durable.store.fences import Fence
 from durable.store.transactions_async import AsyncConnection, AsyncTransactions
 from durable.store.transactions_sync import Connection, Transactions
@@ -41,8 +43,7 @@ class TransactionalAttempts:
 
         def recorded(*args: Any, **kwargs: Any) -> Awaitable[str | None]:
             async def body(connection: AsyncConnection) -> str:
-                value = await activity.fn(connection, *args, **kwargs)
-                return activity.arguments.result.encode(value)
+                return _encoded(activity, await activity.fn(connection, *args, **kwargs))
 
             return self._async.record(fence, body, lambda: not is_over(attempt))
 
@@ -53,8 +54,7 @@ class TransactionalAttempts:
 
         def recorded(*args: Any, **kwargs: Any) -> str | None:
             def body(connection: Connection) -> str:
-                value = activity.fn(connection, *args, **kwargs)
-                return activity.arguments.result.encode(value)
+                return _encoded(activity, activity.fn(connection, *args, **kwargs))
 
             return self._sync.record(fence, body, lambda: not is_over(attempt))
 
@@ -87,3 +87,10 @@ class TransactionalAttempts:
 def is_over(attempt: Attempt) -> bool:
     """Nobody would take its outcome any more: do not even begin."""
     return attempt.lost or attempt.cancel_requested or attempt.timed_out is not None
+
+
+def _encoded(activity: Activity[Any, Any], value: Any) -> str:
+    """The result as JSON text. A Snooze, Cancel or Retry is raised, so that what the attempt wrote is rolled back."""
+    if isinstance(value, ActivityOutcome):
+        raise value
+    return activity.arguments.result.encode(value)

@@ -63,7 +63,7 @@ async def listen(
     """Listen for hints that concern this worker and pass them on, reconnecting for ever."""
     mine = {
         f"worker:{owner}",
-        *(f"{kind}:{queue}" for kind in ("queue", "runs", "jobs") for queue in queues),
+        *(f"{kind}:{queue}" for kind in ("queue", "runs", "jobs", "queries") for queue in queues),
     }
     failures = 0
     while True:

@@ -30,6 +30,7 @@ from durable.core.names import checked_name
 from durable.definitions import Activity, Workflow, described
 from durable.errors import DatabaseUnavailable, InvalidOption
 from durable.ids import uuid7
+from durable.modules import defined_in
 from durable.signals import Signal, registered_signals
 from durable.store import engine
 from durable.store.engine import Registration
@@ -39,8 +40,9 @@ from durable_worker.clock import DatabaseClock
 from durable_worker.committer import Committer
 from durable_worker.duties import Duties
 from durable_worker.housekeeping import Housekeeping
-from durable_worker.intake import INBOX, JOBS, RUNS, Intake
+from durable_worker.intake import INBOX, JOBS, QUERIES, RUNS, Intake
 from durable_worker.local_activities import LocalActivities
+from durable_worker.questions import Questions
 from durable_worker.retention import Retention
 from durable_worker.runs import Runs
 from durable_worker.scheduling import Scheduling, declare
@@ -53,8 +55,14 @@ logger = logging.getLogger("durable.worker")
 
 _K = TypeVar("_K")
 
-_HINTED = {"worker": (INBOX,), "runs": (RUNS,), "jobs": (JOBS,), "queue": (RUNS, INBOX)}
-"""What each kind of hint says there may be: new runs, jobs, a message for a run that had no owner when it was sent (it may have one now)."""
+_HINTED = {
+    "worker": (INBOX,),
+    "runs": (RUNS,),
+    "jobs": (JOBS,),
+    "queue": (RUNS, INBOX),
+    "queries": (QUERIES,),
+}
+"""What each kind of hint says there may be: new runs, jobs, a message for a run that had no owner when it was sent (it may have one now), questions."""
 
 _Definition = TypeVar("_Definition", Workflow[..., Any], Activity[..., Any])
 
@@ -169,6 +177,7 @@ class Worker:
         )
         self.runs.local_activities = self.local_activities
         self.attempts.deliver_outcome = self.runs.deliver_outcome
+        self.runs.answering = questions = self._questions()
         self.intake = Intake(
             self._taking,
             settings,
@@ -178,6 +187,7 @@ class Worker:
             self.attempts,
             self.committer,
             self.clock,
+            questions,
             broken=self._connection_broke,
         )
         self.housekeeping = Housekeeping(
@@ -193,13 +203,32 @@ class Worker:
         }
         self.duties = Duties(self._serving, owner, settings.lease_s, rounds)
 
+    def _questions(self) -> Questions:
+        return Questions(
+            self._taking,
+            self.worker_id,
+            list(self.settings.queues),
+            self._workflows,
+            self.committer,
+            live=self.runs.get,
+            drop=self.runs.drop_tainted,
+            wake=lambda: self.intake.wake(QUERIES),
+        )
+
     async def _register(self) -> None:
         registrations = [
             Registration("workflow", w.name, w.version, w.queue, json.dumps(described(w)))
             for w in self._workflows.values()
         ]
         registrations += [
-            Registration("activity", a.name, 1, a.queue, json.dumps(described(a)))
+            Registration(
+                "activity",
+                a.name,
+                1,
+                a.queue,
+                json.dumps(described(a)),
+                json.dumps(a.job_options()),
+            )
             for a in self._activities.values()
         ]
         registrations += [
@@ -416,27 +445,12 @@ def _definitions(
     if modules is not None:
         imported = [import_module(m) if isinstance(m, str) else m for m in modules]
         return (
-            [*_of_modules(definitions.registered_workflows(), imported), *(workflows or ())],
-            [*_of_modules(definitions.registered_activities(), imported), *(activities or ())],
+            [*defined_in(definitions.registered_workflows(), imported), *(workflows or ())],
+            [*defined_in(definitions.registered_activities(), imported), *(activities or ())],
         )
     if workflows is None and activities is None:
         return list(definitions.registered_workflows()), list(definitions.registered_activities())
     return list(workflows or ()), list(activities or ())
-
-
-def _of_modules(
-    registered: Iterable[_Definition], modules: Iterable[ModuleType]
-) -> list[_Definition]:
-    """Return the definitions that were made in the modules or below them, or that they import by name."""
-    found = []
-    for definition in registered:
-        home = definition.fn.__module__
-        if any(
-            f"{home}.".startswith(f"{module.__name__}.") or definition in vars(module).values()
-            for module in modules
-        ):
-            found.append(definition)
-    return found
 
 
 def _by_name(

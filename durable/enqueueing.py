@@ -1,0 +1,285 @@
+"""What `enqueue` and `enqueue_many` ask for, checked before anything is written (C18), as parameters of the store's statements."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from hashlib import sha256
+from typing import Any
+from uuid import UUID
+
+from durable import requests
+from durable.context import encoded_headers, refuse_without_actor
+from durable.core.job_life import STATES, held_states
+from durable.core.names import checked_name, checked_priority
+from durable.definitions import Activity
+from durable.errors import InvalidOption, PayloadError
+from durable.ids import uuid7
+from durable.job_errors import BulkRefused
+from durable.payload import ValueCodec
+from durable.requests import Target
+from durable.store.bulk import Bulk, copy_line
+from durable.store.shards import SHARD_KEYS, shard_of
+from durable.unique import Unique
+
+Item = tuple[Any, ...] | Mapping[str, Any]
+"""The arguments of one job of many: by position, or by name."""
+
+MAX_TAGS = 50
+MAX_TAG = 100
+_SHOWN_ERRORS = 100
+_PIECE = 64 * 1024  # characters sent at a time
+_META = ValueCodec(dict[str, Any], field="meta", max_bytes=requests.MAX_ATTRIBUTES)
+_FILTER = ValueCodec(dict[str, Any], field="filter")
+
+
+@dataclass(frozen=True, slots=True)
+class JobOptions:
+    """The keyword options of `enqueue`, as given."""
+
+    queue: str | None = None
+    priority: int | None = None
+    delay: timedelta | float | None = None
+    at: datetime | None = None
+    tags: Sequence[str] | None = None
+    meta: Mapping[str, Any] | None = None
+    unique: Unique | None = None
+    actor: Any = None
+    headers: Mapping[str, Any] | None = None
+
+
+def shared(target: Target, options: JobOptions) -> dict[str, Any]:
+    """The parameters that are the same for every job of a call. Raises InvalidOption or PayloadError."""
+    unique = options.unique
+    if options.at is not None and options.delay is not None:
+        raise InvalidOption("give at or delay, not both")
+    return {
+        "name": target.name,
+        "queue": target.queue if options.queue is None else checked_name("queue", options.queue),
+        "priority": target.priority
+        if options.priority is None
+        else checked_priority("priority", options.priority),
+        "at_us": _instant_us(options.at),
+        "delay_s": requests.seconds("delay", options.delay),
+        "options": json.dumps({**target.options, **_context(target, options)}),
+        "tags": tags(options.tags),
+        "meta": None if options.meta is None else _META.encode(dict(options.meta)),
+        "states": None if unique is None else sorted(held_states(unique.states)),
+        "period_s": None if unique is None else unique.period_s,
+        "replace": None
+        if unique is None or unique.replace_body is None
+        else json.dumps(unique.replace_body),
+    }
+
+
+def _context(target: Target, options: JobOptions) -> dict[str, Any]:
+    """The actor and the headers, where there are any. Raises ActorRequired, InvalidOption, PayloadError."""
+    who = requests.actor(options.actor)
+    if target.require_actor:
+        refuse_without_actor("activity", target.name, who)
+    context = {"actor": who, "headers": encoded_headers(options.headers)}
+    return {key: json.loads(value) for key, value in context.items() if value is not None}
+
+
+def one(
+    target: Target,
+    activity: Activity[..., Any] | None,
+    args: tuple[Any, ...],
+    arguments: Mapping[str, Any],
+    options: JobOptions,
+    id: UUID | None,
+) -> tuple[str, dict[str, Any]]:
+    """A job's id and all parameters of its enqueue. Raises InvalidOption or PayloadError."""
+    given = shared(target, options)
+    given["input"] = target.encode(args, arguments)
+    given["key"] = None
+    if options.unique is None:
+        return str(uuid7() if id is None else requests.uuid("id", id)), given
+    if id is not None:
+        raise InvalidOption(
+            "give id or unique, not both: each says by itself which jobs are the same"
+        )
+    if activity is None:
+        raise InvalidOption("unique needs the activity itself, not its name")
+    given["key"] = options.unique.keys(activity)(args, arguments, given["input"])
+    return _id_on_shard(shard_of(given["key"])), given
+
+
+def _id_on_shard(shard: int) -> str:
+    """An id whose shard is that of its job's unique key, found by trying: 64 times on average, some 20 us."""
+    wanted = SHARD_KEYS.index(shard)
+    head = str(uuid7())[:-4]
+    base = sha256(head.encode())
+    while True:
+        tail = os.urandom(2).hex()
+        tried = base.copy()
+        tried.update(tail.encode())
+        if tried.digest()[0] % 64 == wanted:
+            return head + tail
+
+
+# -- many -------------------------------------------------------------------------------------------------------------
+
+
+def many(
+    target: Target, activity: Activity[..., Any], items: Iterable[Item], options: JobOptions
+) -> Bulk:
+    """The jobs of `items`, to be encoded while they are sent. Raises InvalidOption or PayloadError about the options."""
+    given = shared(target, options)
+    keys = None if options.unique is None else options.unique.keys(activity)
+    return Bulk(given, _lines(target, items, keys), keyed=keys is not None)
+
+
+_Keys = Callable[[Any, Mapping[str, Any], str], str]
+
+
+def _lines(target: Target, items: Iterable[Item], keys: _Keys | None) -> Iterator[str]:
+    """Pieces of COPY's input, some lines each, until an item is bad; then only the check goes on. Raises BulkRefused in the end."""
+    errors: list[tuple[int, PayloadError]] = []
+    bad = size = 0
+    piece: list[str] = []
+    line_of = _plain_line(target) if keys is None else _keyed_line(target, keys)
+    for index, item in enumerate(items):
+        try:
+            line = line_of(index, item)
+        except PayloadError as error:
+            bad += 1
+            errors += [(index, error)] if bad <= _SHOWN_ERRORS else []
+            continue
+        if bad:
+            continue
+        piece.append(line)
+        size += len(line)
+        if size >= _PIECE:
+            yield "".join(piece)
+            piece, size = [], 0
+    if bad:
+        raise BulkRefused(errors, bad)
+    yield "".join(piece)
+
+
+def _plain_line(target: Target) -> Callable[[int, Item], str]:
+    encode, ids = target.encode, _ids()
+    return lambda _, item: copy_line(next(ids), encode(*_call(item)))
+
+
+def _keyed_line(target: Target, keys: _Keys) -> Callable[[int, Item], str]:
+    ids = _IdsByShard()
+
+    def line(index: int, item: Item) -> str:
+        args, kwargs = _call(item)
+        text = target.encode(args, kwargs)
+        key = keys(args, kwargs, text)
+        return copy_line(ids.of(shard_of(key)), text, key, index)
+
+    return line
+
+
+def _call(item: Item) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+    """An item as positional and named arguments. Raises PayloadError."""
+    if isinstance(item, tuple):
+        return item, {}
+    if isinstance(item, Mapping):
+        return (), item
+    raise _not_an_item(item)
+
+
+def _not_an_item(item: Any) -> PayloadError:
+    return PayloadError(
+        "item",
+        f"it is {type(item).__name__}, neither a tuple of arguments nor a mapping by name",
+        "Write (value,) for a single argument.",
+    )
+
+
+def _ids() -> Iterator[tuple[int, str]]:
+    """Fresh ids with their shards, UUIDv7 made by the hundred: a few hundred nanoseconds each."""
+    while True:
+        stamp = f"{time.time_ns() // 1_000_000 & (1 << 48) - 1:012x}"
+        head = f"{stamp[:8]}-{stamp[8:]}-7"
+        noise = os.urandom(10 * 256).hex()
+        for at in range(0, len(noise), 20):
+            variant = "89ab"[int(noise[at], 16) & 3]
+            id_ = f"{head}{noise[at + 1 : at + 4]}-{variant}{noise[at + 4 : at + 7]}-{noise[at + 8 : at + 20]}"
+            yield SHARD_KEYS[sha256(id_.encode()).digest()[0] % 64], id_
+
+
+class _IdsByShard:
+    """Ids for wanted shards: those that fell on another shard wait for a key of theirs, so that about one is made for each job."""
+
+    MOST_WAITING = 256
+
+    def __init__(self) -> None:
+        self._made = _ids()
+        self._waiting: dict[int, list[str]] = {shard: [] for shard in SHARD_KEYS}
+
+    def of(self, shard: int) -> tuple[int, str]:
+        waiting = self._waiting[shard]
+        while not waiting:
+            found, id_ = next(self._made)
+            if len(self._waiting[found]) < self.MOST_WAITING:
+                self._waiting[found].append(id_)
+        return shard, waiting.pop()
+
+
+# -- looking for jobs -------------------------------------------------------------------------------------------------
+
+
+def job_filters(
+    *,
+    state: str | Sequence[str] | None,
+    activity: Any,
+    queue: str | None,
+    tags_given: Sequence[str] | None,
+    meta: Mapping[str, Any] | None,
+    arguments: Mapping[str, Any] | None,
+    limit: int,
+) -> dict[str, Any]:
+    """The parameters of list_jobs. A filter that is given but empty is refused: it would match everything. Raises InvalidOption."""
+    states = [state] if isinstance(state, str) else state
+    for given, option in (
+        (states, "state"),
+        (tags_given, "tags"),
+        (meta, "meta"),
+        (arguments, "arguments"),
+    ):
+        if given is not None and not given:
+            raise InvalidOption(f"{option} is empty; leave it out to match every job")
+    for each in states or ():
+        if each not in STATES:
+            raise InvalidOption(f"state is {each!r}; give {' or '.join(STATES)}")
+    name = activity.name if isinstance(activity, Activity) else activity
+    return {
+        "states": None if states is None else list(states),
+        "name": None if name is None else checked_name("activity", name),
+        "queue": None if queue is None else checked_name("queue", queue),
+        "tags": tags(tags_given),
+        "meta": None if meta is None else _FILTER.encode(dict(meta)),
+        "arguments": None if arguments is None else _FILTER.encode(dict(arguments)),
+        "limit": requests.whole("limit", limit, 1, 10_000),
+    }
+
+
+def tags(given: Sequence[str] | None) -> list[str] | None:
+    """Tags trimmed, in lower case, each once (S148). Raises InvalidOption."""
+    if given is None:
+        return None
+    if isinstance(given, str):
+        raise InvalidOption(f"tags is {given!r}; give a list of texts")
+    cleaned = dict.fromkeys(requests.text("tags", each, MAX_TAG).strip().lower() for each in given)
+    cleaned.pop("", None)
+    if len(cleaned) > MAX_TAGS:
+        raise InvalidOption(f"there are {len(cleaned)} tags; give at most {MAX_TAGS}")
+    return list(cleaned)
+
+
+def _instant_us(at: datetime | None) -> int | None:
+    if at is None:
+        return None
+    if not isinstance(at, datetime) or at.tzinfo is None:
+        raise InvalidOption(f"at is {at!r}; give a datetime with a time zone")
+    return int(at.timestamp() * 1_000_000)

@@ -1,0 +1,228 @@
+"""What operators ask for, checked before anything is written (C18): points of a history, inputs and results by hand, filters of a batch.
+
+Everything here is pure, and shared by both clients and the command line.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from durable import requests, targets
+from durable.core import rewind
+from durable.core.names import checked_name
+from durable.core.rewind import Recorded, Rewind
+from durable.definitions import DEFAULTS_KEY, registered_activities
+from durable.descriptions import OperatorStatus, Status
+from durable.errors import InvalidOption
+from durable.payload import ValueCodec
+from durable.store.calls import Definition
+from durable.store.operations import RewindOptions
+
+BatchAction = Literal["cancel", "terminate", "retry", "reset", "pause", "resume", "signal"]
+TimersLeft = Literal["remaining", "original"]
+"""When a timer that was pending at the point fires in the new run. "remaining": it has as much time left as it had there. "original": when it was due."""
+
+_ANY = ValueCodec(Any, field="value")
+_FAILURE = "durable.errors:NonRetryable"
+
+
+# -- points of a history ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """Where a run shall be taken up again; exactly one of these. `the_end`: before what made it end badly."""
+
+    to_event: int | None = None
+    before_activity: str | None = None
+    to_first_failure: bool = False
+    the_end: bool = False
+
+    def checked(self) -> Point:
+        """Itself. Raises InvalidOption unless exactly one is chosen and it is possible."""
+        chosen = [
+            name
+            for name, value in (
+                ("to_event", self.to_event),
+                ("before_activity", self.before_activity),
+                ("to_first_failure", self.to_first_failure),
+            )
+            if value not in (None, False)
+        ]
+        if len(chosen) != (0 if self.the_end else 1):
+            raise InvalidOption(
+                f"give one of to_event=, before_activity= and to_first_failure=, not {' and '.join(chosen) or 'none'}"
+            )
+        if self.to_event is not None:
+            requests.whole("to_event", self.to_event, 1, 2**31 - 1)
+        if self.before_activity is not None:
+            checked_name("before_activity", self.before_activity)
+        return self
+
+    def find(self, history: Sequence[Recorded]) -> int | None:
+        """The number of the last event to keep. None: there is no such point."""
+        if self.the_end:
+            return rewind.before_the_end(history)
+        if self.to_first_failure:
+            return rewind.before_first_failure(history)
+        if self.before_activity is not None:
+            return rewind.before_activity(history, self.before_activity)
+        return self.to_event if self.to_event and self.to_event <= history[-1].seq else None
+
+
+def plan(history: Sequence[Recorded], point: Point, run_id: str, workflow_id: str) -> Rewind | None:
+    """The plan for a run and a point. None: there is no such point, or nothing comes after it."""
+    event = point.find(history)
+    if event is None or event < 1:
+        return None
+    if history[event - 1].type.startswith("Workflow") and event > 1:
+        event -= 1  # the run's end is never kept: it would be over
+    return rewind.plan(history, event, run_id, workflow_id, keep_successes=point.the_end)
+
+
+def rewind_options(
+    action: str, reapply_signals: bool, timers: TimersLeft, fork_id: str | None = None
+) -> RewindOptions:
+    """Raises InvalidOption."""
+    original = requests.one_of("timers", timers, TimersLeft) == "original"
+    return RewindOptions(action, reapply_signals, original, fork_id)
+
+
+# -- an activity by hand --------------------------------------------------------------------------------------------------
+
+
+def new_input(definition: Definition, value: Any) -> str:
+    """The arguments of an activity, by name, as JSON text. Raises PayloadError when they do not fit."""
+    for it in registered_activities():
+        if it.name == definition.name:
+            given = _ANY.encode(value)
+            return it.arguments.encode(*targets.read(it.arguments.decode, given))
+    schema = {key: part for key, part in definition.schema.items() if key != DEFAULTS_KEY}
+    return targets.checked_by_schema("arguments", schema, value)
+
+
+def new_result(definition: Definition, value: Any) -> str:
+    """A result of an activity as JSON text. Raises PayloadError when it does not fit."""
+    for it in registered_activities():
+        if it.name == definition.name:
+            codec = it.arguments.result
+            given = value if not _is_json(value) else targets.read(codec.decode, _ANY.encode(value))
+            return codec.encode(given)
+    schema = definition.schema.get(DEFAULTS_KEY, {}).get("result", {})
+    return targets.checked_by_schema("result", schema, value)
+
+
+def _is_json(value: Any) -> bool:
+    return isinstance(value, dict | list | str | int | float | bool | None)
+
+
+def new_failure(message: str, kind: str | None) -> dict[str, Any]:
+    """A failure as the workflow will see it: the cause of ActivityError. `kind` is a class as `module:qualname`. Raises InvalidOption."""
+    chosen = _FAILURE if kind is None else requests.text("type", kind, 1000)
+    if ":" not in chosen:
+        raise InvalidOption(
+            f"type is {chosen!r}; give the exception's class as module:name, e.g. shop.errors:PaymentDeclined"
+        )
+    text = requests.text("message", message, requests.MAX_REASON)
+    return {"type": chosen, "message": text, "args": [text]}
+
+
+# -- batches ------------------------------------------------------------------------------------------------------------
+
+_CHOICES: Mapping[str, Any] = {"status": Status, "operator_status": OperatorStatus}
+_KEYS = ("workflow", "status", "operator_status", "queue", "id_prefix")
+
+
+def where(given: str | Mapping[str, Any]) -> dict[str, Any]:
+    """A filter from `"workflow=checkout status=running attribute.region=eu"` or a mapping. Raises InvalidOption, also when it is empty."""
+    pairs = list(given.items()) if isinstance(given, Mapping) else _pairs(given)
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key == "attributes" and isinstance(value, Mapping):
+            found.setdefault("attributes", {}).update(value)
+        elif key.startswith("attribute."):
+            found.setdefault("attributes", {})[key.removeprefix("attribute.")] = value
+        elif key in _CHOICES:
+            found[key] = requests.one_of(key, value, _CHOICES[key])
+        elif key in _KEYS:
+            found[key] = requests.text(key, value, requests.MAX_ID)
+        else:
+            raise InvalidOption(
+                f"where has no condition {key!r}; there are: {', '.join(_KEYS)}, attribute.NAME"
+            )
+    if not found:
+        raise InvalidOption(
+            "where is empty, which would mean every run; give at least one condition, e.g. workflow=checkout"
+        )
+    return found
+
+
+def _pairs(text: str) -> list[tuple[str, Any]]:
+    pairs: list[tuple[str, Any]] = []
+    for word in shlex.split(text):
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise InvalidOption(
+                f"where has {word!r}; conditions look like workflow=checkout status=running"
+            )
+        pairs.append((key, _json_or_text(value) if key.startswith("attribute.") else value))
+    return pairs
+
+
+def _json_or_text(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+_OPTIONS: Mapping[str, frozenset[str]] = {
+    "signal": frozenset({"signal", "value"}),
+    "reset": frozenset(
+        {"to_event", "before_activity", "to_first_failure", "reapply_signals", "timers"}
+    ),
+    "retry": frozenset({"reapply_signals", "timers"}),
+}
+
+
+def batch_options(action: BatchAction, given: Mapping[str, Any]) -> dict[str, Any]:
+    """What a batch's verb needs to know. Raises InvalidOption for what it does not take, or lacks."""
+    requests.one_of("action", action, BatchAction)
+    known = _OPTIONS.get(action, frozenset())
+    if unknown := sorted(set(given) - known):
+        raise InvalidOption(
+            f"a batch of {action} has no option {unknown[0]!r}; there are: {', '.join(sorted(known)) or 'none'}"
+        )
+    options = {key: value for key, value in given.items() if value is not None}
+    if action in ("reset", "retry"):
+        point_of(action, options).checked()
+        rewinding(action, options)
+    if action == "signal" and not isinstance(options.get("signal"), str):
+        raise InvalidOption("a batch of signals needs signal=, the signal's name")
+    return options
+
+
+def point_of(action: str, options: Mapping[str, Any]) -> Point:
+    names = ("to_event", "before_activity", "to_first_failure")
+    given = {name: options[name] for name in names if name in options}
+    return Point(**given, the_end=action == "retry")
+
+
+def rewinding(action: str, options: Mapping[str, Any]) -> RewindOptions:
+    reapply, timers = options.get("reapply_signals", True), options.get("timers", "remaining")
+    return rewind_options(action, bool(reapply), timers)
+
+
+def actions() -> tuple[str, ...]:
+    return get_args(BatchAction)
+
+
+def why(reason: str | None) -> str:
+    """A reason that must be given."""
+    if reason is None:
+        raise InvalidOption("reason is missing; say why, for those who read the log of commands")
+    return requests.text("reason", reason, requests.MAX_REASON)

@@ -1,0 +1,333 @@
+"""Standalone jobs: the client's part for enqueueing and finding them, and the handle of one.
+
+The synchronous twin is generated from this file by tests/unasync.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import Future
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, TypeVar, overload
+from uuid import UUID
+
+from durable import enqueueing, outcomes, requests, targets
+from durable.core.job_life import JobState
+from durable.definitions import Activity
+from durable.descriptions import EnqueuedMany, FailedAttempt, JobDescription, JobReceipt
+from durable.enqueueing import Item, JobOptions
+from durable.failure import decode_failure
+from durable.payload import ValueCodec
+from durable.requests import Target
+from durable.store import calls, job_calls
+from durable.unique import Unique
+
+if TYPE_CHECKING:
+    from durable.store.calls import Call, Sent
+    from durable.store.client_session_async import AsyncClientSession, AsyncTransaction
+
+T = TypeVar("T")
+R = TypeVar("R")
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+class AsyncJobs:
+    """The client's operations on standalone jobs."""
+
+    _session: AsyncClientSession
+
+    @overload
+    async def enqueue(
+        self,
+        activity: str,
+        arguments: Mapping[str, Any] = ...,
+        /,
+        *,
+        id: UUID | None = None,
+        queue: str | None = None,
+        priority: int | None = None,
+        delay: timedelta | float | None = None,
+        at: datetime | None = None,
+        tags: Sequence[str] | None = None,
+        meta: Mapping[str, Any] | None = None,
+        unique: Unique | None = None,
+        actor: Any = None,
+        headers: Mapping[str, Any] | None = None,
+        connection: AsyncTransaction | None = None,
+    ) -> AsyncJobHandle[Any]: ...
+
+    @overload
+    async def enqueue(
+        self,
+        activity: Callable[..., Future[R]],
+        /,
+        *,
+        id: UUID | None = None,
+        queue: str | None = None,
+        priority: int | None = None,
+        delay: timedelta | float | None = None,
+        at: datetime | None = None,
+        tags: Sequence[str] | None = None,
+        meta: Mapping[str, Any] | None = None,
+        unique: Unique | None = None,
+        actor: Any = None,
+        headers: Mapping[str, Any] | None = None,
+        connection: AsyncTransaction | None = None,
+        **arguments: Any,
+    ) -> AsyncJobHandle[R]: ...
+
+    @overload
+    async def enqueue(
+        self,
+        activity: Callable[Concatenate[A, ...], Future[R]],
+        a: A,
+        /,
+        *,
+        id: UUID | None = None,
+        queue: str | None = None,
+        priority: int | None = None,
+        delay: timedelta | float | None = None,
+        at: datetime | None = None,
+        tags: Sequence[str] | None = None,
+        meta: Mapping[str, Any] | None = None,
+        unique: Unique | None = None,
+        actor: Any = None,
+        headers: Mapping[str, Any] | None = None,
+        connection: AsyncTransaction | None = None,
+        **arguments: Any,
+    ) -> AsyncJobHandle[R]: ...
+
+    @overload
+    async def enqueue(
+        self,
+        activity: Callable[Concatenate[A, B, ...], Future[R]],
+        a: A,
+        b: B,
+        /,
+        *more: Any,
+        id: UUID | None = None,
+        queue: str | None = None,
+        priority: int | None = None,
+        delay: timedelta | float | None = None,
+        at: datetime | None = None,
+        tags: Sequence[str] | None = None,
+        meta: Mapping[str, Any] | None = None,
+        unique: Unique | None = None,
+        actor: Any = None,
+        headers: Mapping[str, Any] | None = None,
+        connection: AsyncTransaction | None = None,
+        **arguments: Any,
+    ) -> AsyncJobHandle[R]: ...
+
+    async def enqueue(
+        self,
+        activity: Any,
+        /,
+        *args: Any,
+        id: UUID | None = None,
+        queue: str | None = None,
+        priority: int | None = None,
+        delay: timedelta | float | None = None,
+        at: datetime | None = None,
+        tags: Sequence[str] | None = None,
+        meta: Mapping[str, Any] | None = None,
+        unique: Unique | None = None,
+        actor: Any = None,
+        headers: Mapping[str, Any] | None = None,
+        connection: AsyncTransaction | None = None,
+        **arguments: Any,
+    ) -> AsyncJobHandle[Any]:
+        """Enqueue an activity as a job of its own, outside any workflow, and return its handle.
+
+        `activity` is an activity, or the name of one with its arguments as a mapping (checked against what this process has imported or
+        what a worker has registered). `id`, a UUID, makes it idempotent; a new one by default. `queue` and `priority` (0-9, 0 first)
+        override the activity's own. `at` (a datetime with time zone) or `delay` (seconds or timedelta): no sooner than then. `tags`:
+        short texts; `meta`: a JSON object; both are kept for looking and filtering. `unique`: see `Unique`; the handle's `conflict` tells
+        whether it is another job's. `actor`: who asks for it; `headers`: JSON values by name, handed to the code. `connection`: joins that transaction (psycopg, SQLAlchemy, Django).
+
+        Raises PayloadError, InvalidOption, ActorRequired, UnknownActivity; nothing is written then.
+        """
+        target, known = await self._activity(activity)
+        options = JobOptions(queue, priority, delay, at, tags, meta, unique, actor, headers)
+        job_id, given = enqueueing.one(target, known, args, arguments, options, id)
+        made = await self._send(job_calls.enqueue_job(job_id, given, fresh=id is None), connection)
+        return AsyncJobHandle(
+            self, made.job_id, target.result, outcome=made.outcome, state=made.state
+        )
+
+    async def enqueue_many(
+        self,
+        activity: Activity[..., Any],
+        items: Iterable[Item],
+        /,
+        *,
+        queue: str | None = None,
+        priority: int | None = None,
+        delay: timedelta | float | None = None,
+        at: datetime | None = None,
+        tags: Sequence[str] | None = None,
+        meta: Mapping[str, Any] | None = None,
+        unique: Unique | None = None,
+        actor: Any = None,
+        headers: Mapping[str, Any] | None = None,
+        connection: AsyncTransaction | None = None,
+    ) -> EnqueuedMany:
+        """Enqueue one job for each of `items`: tuples of arguments, or mappings by name. All of them, or none: one transaction.
+
+        The items are encoded while they are sent, so that there may be any number. The options are those of `enqueue`, the same for all
+        jobs. With `unique` the answer's `conflicts` name the items whose key another job holds.
+
+        Raises BulkRefused (a PayloadError) naming each bad item by its index, InvalidOption, and DatabaseUnavailable when the
+        connection breaks meanwhile: it is not tried again, because the items are consumed.
+        """
+        target = targets.of_activity(activity)
+        options = JobOptions(queue, priority, delay, at, tags, meta, unique, actor, headers)
+        many = enqueueing.many(target, activity, items, options)
+        done = await self._session.enqueue_many(many, connection)
+        if done.created or done.conflicts:
+            await self._session.hint((f"jobs:{many.given['queue']}",), connection)
+        return done
+
+    def job(self, job_id: str | UUID, activity: Any = None) -> AsyncJobHandle[Any]:
+        """The handle of a job by its id; nothing is looked up yet. `activity` gives its result a type. Raises InvalidOption."""
+        codec = activity.arguments.result if isinstance(activity, Activity) else None
+        return AsyncJobHandle(self, str(requests.uuid("job_id", job_id)), codec)
+
+    async def jobs(
+        self,
+        *,
+        state: JobState | Sequence[JobState] | None = None,
+        activity: Activity[..., Any] | str | None = None,
+        queue: str | None = None,
+        tags: Sequence[str] | None = None,
+        meta: Mapping[str, Any] | None = None,
+        arguments: Mapping[str, Any] | None = None,
+        limit: int = 100,
+    ) -> Sequence[JobDescription]:
+        """The newest standalone jobs that pass every given filter, newest first. `tags`: all of them; `meta` and `arguments`: contain
+        this. `limit`: 1 to 10,000. An empty filter is refused rather than ignored. Raises InvalidOption.
+        """
+        filters = enqueueing.job_filters(
+            state=state,
+            activity=activity,
+            queue=queue,
+            tags_given=tags,
+            meta=meta,
+            arguments=arguments,
+            limit=limit,
+        )
+        return await self._execute(job_calls.list_jobs(filters))
+
+    async def _activity(self, activity: Any) -> tuple[Target, Activity[..., Any] | None]:
+        """What to enqueue: the given definition, or by name the one imported here, or the one a worker has registered."""
+        if not isinstance(activity, str):
+            return targets.of_activity(activity), activity
+        if (local := targets.local_activity(activity)) is not None:
+            return targets.by_name(targets.of_activity(local), local.arguments.decode), local
+        definition = await self._execute(calls.read_definition("activity", activity))
+        if definition is None:
+            known = await self._execute(calls.list_definitions("activity"))
+            raise targets.unknown_activity(activity, known)
+        return targets.of_definition(definition), None
+
+    async def _execute(self, call: Call[T]) -> T:
+        return await self._session.execute(call)
+
+    async def _send(self, call: Call[Sent[T]], connection: AsyncTransaction | None) -> T:
+        if connection is None:
+            sent = await self._session.execute(call)
+        else:
+            sent = await self._session.execute_within(connection, call)
+        await self._session.hint(sent.hints, connection)
+        return sent.answer
+
+
+class AsyncJobHandle(Generic[R]):
+    """A standalone job, made by `enqueue` or `job`; works from any process.
+
+    `created` tells whether this very enqueue made it, `conflict` whether another job holds the unique key: the handle is that job's, and
+    `state` how it stood then. `replaced`: it took over what `Unique(replace=...)` names. All None for a handle that no enqueue gave.
+    """
+
+    def __init__(
+        self,
+        client: AsyncJobs,
+        job_id: str,
+        codec: ValueCodec | None,
+        *,
+        outcome: str | None = None,
+        state: str | None = None,
+    ) -> None:
+        self._client = client
+        self._codec = codec
+        self.job_id = job_id
+        self.state = state
+        self.created = None if outcome is None else outcome == "created"
+        self.conflict = None if outcome is None else outcome in ("conflict", "replaced")
+        self.replaced = None if outcome is None else outcome == "replaced"
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.job_id!r}>"
+
+    async def result(self, timeout: timedelta | float | None = None) -> R:
+        """Wait for the end and return the activity's result.
+
+        Raises ActivityError (`.cause` is what the last attempt raised), JobNotFound when there is no such job (its transaction was
+        rolled back, or it was pruned), and TimeoutError after `timeout` (seconds or timedelta); the job goes on then.
+        """
+        waiting = outcomes.Waiting(f"job {self.job_id}", timeout)
+        call = job_calls.read_job_outcome(self.job_id)
+        while True:
+            outcome = await self._client._execute(call)
+            if outcomes.job_has_ended(outcome):
+                result: R = outcomes.job_result_of(self.job_id, outcome, self._codec)
+                return result
+            await asyncio.sleep(waiting.gap_s())
+
+    async def describe(self) -> JobDescription:
+        """How the job stands. Raises JobNotFound."""
+        return await self._client._execute(job_calls.describe_job(self.job_id))
+
+    async def attempts(self) -> Sequence[FailedAttempt]:
+        """Each attempt that did not succeed, oldest first: when, by which worker, with what error. Raises JobNotFound."""
+        return [_failed_attempt(error) for error in (await self.describe()).errors]
+
+    async def cancel(
+        self,
+        reason: str | None = None,
+        *,
+        actor: Any = None,
+        connection: AsyncTransaction | None = None,
+    ) -> JobReceipt:
+        """End the job if it waits; tell it to stop if it executes. One that has ended meanwhile stays as it is. Raises JobNotFound."""
+        call = job_calls.cancel_job(self.job_id, requests.reason(reason), requests.actor(actor))
+        return await self._client._send(call, connection)
+
+    async def retry(self, *, actor: Any = None, connection: AsyncTransaction | None = None) -> None:
+        """Have the job run (again) now, whether it has ended or waits for its time; at least one more attempt is allowed.
+
+        Raises JobNotFound, and JobRefused when it executes or another job holds its unique key by now.
+        """
+        call = job_calls.retry_job(self.job_id, requests.actor(actor))
+        await self._client._send(call, connection)
+
+    async def delete(
+        self, *, actor: Any = None, connection: AsyncTransaction | None = None
+    ) -> None:
+        """Delete the job and its errors. Raises JobNotFound, and JobRefused when it executes."""
+        call = job_calls.delete_job(self.job_id, requests.actor(actor))
+        await self._client._send(call, connection)
+
+
+def _failed_attempt(error: Mapping[str, Any]) -> FailedAttempt:
+    failure = error.get("failure") or {}
+    return FailedAttempt(
+        error["attempt"],
+        datetime.fromisoformat(error["at"]).astimezone(UTC),
+        error.get("worker"),
+        decode_failure(failure),
+        failure.get("traceback"),
+        error.get("delay_s"),
+    )

@@ -1,0 +1,60 @@
+"""Why an operator's command is refused: a closed list, and what can be done instead.
+
+The same codes stand in the log of commands, where a constraint of the database keeps the list.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple, get_args
+
+CommandCode = Literal[
+    "accepted", "already_requested", "already_paused", "not_paused", "workflow_closed", "workflow_running", "workflow_completed",
+    "workflow_paused", "superseded", "no_such_point", "no_such_activity", "activity_running", "activity_cancelled", "activity_exhausted",
+    "id_in_use",
+]  # fmt: skip
+CODES: tuple[CommandCode, ...] = get_args(CommandCode)
+
+
+class Refusal(NamedTuple):
+    """What is so, and which commands are legal then."""
+
+    text: str
+    next_steps: tuple[str, ...]
+
+
+_LOOK = "durable show ID"
+REFUSALS: dict[str, Refusal] = {
+    "already_requested": Refusal("was asked to stop before; the first request stands", ("durable terminate ID", _LOOK)),
+    "already_paused": Refusal("is paused already", ("durable resume ID", _LOOK)),
+    "not_paused": Refusal("is not paused", ("durable pause ID", _LOOK)),
+    "workflow_closed": Refusal(
+        "has ended already", ("durable retry ID", "durable reset ID --to-event N", "durable fork ID --to-event N")
+    ),
+    "workflow_running": Refusal("is still running, so there is no end to take back", ("durable reset ID --to-event N", _LOOK)),
+    "workflow_completed": Refusal(
+        "completed, so there is no failure to retry", ("durable reset ID --to-event N", "durable fork ID --to-event N")
+    ),
+    "workflow_paused": Refusal("is paused as a whole", ("durable resume ID", "durable activity set-result ID SEQ JSON")),
+    "superseded": Refusal("has another run by now", (_LOOK,)),
+    "no_such_point": Refusal("has no such point in its history", ("durable history ID", "durable reset ID --to-event N")),
+    "no_such_activity": Refusal("has no such activity pending", (_LOOK, "durable history ID")),
+    "activity_running": Refusal(
+        "has this activity running at this moment",
+        ("durable activity pause ID SEQ", "durable activity set-result ID SEQ JSON", "durable activity set-failure ID SEQ TEXT"),
+    ),
+    "activity_cancelled": Refusal("has given this activity up: it was asked to stop", (_LOOK,)),
+    "activity_exhausted": Refusal(
+        "has this activity waiting because its attempts ran out, not because of a pause",
+        ("durable activity retry ID SEQ", "durable activity edit-input ID SEQ JSON", "durable activity set-result ID SEQ JSON",
+         "durable activity set-failure ID SEQ TEXT"),
+    ),
+    "id_in_use": Refusal("cannot be forked to an id that exists", ("durable fork ID --to ANOTHER", "durable list --prefix ANOTHER")),
+}  # fmt: skip
+
+
+def steps(code: str, workflow_id: str, seq: int | None) -> tuple[str, ...]:
+    """The legal commands, with their ids filled in."""
+    return tuple(
+        step.replace(" ID", f" {workflow_id}").replace(" SEQ", f" {seq}" if seq else " SEQ")
+        for step in REFUSALS[code].next_steps
+    )

@@ -1,0 +1,150 @@
+"""The client's operations on standalone jobs; each is a value as in calls.py, and may be sent again as those may."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from durable.descriptions import JobDescription, JobReceipt
+from durable.ids import uuid7
+from durable.job_errors import JobNotFound, JobRefused
+from durable.store.calls import Call, Row, Sent, _first, _record
+from durable.store.queries import load_queries
+from durable.store.shards import shard_of
+
+_SQL = load_queries("jobs.sql")
+
+
+@dataclass(frozen=True, slots=True)
+class Enqueued:
+    """The job that an enqueue gave. `outcome`: created; existing (this id came before); conflict or replaced (another job has the unique key)."""
+
+    job_id: str
+    state: str
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobOutcome:
+    """How a standalone job stands. `result_text` is JSON text."""
+
+    state: str
+    name: str
+    attempt: int
+    result_text: str | None
+    errors: list[dict[str, Any]]
+
+
+# -- writing ----------------------------------------------------------------------------------------------------------
+
+
+def enqueue_job(job_id: str, given: Mapping[str, Any], *, fresh: bool) -> Call[Sent[Enqueued]]:
+    """Enqueue one job. `given`: the parameters of durable.enqueue_jobs that all jobs of a set share, its `input` and its unique `key`.
+
+    `fresh`: the id was made for this call, so that a job which has it already is this one, made before the answer was lost.
+    """
+
+    def decode(rows: list[Row]) -> Sent[Enqueued]:
+        row = rows[0]
+        if fresh and row["outcome"] == "existing":
+            row = {**row, "outcome": "created"}
+        moved = row["outcome"] in ("created", "replaced")
+        return Sent(Enqueued(**row), (f"jobs:{given['queue']}",) if moved else ())
+
+    return Call(
+        _SQL["enqueue_jobs"], {**given, "shard": shard_of(job_id), "job_id": job_id}, decode
+    )
+
+
+def cancel_job(job_id: str, reason: str | None, actor: str | None) -> Call[Sent[JobReceipt]]:
+    """Raises JobNotFound."""
+
+    def decode(rows: list[Row]) -> Sent[JobReceipt]:
+        row = _known(rows[0], job_id)
+        told = row["owner"] is not None and row["status"] in ("requested", "already_requested")
+        receipt = JobReceipt(job_id, row["status"], row["state"])
+        return Sent(receipt, (f"worker:{row['owner']}",) if told else ())
+
+    return Call(_SQL["cancel_job"], {**_command(job_id, actor), "reason": reason}, decode)
+
+
+def retry_job(job_id: str, actor: str | None) -> Call[Sent[None]]:
+    """Raises JobNotFound, and JobRefused when it executes or its unique key is another's."""
+
+    def decode(rows: list[Row]) -> Sent[None]:
+        row = _known(rows[0], job_id)
+        _refuse(job_id, row["status"])
+        return Sent(None, (f"jobs:{row['queue']}",))
+
+    return Call(_SQL["retry_job"], _command(job_id, actor), decode)
+
+
+def delete_job(job_id: str, actor: str | None) -> Call[Sent[None]]:
+    """Raises JobNotFound, and JobRefused when it executes."""
+
+    def decode(rows: list[Row]) -> Sent[None]:
+        _refuse(job_id, _known(rows[0], job_id)["status"])
+        return Sent(None)
+
+    return Call(_SQL["delete_job"], _command(job_id, actor), decode)
+
+
+def _command(job_id: str, actor: str | None) -> dict[str, Any]:
+    return {**_job(job_id), "actor": actor, "command_id": str(uuid7())}
+
+
+def _known(row: Row, job_id: str) -> Row:
+    if row["status"] == "unknown":
+        raise not_found(job_id)
+    return row
+
+
+def _refuse(job_id: str, status: str) -> None:
+    if status == "executing":
+        raise JobRefused(f"job {job_id} is executing; cancel it first, or wait for its end")
+    if status == "conflict":
+        raise JobRefused(
+            f"another job holds the unique key of job {job_id} by now; it stays as it is"
+        )
+
+
+def not_found(job_id: str) -> JobNotFound:
+    return JobNotFound(
+        f"no job has the id {job_id} in this database; `durable job list` shows those that exist"
+    )
+
+
+# -- reading ----------------------------------------------------------------------------------------------------------
+
+
+def read_job_outcome(job_id: str) -> Call[JobOutcome]:
+    """Raises JobNotFound."""
+    return Call(
+        _SQL["read_job_outcome"], _job(job_id), lambda rows: _found(JobOutcome, rows, job_id)
+    )
+
+
+def describe_job(job_id: str) -> Call[JobDescription]:
+    """Raises JobNotFound."""
+    return Call(
+        _SQL["describe_job"], _job(job_id), lambda rows: _found(JobDescription, rows, job_id)
+    )
+
+
+def list_jobs(filters: Mapping[str, Any]) -> Call[list[JobDescription]]:
+    """The newest jobs that pass the filters: states, name, queue, tags, meta, arguments (None: any), limit."""
+    return Call(
+        _SQL["list_jobs"], filters, lambda rows: [_record(JobDescription, row) for row in rows]
+    )
+
+
+def _job(job_id: str) -> dict[str, Any]:
+    return {"shard": shard_of(job_id), "job_id": job_id}
+
+
+def _found(cls: type[Any], rows: list[Row], job_id: str) -> Any:
+    found = _first(cls, rows)
+    if found is None:
+        raise not_found(job_id)
+    return found

@@ -1,0 +1,79 @@
+-- Standalone jobs: the client's statements. Times leave as microseconds and JSON as text, as in client.sql.
+
+-- name: enqueue_jobs
+select job_id::text, state, outcome from durable.enqueue_jobs(
+    array[%(shard)s::smallint], array[%(job_id)s::uuid], array[%(input)s::json], %(name)s, %(queue)s, %(priority)s::smallint,
+    %(at_us)s::bigint, %(delay_s)s::float8, %(options)s::jsonb, %(tags)s::text[], %(meta)s::jsonb,
+    array[%(key)s::text], %(states)s::text[], %(period_s)s::float8, %(replace)s::jsonb)
+
+-- name: read_now
+select durable.to_us(durable.now()) as now_us
+
+-- name: copy_jobs
+-- One line a job: what differs first.
+copy durable.jobs (shard, run_id, input, seq, attempt, kind, name, queue, priority, options, tags, meta, state, scheduled_at,
+                   deadline_at, deadline_kind, created_at) from stdin
+
+-- name: plan_copy
+-- What is the same for all jobs of one COPY, as the text of its columns from `state` on.
+select case when t.at > n.now then 'scheduled' else 'available' end as state, t.at::text as scheduled_at, d.at::text as deadline_at,
+       d.kind as deadline_kind, n.now::text as created_at
+  from (select durable.now() as now) n
+ cross join lateral (select greatest(n.now, coalesce(durable.from_us(%(at_us)s::bigint), n.now + %(delay_s)s::float8 * interval '1 second')) as at) t
+ cross join lateral durable.new_job_deadline(%(options)s::jsonb, n.now, t.at) d
+
+-- name: make_stage
+create temporary table durable_staged (shard smallint, id uuid, input json, key text, ix integer) on commit drop
+
+-- name: copy_stage
+copy pg_temp.durable_staged (shard, id, input, key, ix) from stdin
+
+-- name: enqueue_staged
+select ix, job_id::text, state, outcome, made from durable.enqueue_staged(
+    %(name)s, %(queue)s, %(priority)s::smallint, %(at_us)s::bigint, %(delay_s)s::float8, %(options)s::jsonb, %(tags)s::text[], %(meta)s::jsonb,
+    %(states)s::text[], %(period_s)s::float8, %(replace)s::jsonb)
+
+-- name: drop_stage
+drop table pg_temp.durable_staged
+
+-- name: read_job_outcome
+select j.state, j.name, j.attempt - coalesce((j.options ->> 'snoozes')::int, 0) as attempt, j.result::text as result_text, j.errors::text from durable.jobs j
+ where j.shard = %(shard)s::smallint and j.run_id = %(job_id)s::uuid and j.seq = 0
+
+-- name: describe_job
+select l.job_id::text, l.activity as name, l.queue, l.priority, l.state, l.attempt, (l.options -> 'retry' ->> 'max_attempts')::int as max_attempts,
+       l.snoozes, durable.to_us(l.created_at) as created_at, durable.to_us(l.scheduled_at) as scheduled_at,
+       durable.to_us(l.finished_at) as finished_at, durable.to_us(l.cancel_requested_at) as cancel_requested_at, l.owner::text, l.errors::text,
+       l.tags, l.meta::text, l.unique_key, l.input::text as arguments, l.result::text, l.note::text
+  from durable.job_list l
+ where l.shard = %(shard)s::smallint and l.job_id = %(job_id)s::uuid
+
+-- name: list_jobs
+-- The newest first: a few heads of each shard along the primary key (ids are UUIDv7), then the newest of those.
+select l.job_id::text, l.activity as name, l.queue, l.priority, l.state, l.attempt, (l.options -> 'retry' ->> 'max_attempts')::int as max_attempts,
+       l.snoozes, durable.to_us(l.created_at) as created_at, durable.to_us(l.scheduled_at) as scheduled_at,
+       durable.to_us(l.finished_at) as finished_at, durable.to_us(l.cancel_requested_at) as cancel_requested_at, l.owner::text, l.errors::text,
+       l.tags, l.meta::text, l.unique_key, l.input::text as arguments, l.result::text, l.note::text
+  from unnest(durable.shard_keys()) as k(key)
+ cross join lateral (
+        select * from durable.job_list c
+         where c.shard = k.key
+           and (%(states)s::text[] is null or c.state = any (%(states)s::text[]))
+           and (%(name)s::text is null or c.activity = %(name)s)
+           and (%(queue)s::text is null or c.queue = %(queue)s)
+           and (%(tags)s::text[] is null or c.tags @> %(tags)s::text[])
+           and (%(meta)s::jsonb is null or c.meta @> %(meta)s::jsonb)
+           and (%(arguments)s::jsonb is null or c.input::jsonb @> %(arguments)s::jsonb)
+         order by c.job_id desc limit %(limit)s::int) l
+ order by l.created_at desc, l.job_id desc
+ limit %(limit)s::int
+
+-- name: cancel_job
+select status, state, queue, owner::text from durable.cancel_job(
+    %(shard)s::smallint, %(job_id)s::uuid, %(reason)s, %(actor)s::jsonb, %(command_id)s::uuid)
+
+-- name: retry_job
+select status, queue from durable.retry_job(%(shard)s::smallint, %(job_id)s::uuid, %(actor)s::jsonb, %(command_id)s::uuid)
+
+-- name: delete_job
+select durable.delete_job(%(shard)s::smallint, %(job_id)s::uuid, %(actor)s::jsonb, %(command_id)s::uuid) as status

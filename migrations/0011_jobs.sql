@@ -1,0 +1,320 @@
+-- Jobs as a product of their own: tags and meta, unique jobs, enqueue in sets, commands on one job, the SQL API and a view.
+
+-- A job holds its unique key while its state is one of `unique_states`: the index says so itself, hence no transition can forget to release it.
+-- Jobs without a key are not in the index. A set of states without `executing` is left for good at the first start: whatever brings such a job back
+-- to waiting (retry, snooze, put-back, loss of the worker) takes its key away. Every other permitted set is closed under the transitions that
+-- happen by themselves (core/job_life.py), so that no worker's write can run into the index; only a retry by hand can, and says so.
+-- Its shard is that of the key, not of the id alone: ids of unique jobs are made so that both agree.
+alter table durable.jobs
+    add column tags          text[],
+    add column meta          jsonb,
+    add column unique_key    text,
+    add column unique_states text[],
+    add column unique_until  timestamptz,
+    add constraint jobs_unique_has_states check ((unique_key is null) or (kind = 'job' and unique_states is not null));
+create unique index jobs_unique on durable.jobs (shard, unique_key)
+    where unique_key is not null and state = any (unique_states);
+
+-- What SQL and the command line need to enqueue by name what they cannot import.
+alter table durable.definitions add column options jsonb not null default '{}';
+
+-- The options of a job that has snoozed once more: one more attempt is allowed, and the count tells which attempts did not count.
+create function durable.with_snooze(p_options jsonb) returns jsonb language sql immutable as $$
+    select p_options || jsonb_build_object('snoozes', coalesce((p_options ->> 'snoozes')::int, 0) + 1) || case
+        when (p_options -> 'retry' ->> 'max_attempts')::int = 0 then '{}'::jsonb
+        else jsonb_build_object('retry', coalesce(p_options -> 'retry', '{}')
+             || jsonb_build_object('max_attempts', coalesce((p_options -> 'retry' ->> 'max_attempts')::int, 5) + 1)) end
+$$;
+
+-- The earliest deadline of a new job, and which one it is. Waiting for a worker counts from when it may start.
+create function durable.new_job_deadline(p_options jsonb, p_now timestamptz, p_at timestamptz)
+returns table (at timestamptz, kind text) language sql immutable as $$
+    select d.at, case when d.at is not null then d.kind end from (values
+        (p_at + (p_options -> 'timeouts' ->> 'schedule_to_start_s')::float8 * interval '1 second', 'schedule_to_start'),
+        (p_now + (p_options -> 'timeouts' ->> 'schedule_to_close_s')::float8 * interval '1 second', 'schedule_to_close'),
+        (null::timestamptz, null)) as d(at, kind)
+     order by d.at nulls last limit 1
+$$;
+
+-- ENQUEUE a set of jobs of one activity. `outcome`: created; existing (this id was enqueued before); conflict (another job holds the unique key: its
+-- id is returned); replaced (that one waits, and took over what `u_replace` names for its state). The index decides every race: keys are
+-- inserted in order, so that two sets cannot wait for each other, and whoever loses reads who has won.
+create function durable.enqueue_jobs(
+    j_shard smallint[], j_id uuid[], j_input json[], p_name text, p_queue text, p_priority smallint, p_at_us bigint, p_delay_s double precision,
+    p_options jsonb, p_tags text[], p_meta jsonb, u_key text[] default '{}', u_states text[] default null, u_period_s double precision default null,
+    u_replace jsonb default null)
+returns table (ix integer, job_id uuid, state text, outcome text)
+language plpgsql
+set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set plan_cache_mode = force_generic_plan
+as $$
+declare
+    v_now timestamptz := durable.now();
+    v_at timestamptz := greatest(v_now, coalesce(durable.from_us(p_at_us), v_now + p_delay_s * interval '1 second', v_now));
+    v_state text := case when v_at > v_now then 'scheduled' else 'available' end;
+    v_deadline record;
+    v_count integer;
+    v_left integer[];
+    v_ids uuid[];
+    v_states text[];
+    v_outcomes text[];
+    v_replaced uuid[] := '{}';
+begin
+    select * into v_deadline from durable.new_job_deadline(p_options, v_now, v_at);
+    for v_try in 1..20 loop
+        insert into durable.jobs (shard, run_id, seq, kind, name, queue, priority, state, scheduled_at, deadline_at, deadline_kind,
+                                  input, options, created_at, tags, meta, unique_key, unique_states, unique_until)
+        select j.shard, j.id, 0, 'job', p_name, p_queue, p_priority, v_state, v_at, v_deadline.at, v_deadline.kind,
+               j.input, p_options, v_now, p_tags, p_meta, j.key, case when j.key is not null then u_states end,
+               case when j.key is not null then v_now + u_period_s * interval '1 second' end
+          from unnest(j_shard, j_id, j_input, u_key) with ordinality as j(shard, id, input, key, ix)
+         where v_left is null or j.ix = any (v_left)
+         order by j.key, j.ix
+        on conflict do nothing;
+        get diagnostics v_count = row_count;
+        if v_left is null and v_count = cardinality(j_id) then
+            return query select j.ix::int, j.id, v_state, 'created' from unnest(j_id) with ordinality as j(id, ix);
+            return;
+        end if;
+        update durable.jobs j set unique_key = null from unnest(j_shard, u_key) as u(shard, key)
+         where j.shard = u.shard and j.unique_key = u.key and j.state = any (j.unique_states) and j.unique_until <= v_now;
+        if u_replace is not null then
+            v_replaced := v_replaced || durable.replace_jobs(j_shard, j_id, j_input, p_queue, p_priority, v_now, v_at, p_options,
+                                                            p_tags, p_meta, u_key, u_replace);
+        end if;
+        select array_agg(coalesce(o.run_id, h.run_id) order by j.ix), array_agg(coalesce(o.state, h.state) order by j.ix),
+               array_agg(case when o.created_at = v_now then 'created' when o.run_id is not null then 'existing'
+                              when h.run_id = any (v_replaced) then 'replaced' else 'conflict' end order by j.ix),
+               array_agg(j.ix::int) filter (where o.run_id is null and h.run_id is null)
+          into v_ids, v_states, v_outcomes, v_left
+          from unnest(j_shard, j_id, u_key) with ordinality as j(shard, id, key, ix)
+          left join durable.jobs o on o.shard = j.shard and o.run_id = j.id and o.seq = 0
+          left join durable.jobs h on o.run_id is null and h.shard = j.shard and h.unique_key = j.key
+                                  and h.state = any (h.unique_states);
+        if v_left is null then
+            return query select r.ix::int, r.id, r.state, r.outcome
+                           from unnest(v_ids, v_states, v_outcomes) with ordinality as r(id, state, outcome, ix);
+            return;
+        end if;
+    end loop;
+    raise exception 'the unique keys of % jobs are being taken and released too often at once', cardinality(v_left) using errcode = 'DU013';
+end $$;
+
+-- A waiting job takes over what the one that met its unique key has brought: `p_replace` names the fields for each state. The last of a set wins.
+create function durable.replace_jobs(
+    j_shard smallint[], j_id uuid[], j_input json[], p_queue text, p_priority smallint, p_now timestamptz, p_at timestamptz,
+    p_options jsonb, p_tags text[], p_meta jsonb, u_key text[], p_replace jsonb)
+returns uuid[] language plpgsql
+set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+as $$
+declare
+    v_replaced uuid[];
+begin
+    with last as materialized (
+        select distinct on (j.key) j.shard, j.id, j.input, j.key
+          from unnest(j_shard, j_id, j_input, u_key) with ordinality as j(shard, id, input, key, ix)
+         where j.key is not null order by j.key, j.ix desc
+    ), done as (
+        update durable.jobs h
+           set input        = case when f.names ? 'arguments' then l.input else h.input end,
+               queue        = case when f.names ? 'queue' then p_queue else h.queue end,
+               priority     = case when f.names ? 'priority' then p_priority else h.priority end,
+               tags         = case when f.names ? 'tags' then p_tags else h.tags end,
+               meta         = case when f.names ? 'meta' then p_meta else h.meta end,
+               options      = case when f.names ? 'options' then p_options else h.options end,
+               scheduled_at = case when f.names ? 'scheduled_at' then p_at else h.scheduled_at end,
+               state        = case when not f.names ? 'scheduled_at' or h.state = 'retryable' then h.state
+                                   when p_at > p_now then 'scheduled' else 'available' end,
+               deadline_at   = case when f.names ?| '{options,scheduled_at}' then d.at else h.deadline_at end,
+               deadline_kind = case when f.names ?| '{options,scheduled_at}' then d.kind else h.deadline_kind end
+          from last l
+         cross join lateral (select t.state, t.options, t.created_at from durable.jobs t
+                              where t.shard = l.shard and t.unique_key = l.key and t.state = any (t.unique_states)
+                                and t.run_id <> l.id for update) t
+         cross join lateral (select coalesce(p_replace -> t.state, '[]') as names) f
+         cross join lateral durable.new_job_deadline(case when f.names ? 'options' then p_options else t.options end, t.created_at, p_at) d
+         where h.shard = l.shard and h.unique_key = l.key and h.state = any (h.unique_states) and h.run_id <> l.id
+           and h.state = t.state and h.state in ('scheduled', 'available', 'retryable') and f.names <> '[]'
+        returning h.run_id
+    )
+    select coalesce(array_agg(d.run_id), '{}') into v_replaced from done d;
+    return v_replaced;
+end $$;
+
+-- The same from rows that were copied into a temporary table: one statement's worth of unique jobs, however many. Answers what was not created,
+-- and in a last row (ix null) how many were.
+create function durable.enqueue_staged(
+    p_name text, p_queue text, p_priority smallint, p_at_us bigint, p_delay_s double precision, p_options jsonb, p_tags text[], p_meta jsonb,
+    u_states text[], u_period_s double precision, u_replace jsonb, p_each integer default 2000)
+returns table (ix integer, job_id uuid, state text, outcome text, made bigint)
+language plpgsql as $$
+declare
+    v_set record;
+    v_made bigint := 0;
+    v_row record;
+begin
+    for v_set in
+        select array_agg(c.shard order by c.key, c.ix) as shards, array_agg(c.id order by c.key, c.ix) as ids,
+               array_agg(c.input order by c.key, c.ix) as inputs, array_agg(c.key order by c.key, c.ix) as keys,
+               array_agg(c.ix order by c.key, c.ix) as places
+          from (select s.*, (row_number() over (order by s.key, s.ix) - 1) / p_each as part from pg_temp.durable_staged s) c
+         group by c.part order by c.part
+    loop
+        for v_row in
+            select e.* from durable.enqueue_jobs(v_set.shards, v_set.ids, v_set.inputs, p_name, p_queue, p_priority, p_at_us, p_delay_s, p_options,
+                                                 p_tags, p_meta, v_set.keys, u_states, u_period_s, u_replace) e
+        loop
+            if v_row.outcome = 'created' then
+                v_made := v_made + 1;
+            else
+                ix := v_set.places[v_row.ix]; job_id := v_row.job_id; state := v_row.state; outcome := v_row.outcome;
+                return next;
+            end if;
+        end loop;
+    end loop;
+    ix := null; job_id := null; state := null; outcome := null; made := v_made;
+    return next;
+end $$;
+
+-- Each command on a job, accepted or refused; one that was sent again is not written twice.
+create function durable.log_job_command(p_shard smallint, p_job uuid, p_command uuid, p_action text, p_code text, p_reason text, p_actor jsonb)
+returns void language sql as $$
+    insert into durable.operator_commands (shard, run_id, command_id, workflow_id, action, accepted, reason, refusal, actor, at, code)
+    values (p_shard, p_job, p_command, p_job::text, p_action, p_code = 'accepted', p_reason, nullif(p_code, 'accepted'), p_actor, durable.now(), p_code)
+    on conflict do nothing
+$$;
+
+-- CANCEL a job: one that waits is over now, one that executes is told to stop (its outcome decides), one that has ended stays as it is.
+create function durable.cancel_job(p_shard smallint, p_job uuid, p_reason text, p_actor jsonb default null, p_command uuid default gen_random_uuid())
+returns table (status text, state text, queue text, owner uuid) language plpgsql as $$
+declare
+    v_now timestamptz := durable.now();
+    v_job durable.jobs;
+begin
+    select j.* into v_job from durable.jobs j where j.shard = p_shard and j.run_id = p_job and j.seq = 0 for update;
+    if not found then
+        status := 'unknown'; return next; return;
+    end if;
+    queue := v_job.queue; owner := v_job.owner; state := v_job.state;
+    select case when not o.accepted then 'ended' when v_job.state = 'executing' then 'requested' else 'cancelled' end into status
+      from durable.operator_commands o where o.shard = p_shard and o.run_id = p_job and o.command_id = p_command;
+    if found then  -- the answer was lost and the same client asks again
+        return next; return;
+    end if;
+    if v_job.finished_at is not null then
+        status := 'ended';
+    elsif v_job.state = 'executing' then
+        status := case when v_job.cancel_requested_at is null then 'requested' else 'already_requested' end;
+        update durable.jobs j set cancel_requested_at = v_now, note = jsonb_build_object('kind', 'cancel_requested', 'reason', p_reason)
+         where j.shard = p_shard and j.run_id = p_job and j.seq = 0 and j.cancel_requested_at is null;
+    else
+        status := 'cancelled'; state := 'cancelled';
+        update durable.jobs j
+           set state = 'cancelled', finished_at = v_now, cancel_requested_at = v_now, deadline_at = null, deadline_kind = null,
+               errors = coalesce(j.errors, '[]') || jsonb_build_object('attempt', j.attempt, 'at', v_now, 'failure', durable.cancel_failure(p_reason))
+         where j.shard = p_shard and j.run_id = p_job and j.seq = 0;
+    end if;
+    perform durable.log_job_command(p_shard, p_job, p_command, 'cancel_job', case when status = 'ended' then 'job_ended' else 'accepted' end, p_reason, p_actor);
+    return next;
+end $$;
+
+create function durable.cancel_failure(p_reason text) returns jsonb language sql immutable as $$
+    select jsonb_build_object('type', 'durable.job_errors:JobCancelled', 'message', coalesce(p_reason, 'no reason was given'),
+                              'args', jsonb_build_array(coalesce(p_reason, 'no reason was given')))
+$$;
+
+-- RETRY a job by hand: one that has ended, or waits for its time, may run now; at least one more attempt is allowed, and the time limit for all
+-- attempts together no longer holds. Status: available | executing (nothing to do) | conflict (its unique key is another job's by now).
+create function durable.retry_job(p_shard smallint, p_job uuid, p_actor jsonb default null, p_command uuid default gen_random_uuid())
+returns table (status text, queue text) language plpgsql as $$
+declare
+    v_now timestamptz := durable.now();
+    v_job durable.jobs;
+    v_options jsonb;
+begin
+    select j.* into v_job from durable.jobs j where j.shard = p_shard and j.run_id = p_job and j.seq = 0 for update;
+    if not found then
+        status := 'unknown'; return next; return;
+    end if;
+    queue := v_job.queue; status := 'available';
+    if exists (select from durable.operator_commands o where o.shard = p_shard and o.run_id = p_job and o.command_id = p_command and o.accepted)
+       or v_job.state = 'available' then  -- the answer was lost and the same client asks again
+        return next; return;
+    end if;
+    v_options := v_job.options #- '{timeouts,schedule_to_close_s}';
+    if coalesce((v_options -> 'retry' ->> 'max_attempts')::int, 5) between 1 and v_job.attempt then
+        v_options := v_options || jsonb_build_object('retry', coalesce(v_options -> 'retry', '{}') || jsonb_build_object('max_attempts', v_job.attempt + 1));
+    end if;
+    if v_job.state = 'executing' then
+        status := 'executing';
+    else
+        begin
+            update durable.jobs j set state = 'available', scheduled_at = v_now, finished_at = null, result = null, cancel_requested_at = null,
+                   options = v_options, note = null, (deadline_at, deadline_kind) = (select d.at, d.kind from durable.new_job_deadline(v_options, v_now, v_now) d)
+             where j.shard = p_shard and j.run_id = p_job and j.seq = 0;
+        exception when unique_violation then
+            status := 'conflict';
+        end;
+    end if;
+    perform durable.log_job_command(p_shard, p_job, p_command, 'retry_job', case status when 'available' then 'accepted' when 'executing' then 'job_executing'
+                                    else 'unique_key_taken' end, null, p_actor);
+    return next;
+end $$;
+
+-- DELETE a job that does not execute. Status: deleted | executing | unknown.
+create function durable.delete_job(p_shard smallint, p_job uuid, p_actor jsonb default null, p_command uuid default gen_random_uuid())
+returns text language plpgsql as $$
+declare
+    v_state text;
+begin
+    select j.state into v_state from durable.jobs j where j.shard = p_shard and j.run_id = p_job and j.seq = 0 for update;
+    if not found then
+        return case when exists (select from durable.operator_commands o where o.shard = p_shard and o.run_id = p_job and o.command_id = p_command
+                                    and o.accepted) then 'deleted' else 'unknown' end;
+    end if;
+    if v_state <> 'executing' then
+        delete from durable.jobs j where j.shard = p_shard and j.run_id = p_job and j.seq = 0;
+    end if;
+    perform durable.log_job_command(p_shard, p_job, p_command, 'delete_job', case when v_state = 'executing' then 'job_executing' else 'accepted' end, null, p_actor);
+    return case when v_state = 'executing' then 'executing' else 'deleted' end;
+end $$;
+
+-- The SQL API: enqueue an activity that some worker has registered, from psql, a trigger or any language, inside any transaction. With a
+-- `unique_key` the job is enqueued unless one with that key waits or executes; the answer is the id of whichever there is then.
+create function durable.enqueue(activity text, args json default '{}', queue text default null, priority integer default null,
+                                run_at timestamptz default null, tags text[] default null, meta jsonb default null, unique_key text default null)
+returns uuid language plpgsql as $$
+declare
+    v_known durable.definitions;
+    v_queue text;
+    v_id uuid := durable.uuid7();
+    v_key text := enqueue.activity || ':' || enqueue.unique_key;
+    v_made record;
+begin
+    select d.* into v_known from durable.definitions d where d.kind = 'activity' and d.name = enqueue.activity order by d.version desc limit 1;
+    if not found then
+        raise exception 'no worker has registered an activity named %', activity
+            using errcode = 'DU014', hint = 'start a worker with the module that defines it, then try again';
+    end if;
+    if json_typeof(args) <> 'object' then
+        raise exception 'the arguments of % are not a JSON object by parameter name', activity using errcode = 'DU015';
+    end if;
+    v_queue := coalesce(enqueue.queue, v_known.queue, 'default');
+    while v_key is not null and durable.shard_of(v_id::text) <> durable.shard_of(v_key) loop
+        v_id := durable.uuid7();
+    end loop;
+    select * into v_made from durable.enqueue_jobs(
+        array[durable.shard_of(v_id::text)], array[v_id], array[args], activity, v_queue,
+        coalesce(enqueue.priority, (v_known.options ->> 'priority')::int, 0)::smallint, durable.to_us(run_at), 0,
+        v_known.options - 'priority', enqueue.tags, enqueue.meta, array[v_key], '{scheduled,available,executing,retryable,waiting}');
+    if v_made.outcome = 'created' then
+        perform pg_notify('durable', 'jobs:' || v_queue);
+    end if;
+    return v_made.job_id;
+end $$;
+
+-- A documented, stable view for reading.
+create view durable.job_list as
+select j.run_id as job_id, j.name as activity, j.queue, j.priority, j.state, j.attempt - coalesce((j.options ->> 'snoozes')::int, 0) as attempt,
+       coalesce((j.options ->> 'snoozes')::int, 0) as snoozes, j.tags, j.meta, j.unique_key, j.created_at, j.scheduled_at, j.finished_at,
+       j.cancel_requested_at, j.owner, j.errors, j.input, j.result, j.options, j.note, j.shard
+  from durable.jobs j where j.kind = 'job';
