@@ -110,7 +110,7 @@ def missing_version(
 
 
 def _described(history: RecordedHistory, error: Exception) -> Incompatibility:
-    kind: Kind = next((kind for type_, kind in _KINDS if isinstance(error, type_)), "error")
+    kind = _kind_of(error)
     facts = (history.workflow_id, history.run_id, history.workflow, history.version)
     if isinstance(error, NondeterminismError):
         return Incompatibility(
@@ -119,6 +119,13 @@ def _described(history: RecordedHistory, error: Exception) -> Incompatibility:
         )  # fmt: skip
     said = str(error) if kind != "error" else f"{type(error).__name__}: {error}"
     return Incompatibility(*facts, kind, said)
+
+
+def _kind_of(error: Exception) -> Kind:
+    for type_, kind in _KINDS:
+        if isinstance(error, type_):
+            return kind
+    return "error"
 
 
 class Verification:

@@ -27,8 +27,10 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.failure",
             "durable.ids",
             "durable.completion_errors",
+            "durable.encryption",
             "durable.job_errors",
             "durable.payload",
+            "durable.payload_codecs",
             "durable.payload_schema",
         }
     ),
@@ -51,6 +53,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.modules",
             "durable.options",
             "durable.patching",
+            "durable.payload_stores",
             "durable.replays",
             "durable.saga",
             "durable.schedules",

@@ -180,17 +180,16 @@ def _print(report: Report, *, in_json: bool) -> None:
         line(f"and {len(groups) - SHOWN} more kinds of incompatibility; --json lists all of them")
         line()
     for name, count in sorted(report.skipped.items()):
-        line(
-            f"not checked: {count:,} runs of {name}, which is not in these modules", style="yellow"
-        )
+        said = f"not checked: {_runs(count)} of {name}, which is not in these modules"
+        line(said, style="yellow")
     if report.pinned:
-        line(f"not checked: {report.pinned:,} runs that are pinned to a build")
+        line(f"not checked: {_runs(report.pinned)} pinned to a build")
     bad = len(report.incompatible)
-    said = f"{report.checked:,} runs, {report.events:,} events"
     if bad:
-        line(f"{bad:,} of {said} cannot go on with this code", style="bold red")
+        line(f"{bad:,} of {_runs(report.checked)} cannot go on with this code", style="bold red")
     elif report.checked:
-        line(f"{said}: all can go on with this code", style="green")
+        said = f"{_runs(report.checked)}, {report.events:,} events"
+        line(f"{said}: nothing stands against going on with this code", style="green")
     else:
         line("nothing was checked", style="yellow")
 
@@ -198,8 +197,12 @@ def _print(report: Report, *, in_json: bool) -> None:
 def _print_group(alike: list[Incompatibility]) -> None:
     first, count = alike[0], len(alike)
     ids = ", ".join(each.workflow_id for each in alike[:3]) + (", ..." if count > 3 else "")
-    runs = "1 run" if count == 1 else f"{count:,} runs"
-    line(f"{first.workflow} version {first.version}: {first.kind} in {runs}: {ids}", style="red")
+    where = f"{_runs(count)}: {ids}"
+    line(f"{first.workflow} version {first.version}: {first.kind} in {where}", style="red")
     for text in first.message.splitlines():
         line(f"  {text}")
     line()
+
+
+def _runs(count: int) -> str:
+    return "1 run" if count == 1 else f"{count:,} runs"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 from typing import Any
 
 import psycopg
@@ -48,8 +49,6 @@ def test_a_rolling_deployment_of_a_new_version(
     fleet: Fleet, system_url: str, client: Client, sql: Sql
 ) -> None:
     """Runs stay on theirs, new starts take the newest; a worker that lacks a version gives the run back at once."""
-    from tests.system import versions_both  # noqa: F401 - the histories must replay with both
-
     old = fleet.hire(system_url, FLOWS, OLD).ready()
     first = started(sql, client, "first")
     eventually(lambda: waits_for_go(first))
@@ -66,6 +65,9 @@ def test_a_rolling_deployment_of_a_new_version(
     assert all(it.describe().review is None for it in later)
     old.stop()
     assert len(executed(sql)) == len(set(executed(sql))) == 2 + 2 + 12
+    import_module(
+        BOTH
+    )  # only now: the starts above were of names that this process did not know; the histories replay with both
     assert_sound(sql)
 
 
@@ -92,6 +94,33 @@ def test_an_unknown_version_is_refused_before_anything_is_written(
         with pytest.raises(psycopg.errors.DatabaseError, match="moves of version 9"):
             sql.execute("select durable.start('moves', '{\"key\": \"k\"}', version => 9)")
     assert sql.execute("select count(*) from durable.runs").fetchone() == (0,)
+
+
+def test_a_run_that_continues_as_new_stays_with_its_version_until_it_names_another(
+    working: Working, client: Client, sql: Sql
+) -> None:
+    with working(FLOWS, PINNED):
+        handle = client.start("renewed", {"rounds": 1}, id="r", version=1)
+        for amount in (1, 2, 3):
+            handle.signal(flows.go, amount)
+        result = client.handle("r").result(timeout=20)
+    assert result == pinned_flows.Tally(total=6, currency="EUR")  # decoded as its version says
+    rows = sql.execute("select generation, version from durable.runs order by generation")
+    assert rows.fetchall() == [(0, 1), (1, 1), (2, 2)]
+    assert_sound(sql)
+
+
+def test_a_child_takes_the_version_of_the_function_that_is_named(
+    working: Working, client: Client, sql: Sql
+) -> None:
+    with working(FLOWS, PINNED):
+        parent = client.start(pinned_flows.parent_of_renewed, id="p")
+        eventually(lambda: parent.describe().waiting_on)
+        child = client.handle("p/renewed-1")
+        assert child.describe().version == 2
+        child.signal(flows.go, 1)
+        assert parent.result(timeout=20).total == 2
+    assert_sound(sql)
 
 
 # -- builds -----------------------------------------------------------------------------------------------------------
