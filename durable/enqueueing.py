@@ -138,6 +138,21 @@ def many(
     return Bulk(given, _lines(target, items, keys, seal or _plain), keyed=keys is not None)
 
 
+def one_by_one(
+    target: Target, activity: Activity[..., Any], items: Iterable[Item], options: JobOptions
+) -> list[tuple[str, dict[str, Any]]]:
+    """The same jobs as single ones, for a few in memory. Raises BulkRefused, and what `one` raises about the options."""
+    found, errors = [], []
+    for index, item in enumerate(items):
+        try:
+            found.append(one(target, activity, *_call(item), options, None))
+        except PayloadError as error:
+            errors.append((index, error))
+    if errors:
+        raise BulkRefused(errors[:_SHOWN_ERRORS], len(errors))
+    return found
+
+
 _Keys = Callable[[Any, Mapping[str, Any], str], str]
 Seal = Callable[[str], str]
 

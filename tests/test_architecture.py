@@ -84,6 +84,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.jobs_async",
             "durable.jobs_sync",
             "durable.outcomes",
+            "durable.recorded_jobs",
             "durable.requests",
             "durable.retention_async",
             "durable.retention_requests",

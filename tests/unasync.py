@@ -41,7 +41,7 @@ RULES = [
     (r"\bAwaitable\[(\w+)\]", r"\1"),
     (r"\bimport asyncio\n", "import threading\nimport time\n"),
     (r"\bpsycopg\.Async(Connection|Cursor)\b", r"psycopg.\1"),
-    (r"\b(ensure_current|joined)_async\b", r"\1"),
+    (r"\b(ensure_current|joined|take)_async\b", r"\1"),
     (
         r"\bAsync(Connection|Transaction|ClientSession|Client|Handle|JobHandle|Jobs|Scheduling|ScheduleHandle|Transactions|Retention|Conversation|UpdateHandle|RunOperations|PendingActivity|Batches|Completing)\b",
         r"\1",
