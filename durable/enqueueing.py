@@ -14,7 +14,7 @@ from uuid import UUID
 
 from durable import requests
 from durable.context import encoded_headers, refuse_without_actor
-from durable.core.job_life import STATES
+from durable.core.job_life import STATES, held_states
 from durable.core.names import checked_name, checked_priority
 from durable.definitions import Activity
 from durable.errors import InvalidOption, PayloadError
@@ -70,7 +70,7 @@ def shared(target: Target, options: JobOptions) -> dict[str, Any]:
         "options": json.dumps({**target.options, **_context(target, options), **options.limits}),
         "tags": tags(options.tags),
         "meta": None if options.meta is None else _META.encode(dict(options.meta)),
-        "states": None if unique is None else sorted(unique.states),
+        "states": None if unique is None else sorted(held_states(unique.states)),
         "period_s": None if unique is None else unique.period_s,
         "replace": None
         if unique is None or unique.replace_body is None
