@@ -515,6 +515,7 @@ begin
       from durable.jobs j where j.shard = p_shard and j.run_id = any (v_kept) and j.run_id = any (v_ids) and j.seq = 0
     on conflict do nothing;
     get diagnostics archived = row_count;
+    delete from durable.completions c where c.shard = p_shard and c.run_id = any (v_ids);
     delete from durable.jobs j where j.shard = p_shard and j.run_id = any (v_ids) and j.seq = 0 and j.finished_at is not null;
     return next;
 end $$;
