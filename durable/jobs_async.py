@@ -13,16 +13,17 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, TypeVar, overload
 from uuid import UUID
 
-from durable import enqueueing, outcomes, requests, targets
+from durable import enqueueing, outcomes, recorded_jobs, requests, targets
 from durable.core.job_life import JobState
 from durable.definitions import Activity
-from durable.descriptions import EnqueuedMany, FailedAttempt, JobDescription, JobReceipt
+from durable.descriptions import Conflict, EnqueuedMany, FailedAttempt, JobDescription, JobReceipt
 from durable.enqueueing import Item, JobOptions
 from durable.failure import decode_failure
 from durable.interceptors import ClientRequest, sending
 from durable.payload import ValueCodec
+from durable.recorded_jobs import RecordedJob, Recorder
 from durable.requests import Target
-from durable.store import calls, job_calls
+from durable.store import calls, job_calls, queue_calls
 from durable.unique import Unique
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class AsyncJobs:
     """The client's operations on standalone jobs."""
 
     _session: AsyncClientSession
+    _keyed: frozenset[str] = frozenset()
 
     @overload
     async def enqueue(
@@ -57,6 +59,9 @@ class AsyncJobs:
         unique: Unique | None = None,
         actor: Any = None,
         headers: Mapping[str, Any] | None = None,
+        partition_key: str | None = None,
+        serial_key: str | None = None,
+        weight: float | None = None,
         connection: AsyncTransaction | None = None,
     ) -> AsyncJobHandle[Any]: ...
 
@@ -76,6 +81,9 @@ class AsyncJobs:
         unique: Unique | None = None,
         actor: Any = None,
         headers: Mapping[str, Any] | None = None,
+        partition_key: str | None = None,
+        serial_key: str | None = None,
+        weight: float | None = None,
         connection: AsyncTransaction | None = None,
         **arguments: Any,
     ) -> AsyncJobHandle[R]: ...
@@ -97,6 +105,9 @@ class AsyncJobs:
         unique: Unique | None = None,
         actor: Any = None,
         headers: Mapping[str, Any] | None = None,
+        partition_key: str | None = None,
+        serial_key: str | None = None,
+        weight: float | None = None,
         connection: AsyncTransaction | None = None,
         **arguments: Any,
     ) -> AsyncJobHandle[R]: ...
@@ -119,6 +130,9 @@ class AsyncJobs:
         unique: Unique | None = None,
         actor: Any = None,
         headers: Mapping[str, Any] | None = None,
+        partition_key: str | None = None,
+        serial_key: str | None = None,
+        weight: float | None = None,
         connection: AsyncTransaction | None = None,
         **arguments: Any,
     ) -> AsyncJobHandle[R]: ...
@@ -138,6 +152,9 @@ class AsyncJobs:
         unique: Unique | None = None,
         actor: Any = None,
         headers: Mapping[str, Any] | None = None,
+        partition_key: str | None = None,
+        serial_key: str | None = None,
+        weight: float | None = None,
         connection: AsyncTransaction | None = None,
         **arguments: Any,
     ) -> AsyncJobHandle[Any]:
@@ -147,20 +164,28 @@ class AsyncJobs:
         what a worker has registered). `id`, a UUID, makes it idempotent; a new one by default. `queue` and `priority` (0-9, 0 first)
         override the activity's own. `at` (a datetime with time zone) or `delay` (seconds or timedelta): no sooner than then. `tags`:
         short texts; `meta`: a JSON object; both are kept for looking and filtering. `unique`: see `Unique`; the handle's `conflict` tells
-        whether it is another job's. `actor`: who asks for it; `headers`: JSON values by name, handed to the code. `connection`: joins that transaction (psycopg, SQLAlchemy, Django).
+        whether it is another job's. `actor`: who asks for it; `headers`: JSON values by name, handed to the code. `serial_key`: one job
+        of that key at a time, in the order of enqueueing; `partition_key`: the queue's limits for keys count it, and keys take turns; `weight`: as so many starts it
+        counts for rate limits (1). `connection`: joins that transaction (psycopg, SQLAlchemy, Django).
 
         Raises PayloadError, InvalidOption, ActorRequired, UnknownActivity; nothing is written then.
         """
         target, known = await self._activity(activity)
-        options = JobOptions(queue, priority, delay, at, tags, meta, unique, actor, headers)
+        keys = enqueueing.limit_options(partition_key, serial_key, weight)
+        options = JobOptions(queue, priority, delay, at, tags, meta, unique, actor, headers, keys)
 
         async def send(asked: ClientRequest) -> AsyncJobHandle[Any]:
             wanted = replace(options, actor=asked.actor, headers=asked.headers)
             job_id, given = enqueueing.one(target, known, asked.args, asked.kwargs, wanted, id)
-            call = job_calls.enqueue_job(job_id, given, fresh=id is None)
-            made = await self._send(call, connection)
+            kept = None
+            if (recorder := recorded_jobs.recorder.get()) is not None:
+                kept, made = await recorder.take_async(known, job_id, given)
+            else:
+                await self._expect_keys(given["queue"], keys)
+                call = job_calls.enqueue_job(job_id, given, fresh=id is None)
+                made = await self._send(call, connection)
             return AsyncJobHandle(
-                self, made.job_id, target.result, outcome=made.outcome, state=made.state
+                self, made.job_id, target.result, outcome=made.outcome, state=made.state, kept=kept
             )
 
         chosen = None if id is None else str(id)
@@ -182,6 +207,9 @@ class AsyncJobs:
         unique: Unique | None = None,
         actor: Any = None,
         headers: Mapping[str, Any] | None = None,
+        partition_key: str | None = None,
+        serial_key: str | None = None,
+        weight: float | None = None,
         connection: AsyncTransaction | None = None,
     ) -> EnqueuedMany:
         """Enqueue one job for each of `items`: tuples of arguments, or mappings by name. All of them, or none: one transaction.
@@ -193,12 +221,35 @@ class AsyncJobs:
         connection breaks meanwhile: it is not tried again, because the items are consumed.
         """
         target = targets.of_activity(activity)
-        options = JobOptions(queue, priority, delay, at, tags, meta, unique, actor, headers)
+        keys = enqueueing.limit_options(partition_key, serial_key, weight)
+        options = JobOptions(queue, priority, delay, at, tags, meta, unique, actor, headers, keys)
+        if (recorder := recorded_jobs.recorder.get()) is not None:
+            return await self._record_many(recorder, target, activity, items, options)
         many = enqueueing.many(target, activity, items, options, self._session.sealer())
+        await self._expect_keys(many.given["queue"], keys)
         done = await self._session.enqueue_many(many, connection)
         if done.created or done.conflicts:
             await self._session.hint((f"jobs:{many.given['queue']}",), connection)
         return done
+
+    async def _record_many(
+        self,
+        recorder: Recorder,
+        target: Target,
+        activity: Activity[..., Any],
+        items: Iterable[Item],
+        options: JobOptions,
+    ) -> EnqueuedMany:
+        conflicts = []
+        created = 0
+        for index, (job_id, given) in enumerate(
+            enqueueing.one_by_one(target, activity, items, options)
+        ):
+            _, made = await recorder.take_async(activity, job_id, given)
+            created += made.outcome == "created"
+            if made.outcome == "conflict":
+                conflicts.append(Conflict(index, made.job_id, made.state, "conflict"))
+        return EnqueuedMany(created, conflicts)
 
     def job(self, job_id: str | UUID, activity: Any = None) -> AsyncJobHandle[Any]:
         """The handle of a job by its id; nothing is looked up yet. `activity` gives its result a type. Raises InvalidOption."""
@@ -242,6 +293,12 @@ class AsyncJobs:
             raise targets.unknown_activity(activity, known)
         return targets.of_definition(definition), None
 
+    async def _expect_keys(self, queue: str, keys: Mapping[str, Any]) -> None:
+        """Have the queue's claims look for keys, before the first job with one: on our own connection, so that no transaction of the caller's locks the queue."""
+        if "limit_key" in keys and queue not in self._keyed:
+            await self._execute(queue_calls.expect_keys(queue))
+            self._keyed |= {queue}
+
     async def _execute(self, call: Call[T]) -> T:
         return await self._session.execute(call)
 
@@ -269,8 +326,10 @@ class AsyncJobHandle(Generic[R]):
         *,
         outcome: str | None = None,
         state: str | None = None,
+        kept: RecordedJob | None = None,
     ) -> None:
         self._client = client
+        self._kept = kept
         self._codec = codec
         self.job_id = job_id
         self.state = state
@@ -287,6 +346,14 @@ class AsyncJobHandle(Generic[R]):
         Raises ActivityError (`.cause` is what the last attempt raised), JobNotFound when there is no such job (its transaction was
         rolled back, or it was pruned), and TimeoutError after `timeout` (seconds or timedelta); the job goes on then.
         """
+        if self._kept is not None:
+            outcome = self._kept.outcome()
+            if not outcomes.job_has_ended(outcome):
+                raise TimeoutError(
+                    f"{self._kept.name} is {outcome.state} in memory; drain the jobs"
+                )
+            recorded: R = outcomes.job_result_of(self.job_id, outcome, self._codec)
+            return recorded
         waiting = outcomes.Waiting(f"job {self.job_id}", timeout)
         call = job_calls.read_job_outcome(self.job_id)
         while True:
@@ -298,6 +365,8 @@ class AsyncJobHandle(Generic[R]):
 
     async def describe(self) -> JobDescription:
         """How the job stands. Raises JobNotFound."""
+        if self._kept is not None:
+            return self._kept.description()
         return await self._client._execute(job_calls.describe_job(self.job_id))
 
     async def attempts(self) -> Sequence[FailedAttempt]:
@@ -312,6 +381,8 @@ class AsyncJobHandle(Generic[R]):
         connection: AsyncTransaction | None = None,
     ) -> JobReceipt:
         """End the job if it waits; tell it to stop if it executes. One that has ended meanwhile stays as it is. Raises JobNotFound."""
+        if self._kept is not None:
+            return self._kept.cancel(requests.reason(reason))
         call = job_calls.cancel_job(self.job_id, requests.reason(reason), requests.actor(actor))
         return await self._client._send(call, connection)
 
@@ -320,6 +391,9 @@ class AsyncJobHandle(Generic[R]):
 
         Raises JobNotFound, and JobRefused when it executes or another job holds its unique key by now.
         """
+        if self._kept is not None:
+            self._kept.retry()
+            return
         call = job_calls.retry_job(self.job_id, requests.actor(actor))
         await self._client._send(call, connection)
 

@@ -15,16 +15,17 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, TypeVar, overload
 from uuid import UUID
 
-from durable import enqueueing, outcomes, requests, targets
+from durable import enqueueing, outcomes, recorded_jobs, requests, targets
 from durable.core.job_life import JobState
 from durable.definitions import Activity
-from durable.descriptions import EnqueuedMany, FailedAttempt, JobDescription, JobReceipt
+from durable.descriptions import Conflict, EnqueuedMany, FailedAttempt, JobDescription, JobReceipt
 from durable.enqueueing import Item, JobOptions
 from durable.failure import decode_failure
 from durable.interceptors import ClientRequest, sending
 from durable.payload import ValueCodec
+from durable.recorded_jobs import RecordedJob, Recorder
 from durable.requests import Target
-from durable.store import calls, job_calls
+from durable.store import calls, job_calls, queue_calls
 from durable.unique import Unique
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class Jobs:
     """The client's operations on standalone jobs."""
 
     _session: ClientSession
+    _keyed: frozenset[str] = frozenset()
 
     @overload
     def enqueue(
@@ -59,6 +61,9 @@ class Jobs:
         unique: Unique | None = None,
         actor: Any = None,
         headers: Mapping[str, Any] | None = None,
+        partition_key: str | None = None,
+        serial_key: str | None = None,
+        weight: float | None = None,
         connection: Transaction | None = None,
     ) -> JobHandle[Any]: ...
 
@@ -78,6 +83,9 @@ class Jobs:
         unique: Unique | None = None,
         actor: Any = None,
         headers: Mapping[str, Any] | None = None,
+        partition_key: str | None = None,
+        serial_key: str | None = None,
+        weight: float | None = None,
         connection: Transaction | None = None,
         **arguments: Any,
     ) -> JobHandle[R]: ...
@@ -99,6 +107,9 @@ class Jobs:
         unique: Unique | None = None,
         actor: Any = None,
         headers: Mapping[str, Any] | None = None,
+        partition_key: str | None = None,
+        serial_key: str | None = None,
+        weight: float | None = None,
         connection: Transaction | None = None,
         **arguments: Any,
     ) -> JobHandle[R]: ...
@@ -121,6 +132,9 @@ class Jobs:
         unique: Unique | None = None,
         actor: Any = None,
         headers: Mapping[str, Any] | None = None,
+        partition_key: str | None = None,
+        serial_key: str | None = None,
+        weight: float | None = None,
         connection: Transaction | None = None,
         **arguments: Any,
     ) -> JobHandle[R]: ...
@@ -140,6 +154,9 @@ class Jobs:
         unique: Unique | None = None,
         actor: Any = None,
         headers: Mapping[str, Any] | None = None,
+        partition_key: str | None = None,
+        serial_key: str | None = None,
+        weight: float | None = None,
         connection: Transaction | None = None,
         **arguments: Any,
     ) -> JobHandle[Any]:
@@ -149,20 +166,28 @@ class Jobs:
         what a worker has registered). `id`, a UUID, makes it idempotent; a new one by default. `queue` and `priority` (0-9, 0 first)
         override the activity's own. `at` (a datetime with time zone) or `delay` (seconds or timedelta): no sooner than then. `tags`:
         short texts; `meta`: a JSON object; both are kept for looking and filtering. `unique`: see `Unique`; the handle's `conflict` tells
-        whether it is another job's. `actor`: who asks for it; `headers`: JSON values by name, handed to the code. `connection`: joins that transaction (psycopg, SQLAlchemy, Django).
+        whether it is another job's. `actor`: who asks for it; `headers`: JSON values by name, handed to the code. `serial_key`: one job
+        of that key at a time, in the order of enqueueing; `partition_key`: the queue's limits for keys count it, and keys take turns; `weight`: as so many starts it
+        counts for rate limits (1). `connection`: joins that transaction (psycopg, SQLAlchemy, Django).
 
         Raises PayloadError, InvalidOption, ActorRequired, UnknownActivity; nothing is written then.
         """
         target, known = self._activity(activity)
-        options = JobOptions(queue, priority, delay, at, tags, meta, unique, actor, headers)
+        keys = enqueueing.limit_options(partition_key, serial_key, weight)
+        options = JobOptions(queue, priority, delay, at, tags, meta, unique, actor, headers, keys)
 
         def send(asked: ClientRequest) -> JobHandle[Any]:
             wanted = replace(options, actor=asked.actor, headers=asked.headers)
             job_id, given = enqueueing.one(target, known, asked.args, asked.kwargs, wanted, id)
-            call = job_calls.enqueue_job(job_id, given, fresh=id is None)
-            made = self._send(call, connection)
+            kept = None
+            if (recorder := recorded_jobs.recorder.get()) is not None:
+                kept, made = recorder.take(known, job_id, given)
+            else:
+                self._expect_keys(given["queue"], keys)
+                call = job_calls.enqueue_job(job_id, given, fresh=id is None)
+                made = self._send(call, connection)
             return JobHandle(
-                self, made.job_id, target.result, outcome=made.outcome, state=made.state
+                self, made.job_id, target.result, outcome=made.outcome, state=made.state, kept=kept
             )
 
         chosen = None if id is None else str(id)
@@ -184,6 +209,9 @@ class Jobs:
         unique: Unique | None = None,
         actor: Any = None,
         headers: Mapping[str, Any] | None = None,
+        partition_key: str | None = None,
+        serial_key: str | None = None,
+        weight: float | None = None,
         connection: Transaction | None = None,
     ) -> EnqueuedMany:
         """Enqueue one job for each of `items`: tuples of arguments, or mappings by name. All of them, or none: one transaction.
@@ -195,12 +223,35 @@ class Jobs:
         connection breaks meanwhile: it is not tried again, because the items are consumed.
         """
         target = targets.of_activity(activity)
-        options = JobOptions(queue, priority, delay, at, tags, meta, unique, actor, headers)
+        keys = enqueueing.limit_options(partition_key, serial_key, weight)
+        options = JobOptions(queue, priority, delay, at, tags, meta, unique, actor, headers, keys)
+        if (recorder := recorded_jobs.recorder.get()) is not None:
+            return self._record_many(recorder, target, activity, items, options)
         many = enqueueing.many(target, activity, items, options, self._session.sealer())
+        self._expect_keys(many.given["queue"], keys)
         done = self._session.enqueue_many(many, connection)
         if done.created or done.conflicts:
             self._session.hint((f"jobs:{many.given['queue']}",), connection)
         return done
+
+    def _record_many(
+        self,
+        recorder: Recorder,
+        target: Target,
+        activity: Activity[..., Any],
+        items: Iterable[Item],
+        options: JobOptions,
+    ) -> EnqueuedMany:
+        conflicts = []
+        created = 0
+        for index, (job_id, given) in enumerate(
+            enqueueing.one_by_one(target, activity, items, options)
+        ):
+            _, made = recorder.take(activity, job_id, given)
+            created += made.outcome == "created"
+            if made.outcome == "conflict":
+                conflicts.append(Conflict(index, made.job_id, made.state, "conflict"))
+        return EnqueuedMany(created, conflicts)
 
     def job(self, job_id: str | UUID, activity: Any = None) -> JobHandle[Any]:
         """The handle of a job by its id; nothing is looked up yet. `activity` gives its result a type. Raises InvalidOption."""
@@ -244,6 +295,12 @@ class Jobs:
             raise targets.unknown_activity(activity, known)
         return targets.of_definition(definition), None
 
+    def _expect_keys(self, queue: str, keys: Mapping[str, Any]) -> None:
+        """Have the queue's claims look for keys, before the first job with one: on our own connection, so that no transaction of the caller's locks the queue."""
+        if "limit_key" in keys and queue not in self._keyed:
+            self._execute(queue_calls.expect_keys(queue))
+            self._keyed |= {queue}
+
     def _execute(self, call: Call[T]) -> T:
         return self._session.execute(call)
 
@@ -271,8 +328,10 @@ class JobHandle(Generic[R]):
         *,
         outcome: str | None = None,
         state: str | None = None,
+        kept: RecordedJob | None = None,
     ) -> None:
         self._client = client
+        self._kept = kept
         self._codec = codec
         self.job_id = job_id
         self.state = state
@@ -289,6 +348,14 @@ class JobHandle(Generic[R]):
         Raises ActivityError (`.cause` is what the last attempt raised), JobNotFound when there is no such job (its transaction was
         rolled back, or it was pruned), and TimeoutError after `timeout` (seconds or timedelta); the job goes on then.
         """
+        if self._kept is not None:
+            outcome = self._kept.outcome()
+            if not outcomes.job_has_ended(outcome):
+                raise TimeoutError(
+                    f"{self._kept.name} is {outcome.state} in memory; drain the jobs"
+                )
+            recorded: R = outcomes.job_result_of(self.job_id, outcome, self._codec)
+            return recorded
         waiting = outcomes.Waiting(f"job {self.job_id}", timeout)
         call = job_calls.read_job_outcome(self.job_id)
         while True:
@@ -300,6 +367,8 @@ class JobHandle(Generic[R]):
 
     def describe(self) -> JobDescription:
         """How the job stands. Raises JobNotFound."""
+        if self._kept is not None:
+            return self._kept.description()
         return self._client._execute(job_calls.describe_job(self.job_id))
 
     def attempts(self) -> Sequence[FailedAttempt]:
@@ -314,6 +383,8 @@ class JobHandle(Generic[R]):
         connection: Transaction | None = None,
     ) -> JobReceipt:
         """End the job if it waits; tell it to stop if it executes. One that has ended meanwhile stays as it is. Raises JobNotFound."""
+        if self._kept is not None:
+            return self._kept.cancel(requests.reason(reason))
         call = job_calls.cancel_job(self.job_id, requests.reason(reason), requests.actor(actor))
         return self._client._send(call, connection)
 
@@ -322,6 +393,9 @@ class JobHandle(Generic[R]):
 
         Raises JobNotFound, and JobRefused when it executes or another job holds its unique key by now.
         """
+        if self._kept is not None:
+            self._kept.retry()
+            return
         call = job_calls.retry_job(self.job_id, requests.actor(actor))
         self._client._send(call, connection)
 

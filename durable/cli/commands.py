@@ -7,10 +7,23 @@ from typing import Annotated
 
 import typer
 
-from durable.cli import converse, inspect, operate, prune, schedule, serve
+from durable.cli import (
+    completion,
+    converse,
+    inspect,
+    jobs,
+    operate,
+    prune,
+    queues,
+    rewind,
+    schedule,
+    serve,
+)
+from durable.cli.batches import batch
 from durable.cli.builds import move
 from durable.cli.doctor import doctor
 from durable.cli.lint import lint
+from durable.cli.mend import activity
 from durable.cli.replay import replay
 from durable.cli.verify import verify
 
@@ -66,10 +79,23 @@ app.command("update")(converse.update)
 app.command("result")(operate.result)
 app.command("cancel")(operate.cancel)
 app.command("terminate")(operate.terminate)
+app.command("pause")(rewind.pause)
+app.command("resume")(rewind.resume)
+app.command("retry")(rewind.retry)
+app.command("reset")(rewind.reset)
+app.command("fork")(rewind.fork)
+app.add_typer(activity, name="activity")
+app.add_typer(batch, name="batch")
+app.command("commands")(rewind.commands)
 app.command("move")(move)
+app.command("complete")(completion.complete)
+app.command("fail")(completion.fail)
+app.command("heartbeat")(completion.heartbeat)
 app.command("list")(inspect.list_)
 app.command("show")(inspect.show)
 app.command("history")(inspect.history)
+app.command("enqueue")(jobs.enqueue)
+app.add_typer(jobs.app, name="job")
 app.command("doctor")(doctor)
 app.command("lint")(lint)
 app.command("verify")(verify)
@@ -77,3 +103,4 @@ app.command("replay")(replay)
 app.command("prune")(prune.prune)
 app.add_typer(prune.app)
 app.add_typer(schedule.app)
+app.add_typer(queues.app, name="queue")

@@ -333,6 +333,10 @@ def list_backlog() -> Call[list[Row]]:
     return _overview("list_backlog")
 
 
+def list_builds_without_worker() -> Call[list[Row]]:
+    return _overview("list_builds_without_worker")
+
+
 def count_reviews() -> Call[list[Row]]:
     return _overview("count_reviews")
 

@@ -171,4 +171,4 @@ async def _with_the_asynchronous_client(database_url: str) -> None:
 def test_what_is_no_interceptor_is_refused() -> None:
     for given in ({"client": [object()]}, {"workflow": [Wrapped]}, {"activity": [Strict()]}):
         with pytest.raises(InvalidOption, match="interceptor"):
-            use_interceptors(**given)  # type: ignore[arg-type]
+            use_interceptors(**given)

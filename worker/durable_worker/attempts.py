@@ -19,12 +19,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from durable import activity_context
-from durable.activity_context import ActivityCancelledError, ActivityContext
+from durable.activity_context import ActivityCancelledError, ActivityContext, CompletedElsewhere
 from durable.activity_outcomes import ActivityOutcome, Cancel, Retry, Snooze
+from durable.completion_errors import TransactionMisused
 from durable.core.events import Event
 from durable.core.policy import RetryPolicy, delay_s, is_excluded, merge
 from durable.definitions import Activity
-from durable.errors import PayloadError, TransactionMisused
+from durable.errors import PayloadError
 from durable.failure import encode_failure
 from durable.interceptors import ActivityExecution, around_activities, attempting
 from durable.job_errors import JobCancelled
@@ -36,6 +37,7 @@ from durable.store.fences import TransactionRefused
 from durable_worker.attempt_facts import carried_by, info_of, parsed_options
 from durable_worker.clock import DatabaseClock
 from durable_worker.committer import Committer
+from durable_worker.elsewhere import parked, token_maker
 from durable_worker.faults import reach
 from durable_worker.runs import LiveRun
 from durable_worker.slots import Slots
@@ -44,6 +46,7 @@ from durable_worker.transactions import TransactionalAttempts
 logger = logging.getLogger("durable.worker")
 
 _UNKNOWN_DELAY_S = 3.0
+_MOST_THREADS = 1_000
 _details_codec = value_codec(Any)
 
 
@@ -51,28 +54,9 @@ class Attempt:
     """One execution of an activity, from hand-over to its record."""
 
     __slots__ = (
-        "activity",
-        "attempt",
-        "cancel_requested",
-        "context",
-        "details",
-        "dirty",
-        "heard_at",
-        "input",
-        "kind",
-        "lost",
-        "name",
-        "options",
-        "queue",
-        "run_id",
-        "seq",
-        "shard",
-        "silence_s",
-        "task",
-        "thread",
-        "timed_out",
-        "timer",
-        "workflow_id",
+        "activity", "attempt", "begun", "cancel_requested", "context", "details", "dirty", "heard_at", "input",
+        "kind", "lost", "name", "options", "queue", "run_id", "seq", "shard", "silence_s", "task", "thread",
+        "timed_out", "timer", "workflow_id",
     )  # fmt: skip
 
     def __init__(
@@ -100,6 +84,7 @@ class Attempt:
         self.lost = False
         self.silence_s: float | None = None
         self.heard_at = 0.0
+        self.begun = 0.0
 
 
 class Attempts:
@@ -128,10 +113,9 @@ class Attempts:
         self._due = due
         self._running: dict[tuple[str, int], Attempt] = {}
         self._by_run: dict[str, set[int]] = {}
-        self._threads = (
-            ThreadPoolExecutor(  # threads are made when needed; none waits for a slot that it has
-                max_workers=sum(queues.values()) or 1, thread_name_prefix="durable-activity"
-            )
+        self._threads = ThreadPoolExecutor(  # made when needed; none waits for a slot that it has, however many an operator adds
+            max_workers=max(_MOST_THREADS, sum(queues.values())),
+            thread_name_prefix="durable-activity",
         )
         self.deliver_outcome: Callable[[Outcome], bool]
         self.starting = True
@@ -229,6 +213,7 @@ class Attempts:
         if attempt.kind == "activity":
             self._by_run.setdefault(attempt.run_id, set()).add(attempt.seq)
         loop = asyncio.get_running_loop()
+        attempt.begun = loop.time()
         limit_s = None
         if timeouts := attempt.options.get("timeouts"):
             limit_s, kind = self._limit(timeouts, created_us)
@@ -248,6 +233,7 @@ class Attempts:
             lambda details: self._heartbeat(attempt, details),
             lambda: attempt.cancel_requested or attempt.lost or attempt.timed_out is not None,
             attempt.activity.is_async,
+            None if attempt.activity.transactional else token_maker(attempt, self._committer.write),
         )
         attempt.task = loop.create_task(self._run(attempt))
 
@@ -274,6 +260,9 @@ class Attempts:
             self._decided(attempt, outcome)
         except (asyncio.CancelledError, ActivityCancelledError) as error:
             self._cancelled(attempt, error)
+        except CompletedElsewhere as elsewhere:
+            if not attempt.lost:
+                self._committer.write(parked(attempt, elsewhere.token))
         except TransactionRefused as refused:
             if refused.verdict == "cancelled":
                 self._ended(attempt, "ActivityCancelled", {"started": True}, None)
