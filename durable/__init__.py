@@ -58,6 +58,7 @@ from durable.definitions import Activity as Activity
 from durable.definitions import Workflow as Workflow
 from durable.definitions import activity as activity
 from durable.definitions import workflow as workflow
+from durable.encryption import Encryption as Encryption
 from durable.errors import ActivityError as ActivityError
 from durable.errors import ActivityTimeout as ActivityTimeout
 from durable.errors import ActorRequired as ActorRequired
@@ -114,6 +115,12 @@ from durable.job_errors import JobNotFound as JobNotFound
 from durable.job_errors import JobRefused as JobRefused
 from durable.patching import deprecate_patch as deprecate_patch
 from durable.patching import patched as patched
+from durable.payload_codecs import Compression as Compression
+from durable.payload_codecs import PayloadCodec as PayloadCodec
+from durable.payload_codecs import Payloads as Payloads
+from durable.payload_codecs import PayloadStore as PayloadStore
+from durable.payload_codecs import use_payloads as use_payloads
+from durable.payload_stores import DirectoryStore as DirectoryStore
 from durable.saga import Saga as Saga
 from durable.saga import saga as saga
 from durable.schedules import Schedule as Schedule
@@ -128,10 +135,12 @@ if TYPE_CHECKING:
     from durable.client_async import AsyncClient as AsyncClient
     from durable.client_sync import Client as Client
     from durable.messages import UpdateRequest as UpdateRequest
+    from durable.store.payload_store import PostgresStore as PostgresStore
 
 _LAZY = {
     "AsyncClient": "durable.client_async",
     "Client": "durable.client_sync",
+    "PostgresStore": "durable.store.payload_store",
     "UpdateRequest": "durable.messages",
     "embedded": "durable.embedded",
 }

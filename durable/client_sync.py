@@ -20,16 +20,18 @@ from durable.batches_sync import Batches
 from durable.core.names import checked_name
 from durable.definitions import Workflow, checked_version
 from durable.descriptions import OperatorStatus, RunDescription, Status
+from durable.errors import InvalidOption
 from durable.filters import compiled_filter
 from durable.handles_sync import Handle
 from durable.jobs_sync import Jobs
 from durable.messages import UpdateRequest
 from durable.payload import ValueCodec
+from durable.payload_codecs import Payloads, default_payloads
 from durable.requests import OnClosed, OnRunning
 from durable.retention_sync import Retention
 from durable.scheduling_sync import Scheduling
 from durable.signals import Signal
-from durable.store import calls, updates
+from durable.store import calls, sealed_calls, updates
 from durable.store.calls import Call, Sent, Started
 from durable.store.client_session_sync import ClientSession, Transaction
 
@@ -45,14 +47,21 @@ class Client(Jobs, Retention, Scheduling, Batches):
     """Talks to one database. Use it as a context manager, or call `close()`.
 
     `url` defaults to DURABLE_DATABASE_URL; a connection is opened by the first operation. `notify=False` sends no NOTIFY at all: for
-    poolers that do not pass it on (workers find everything by polling, C4). Threads or tasks may share a client; they take turns.
+    poolers that do not pass it on (workers find everything by polling, C4). `payloads`: see `durable.use_payloads`. Threads or tasks may share a client; they take turns.
 
     Any operation may raise DatabaseUnavailable or SchemaOutOfDate. Operations with `connection=` join that connection's open transaction: they
     commit or roll back with the caller's own rows, and nothing is committed here.
     """
 
-    def __init__(self, url: str | None = None, *, notify: bool = True) -> None:
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        notify: bool = True,
+        payloads: Payloads | None = None,
+    ) -> None:
         self._session = ClientSession(requests.database_url(url), "durable client", notify=notify)
+        self._session.payloads = payloads
 
     def __enter__(self) -> Self:
         return self
@@ -318,6 +327,21 @@ class Client(Jobs, Retention, Scheduling, Batches):
             limit=requests.whole("limit", limit, 1, 10_000),
         )
         return self._execute(call)
+
+    def delete_unused_payloads(self, older_than: timedelta = timedelta(days=1)) -> int:
+        """Delete from the payload store what nothing in this database refers to any more (its runs were pruned). Returns how many.
+
+        `older_than`: what was put more recently stays, for somebody may be about to refer to it. Reads every payload of the database. A store
+        that several databases share must not be cleaned like this. Raises InvalidOption when there is no payload store.
+        """
+        payloads = self._session.payloads or default_payloads()
+        if payloads.store is None:
+            raise InvalidOption(
+                "there is no payload store; give one to durable.use_payloads(store=...)"
+            )
+        used = self._execute(sealed_calls.payload_refs())
+        older_than_s = requests.seconds("older_than", older_than)
+        return payloads.store.delete_unused(used, older_than_s)
 
     # -- for handles and the command line -----------------------------------------------------------------------------
 

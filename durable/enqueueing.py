@@ -126,23 +126,32 @@ def _id_on_shard(shard: int) -> str:
 
 
 def many(
-    target: Target, activity: Activity[..., Any], items: Iterable[Item], options: JobOptions
+    target: Target,
+    activity: Activity[..., Any],
+    items: Iterable[Item],
+    options: JobOptions,
+    seal: Seal | None = None,
 ) -> Bulk:
-    """The jobs of `items`, to be encoded while they are sent. Raises InvalidOption or PayloadError about the options."""
+    """The jobs of `items`, to be encoded while they are sent, and sealed where there is a codec. Raises InvalidOption or PayloadError about the options."""
     given = shared(target, options)
     keys = None if options.unique is None else options.unique.keys(activity)
-    return Bulk(given, _lines(target, items, keys), keyed=keys is not None)
+    return Bulk(given, _lines(target, items, keys, seal or _plain), keyed=keys is not None)
 
 
 _Keys = Callable[[Any, Mapping[str, Any], str], str]
+Seal = Callable[[str], str]
 
 
-def _lines(target: Target, items: Iterable[Item], keys: _Keys | None) -> Iterator[str]:
+def _plain(text: str) -> str:
+    return text
+
+
+def _lines(target: Target, items: Iterable[Item], keys: _Keys | None, seal: Seal) -> Iterator[str]:
     """Pieces of COPY's input, some lines each, until an item is bad; then only the check goes on. Raises BulkRefused in the end."""
     errors: list[tuple[int, PayloadError]] = []
     bad = size = 0
     piece: list[str] = []
-    line_of = _plain_line(target) if keys is None else _keyed_line(target, keys)
+    line_of = _plain_line(target, seal) if keys is None else _keyed_line(target, keys, seal)
     for index, item in enumerate(items):
         try:
             line = line_of(index, item)
@@ -162,19 +171,21 @@ def _lines(target: Target, items: Iterable[Item], keys: _Keys | None) -> Iterato
     yield "".join(piece)
 
 
-def _plain_line(target: Target) -> Callable[[int, Item], str]:
+def _plain_line(target: Target, seal: Seal) -> Callable[[int, Item], str]:
     encode, ids = target.encode, _ids()
-    return lambda _, item: copy_line(next(ids), encode(*_call(item)))
+    if seal is _plain:
+        return lambda _, item: copy_line(next(ids), encode(*_call(item)))
+    return lambda _, item: copy_line(next(ids), seal(encode(*_call(item))))
 
 
-def _keyed_line(target: Target, keys: _Keys) -> Callable[[int, Item], str]:
+def _keyed_line(target: Target, keys: _Keys, seal: Seal) -> Callable[[int, Item], str]:
     ids = _IdsByShard()
 
     def line(index: int, item: Item) -> str:
         args, kwargs = _call(item)
         text = target.encode(args, kwargs)
         key = keys(args, kwargs, text)
-        return copy_line(ids.of(shard_of(key)), text, key, index)
+        return copy_line(ids.of(shard_of(key)), seal(text), key, index)
 
     return line
 

@@ -184,7 +184,7 @@ class AsyncJobs:
         """
         target = targets.of_activity(activity)
         options = JobOptions(queue, priority, delay, at, tags, meta, unique, actor, headers)
-        many = enqueueing.many(target, activity, items, options)
+        many = enqueueing.many(target, activity, items, options, self._session.sealer())
         done = await self._session.enqueue_many(many, connection)
         if done.created or done.conflicts:
             await self._session.hint((f"jobs:{many.given['queue']}",), connection)

@@ -184,7 +184,7 @@ class Jobs:
         """
         target = targets.of_activity(activity)
         options = JobOptions(queue, priority, delay, at, tags, meta, unique, actor, headers)
-        many = enqueueing.many(target, activity, items, options)
+        many = enqueueing.many(target, activity, items, options, self._session.sealer())
         done = self._session.enqueue_many(many, connection)
         if done.created or done.conflicts:
             self._session.hint((f"jobs:{many.given['queue']}",), connection)

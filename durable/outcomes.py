@@ -10,6 +10,7 @@ from typing import Any
 
 from durable.errors import (
     ActivityError,
+    PayloadError,
     WorkflowCancelled,
     WorkflowFailed,
     WorkflowOutcome,
@@ -18,6 +19,7 @@ from durable.errors import (
 )
 from durable.failure import decode_failure
 from durable.payload import ValueCodec
+from durable.payload_codecs import unreadable_placeholder
 from durable.requests import timeout_s
 from durable.store.calls import RunOutcome
 from durable.store.job_calls import JobOutcome
@@ -88,6 +90,8 @@ def job_result_of(job_id: str, outcome: JobOutcome, codec: ValueCodec | None) ->
 
 
 def _decoded(text: str | None, codec: ValueCodec | None) -> Any:
+    if (why := unreadable_placeholder(text)) is not None:
+        raise PayloadError("result", why, "Ask with a client that has it.")
     if codec is not None:
         return codec.decode("null" if text is None else text)
     return None if text is None else json.loads(text)

@@ -58,6 +58,14 @@ from durable.payload_schema import DEEPEST, compile_schema, short
 
 MAX_BYTES = 2 * 1024 * 1024
 
+_largest = MAX_BYTES  # where nothing else is said; a payload store raises it, for the process
+
+
+def allow_up_to(max_bytes: int) -> None:
+    global _largest
+    _largest = max(_largest, max_bytes)
+
+
 _MOST_DIGITS = 4300  # so does int()
 _EMPTY = inspect.Parameter.empty
 _T = TypeVar("_T")
@@ -232,11 +240,12 @@ def _knows_no_equality(cls: Any) -> bool:
 
 def _inspect(raw: bytes, field: str, max_bytes: int) -> None:
     """Raise PayloadError for text that PostgreSQL or the parser would refuse later."""
-    if len(raw) > max_bytes:
+    limit = _largest if max_bytes == MAX_BYTES else max_bytes
+    if len(raw) > limit:
         raise PayloadError(
             field,
-            f"it takes {len(raw):,} bytes as JSON, the limit is {max_bytes:,}",
-            "Store the data elsewhere and pass a reference to it.",
+            f"it takes {len(raw):,} bytes as JSON, the limit is {limit:,}",
+            "Store it elsewhere and pass a reference, or use a payload store: durable.use_payloads(store=...).",
         )
     if b"NaN" in raw or b"Infinity" in raw or b"\\u0000" in raw:
         _find_culprit(raw, field)
@@ -557,9 +566,7 @@ def _resolved(raw: Any, globalns: dict[str, Any], namespace: dict[str, Any]) -> 
 
 
 def _returned(hint: Any) -> Any:
-    """What a call gives in the end: R of Generator[Y, S, R], T of Awaitable[T], the hint itself
-    otherwise.
-    """
+    """What a call gives in the end: R of Generator[Y, S, R], T of Awaitable[T], else the hint."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return _without_outcomes(hint)
     position = _LAZY.get(typing.get_origin(hint) or hint) if _is_hashable(hint) else None

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple, get_args
 CommandCode = Literal[
     "accepted", "already_requested", "already_paused", "not_paused", "workflow_closed", "workflow_running", "workflow_completed",
     "workflow_paused", "superseded", "no_such_point", "no_such_activity", "activity_running", "activity_cancelled", "activity_exhausted",
-    "id_in_use",
+    "id_in_use", "unchanged", "job_ended", "job_executing", "unique_key_taken",
 ]  # fmt: skip
 CODES: tuple[CommandCode, ...] = get_args(CommandCode)
 
@@ -48,6 +48,10 @@ REFUSALS: dict[str, Refusal] = {
         ("durable activity retry ID SEQ", "durable activity edit-input ID SEQ JSON", "durable activity set-result ID SEQ JSON",
          "durable activity set-failure ID SEQ TEXT"),
     ),
+    "unchanged": Refusal("is so already", (_LOOK,)),
+    "job_ended": Refusal("has ended already", ("durable job retry ID",)),
+    "job_executing": Refusal("is being executed at this moment", ("durable job cancel ID",)),
+    "unique_key_taken": Refusal("has lost its unique key to another job", ("durable job show ID",)),
     "id_in_use": Refusal("cannot be forked to an id that exists", ("durable fork ID --to ANOTHER", "durable list --prefix ANOTHER")),
 }  # fmt: skip
 

@@ -25,7 +25,7 @@ create table durable.updates (
     constraint updates_ended_has_time check ((status in ('requested', 'accepted')) = (ended_at is null)),
     constraint updates_id_length check (length(update_id) between 1 and 1000)
 ) with (fillfactor = 70);
-create index updates_open on durable.updates (shard, run_id) where status in ('requested', 'accepted');
+create index updates_of_run on durable.updates (shard, run_id);
 create index updates_rejected on durable.updates (shard, ended_at) where status = 'rejected';
 
 -- Questions under way: lost in a crash of the server, and asked again. `refused_by`: workers whose code does not have the workflow.

@@ -7,6 +7,9 @@
 -- The semantics version of runs that the SQL API starts; the same number as durable.core.semantics.CURRENT (C16).
 create function durable.semantics() returns smallint language sql immutable as $$ select 1::smallint $$;
 
+-- The open runs of a build: for people who retire it. A run that is not pinned costs nothing here.
+create index runs_pinned on durable.runs (shard, build) where build is not null and status = 'running';
+
 -- Whether some live worker could run this: it serves the queue, has the version and is of the build (null: any).
 create function durable.is_served(p_workflow text, p_version integer, p_queue text, p_build text) returns boolean language sql stable as $$
     select exists (select from durable.workers w

@@ -97,6 +97,9 @@ create function durable.slot_status(p_kind text, p_shard smallint, p_target text
         else (select j.state from durable.jobs j where j.shard = p_shard and j.run_id = p_target::uuid and j.seq = 0) end, 'gone')
 $$;
 
+create function durable.slot_is_open(p_kind text, p_shard smallint, p_target text) returns boolean language sql stable as
+$$ select durable.slot_status(p_kind, p_shard, p_target) not in ('completed', 'failed', 'cancelled', 'terminated', 'discarded', 'gone') $$;
+
 -- CREATE or change a schedule. p_mode, for an id that is in use: update | keep | fail | revise (an update that knows the revision it is based on) |
 -- declare (what code says). p_left: slots of the old times that nobody has decided yet. outcome: created | updated | unchanged | refused | deleted | changed.
 create function durable.put_schedule(
@@ -331,7 +334,7 @@ begin
         update durable.jobs j set state = 'cancelled', owner = null, finished_at = v_now, deadline_at = null, deadline_kind = null,
                cancel_requested_at = v_now
          where j.shard = p_shard and j.run_id = p_target::uuid and j.seq = 0
-           and j.state in ('scheduled', 'available', 'executing', 'retryable') and (p_how = 'terminate' or j.state <> 'executing');
+           and j.finished_at is null and (p_how = 'terminate' or j.state <> 'executing');
         update durable.jobs j set cancel_requested_at = coalesce(j.cancel_requested_at, v_now)
          where j.shard = p_shard and j.run_id = p_target::uuid and j.seq = 0 and j.state = 'executing';
         v_pushes := case when v_owner is null then '[]' else jsonb_build_array('worker:' || v_owner) end;
@@ -526,7 +529,7 @@ begin
          cross join lateral durable.rule_for(v_rules, 'slot', '*', t.decision) u
          where t.slot_at <= s.cursor_at and t.decided_at < v_now - u.keep
            and (t.decision in ('skipped', 'missed') or (t.decision = 'started' and (t.outcome is not null
-                or durable.slot_status(t.kind, t.target_shard, t.target) not in ('running', 'scheduled', 'available', 'executing', 'retryable'))))
+                or not durable.slot_is_open(t.kind, t.target_shard, t.target))))
          limit p_limit for update of t skip locked
     ), gone as (
         delete from durable.schedule_slots t using due d where not p_dry and t.schedule_id = d.schedule_id and t.slot_at = d.slot_at

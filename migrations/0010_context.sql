@@ -80,3 +80,22 @@ begin
         end if;
     end loop;
 end $$;
+
+-- Large payloads (claim check), each content once, by the SHA-256 of its bytes. Rows elsewhere refer to them in their envelopes; what no row refers to
+-- is deleted on request, a while after it was last put.
+create table durable.payloads (
+    key    text        primary key,
+    data   bytea       not null,
+    put_at timestamptz not null,
+    constraint payloads_key_is_sha256 check (key ~ '^[0-9a-f]{64}$')
+);
+alter table durable.payloads alter column data set storage external;  -- compressed before, where that pays
+
+-- All references to large payloads. Reads every table that holds payloads, from end to end: not for everyday.
+create function durable.payload_refs() returns setof text language sql stable as $$
+    select e.payload ->> 'ref' from (
+        select payload from durable.history union all select payload from durable.inbox union all select payload from durable.signals
+        union all select result from durable.updates union all select payload from durable.queries union all select result from durable.queries
+        union all select input from durable.schedules union all select input from durable.jobs union all select result from durable.jobs union all select heartbeat from durable.jobs
+    ) e where e.payload::text like '{"durable:encoded":%' and json_typeof(e.payload -> 'ref') = 'string'
+$$;

@@ -26,8 +26,10 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.errors",
             "durable.failure",
             "durable.ids",
+            "durable.encryption",
             "durable.job_errors",
             "durable.payload",
+            "durable.payload_codecs",
             "durable.payload_schema",
         }
     ),
@@ -49,6 +51,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.modules",
             "durable.options",
             "durable.patching",
+            "durable.payload_stores",
             "durable.replays",
             "durable.saga",
             "durable.schedules",

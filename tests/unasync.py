@@ -35,6 +35,7 @@ RULES = [
     (r"\b__aexit__\b", "__exit__"),
     (r"\basyncio\.Lock\b", "threading.Lock"),
     (r"\basyncio\.sleep\b", "time.sleep"),
+    (r"\basyncio\.to_thread\(\s*([\w.]+),\s*", r"\1("),
     (r"\basyncio\.Semaphore\b", "threading.Semaphore"),
     (r"\bAwaitable\[(\w+)\]", r"\1"),
     (r"\bimport asyncio\n", "import threading\nimport time\n"),

@@ -7,10 +7,12 @@ from typing import Annotated
 
 import typer
 
-from durable.cli import converse, inspect, operate, prune, schedule, serve
+from durable.cli import converse, inspect, operate, prune, rewind, schedule, serve
+from durable.cli.batches import batch
 from durable.cli.builds import move
 from durable.cli.doctor import doctor
 from durable.cli.lint import lint
+from durable.cli.mend import activity
 from durable.cli.replay import replay
 from durable.cli.verify import verify
 
@@ -66,6 +68,14 @@ app.command("update")(converse.update)
 app.command("result")(operate.result)
 app.command("cancel")(operate.cancel)
 app.command("terminate")(operate.terminate)
+app.command("pause")(rewind.pause)
+app.command("resume")(rewind.resume)
+app.command("retry")(rewind.retry)
+app.command("reset")(rewind.reset)
+app.command("fork")(rewind.fork)
+app.add_typer(activity, name="activity")
+app.add_typer(batch, name="batch")
+app.command("commands")(rewind.commands)
 app.command("move")(move)
 app.command("list")(inspect.list_)
 app.command("show")(inspect.show)

@@ -55,6 +55,7 @@ def _examine(url: str | None) -> Iterator[Finding]:
         with open_client(url) as client:
             yield from _connection(client)
             yield from _workers(client)
+            yield from _builds(client)
             yield from _queues(client)
             yield from _reviews(client)
     except (DatabaseUnavailable, InvalidOption) as error:
@@ -119,6 +120,17 @@ def _workers(client: Client) -> Iterator[Finding]:
             yield Finding(
                 "attention", "workers", said, "its work goes to the others; see why it ended"
             )
+
+
+def _builds(client: Client) -> Iterator[Finding]:
+    from durable.store import calls
+
+    for row in client._execute(calls.list_builds_without_worker()):
+        said = (
+            f"{row['runs']} workflows are pinned to build {row['build']}, which no live worker has"
+        )
+        remedy = f"durable worker MODULE --build {row['build']}, or durable move ID --build ANOTHER"
+        yield Finding("problem", "builds", said, remedy)
 
 
 def _queues(client: Client) -> Iterator[Finding]:

@@ -189,6 +189,7 @@ def _print_head(run: RunDescription) -> None:
             "cancel",
             f"asked for at {moment(run.cancel_requested_at)}" if run.cancel_requested_at else "",
         ),
+        ("paused", _held(run.paused) if run.status == "running" else ""),
         ("owner", f"worker {run.owner}" if run.owner else ""),
         ("about", short(run.attributes, 200) if run.attributes else ""),
         ("for", run.static_details or ""),
@@ -207,6 +208,18 @@ def _print_head(run: RunDescription) -> None:
 
 def _actor(actor: Any) -> str:
     return actor if isinstance(actor, str) else json.dumps(actor)
+
+
+def _held(paused: dict[str, Any] | None) -> str:
+    """Who holds it, since when and why."""
+    if not paused:
+        return ""
+    by = f" by {_actor(paused['actor'])}" if paused.get("actor") else ""
+    reason = f": {paused['reason']}" if paused.get("reason") else ""
+    kinds = {"exhausted": "its attempts ran out", "run": "with its workflow"}
+    return (
+        f"{kinds.get(paused.get('kind', ''), '')}{by} since {paused.get('at', '?')}{reason}".strip()
+    )
 
 
 def _print_review(run: RunDescription) -> None:
@@ -247,6 +260,8 @@ def _pending_row(job: PendingJob) -> tuple[Any, ...]:
     attempt = "" if job.kind == "timer" else f"{job.attempt}/{job.max_attempts or '∞'}"
     error = failure_line(job.errors[-1].get("failure")) if job.errors else ""
     note = f"{error} {short(job.note)}" if job.note else error
+    if job.paused:
+        note = f"paused {_held(job.paused)}  {note}".strip()
     name = f"timer ({job.name})" if job.kind == "timer" else job.name
     return job.seq, name, job.state, attempt, moment(job.next_at), job.queue, note
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from durable.cli.exits import DONE, RUN_FAILED
+from durable.cli.batches import DryRun, OptionalId, Reason, Where, given_reason, one, over_filter
+from durable.cli.exits import DONE, RUN_FAILED, BadInput
 from durable.cli.output import as_json, failure_line, line, print_json
 from durable.cli.settings import App, Json, Url, WorkflowId, import_app, open_client, read_json, who
 
@@ -128,10 +129,13 @@ def _print_started(workflow: str, handle: Handle[Any], *, in_json: bool) -> None
 
 
 def signal(
-    workflow_id: WorkflowId,
-    name: Annotated[
-        str, typer.Argument(metavar="SIGNAL", help="The signal's name.", show_default=False)
+    workflow_id: Annotated[
+        str, typer.Argument(metavar="ID", help="The workflow's id; left out with --where.")
     ],
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="SIGNAL", help="The signal's name.", show_default=False),
+    ] = None,
     payload: Annotated[
         str | None,
         typer.Argument(metavar="[JSON]", help="Its value: JSON, @file, or - for standard input."),
@@ -140,6 +144,9 @@ def signal(
     dedupe_key: Annotated[
         str | None, typer.Option(help="A second signal with the same key is not delivered.")
     ] = None,
+    where: Where = None,
+    dry_run: DryRun = False,
+    reason: Reason = None,
     actor: Actor = None,
     app: App = None,
     url: Url = None,
@@ -150,6 +157,21 @@ def signal(
     durable signal o-1 payment_confirmed '{"amount": 10}'
     """
     import_app(app)
+    if where is not None:  # then there is no id, and the others stand one place earlier
+        over_filter(
+            "signal",
+            where,
+            reason=reason,
+            actor=actor,
+            dry_run=dry_run,
+            url=url,
+            in_json=in_json,
+            signal=workflow_id,
+            value=read_json("the payload", name, None),
+        )
+        return
+    if name is None:
+        raise BadInput("give the workflow's ID and the SIGNAL's name")
     value = read_json("the payload", payload, None)
     with open_client(url) as client:
         handle = client.handle(workflow_id)
@@ -166,18 +188,26 @@ def signal(
 
 
 def cancel(
-    workflow_id: WorkflowId,
+    workflow_id: OptionalId = None,
     *,
-    reason: Annotated[
-        str | None, typer.Option(help="Why; the workflow's history keeps it.")
-    ] = None,
+    where: Where = None,
+    dry_run: DryRun = False,
+    reason: Reason = None,
     actor: Actor = None,
     url: Url = None,
     in_json: Json = False,
 ) -> None:
-    """Ask a workflow to stop; it may compensate first."""
+    """Ask a workflow to stop; it may compensate first.
+
+    durable cancel --where 'workflow=checkout status=running' --dry-run --reason 'a bad release'
+    """
+    if one(workflow_id, where) is None:
+        over_filter(
+            "cancel", where, reason=reason, actor=actor, dry_run=dry_run, url=url, in_json=in_json
+        )
+        return
     with open_client(url) as client:
-        receipt = client.handle(workflow_id).cancel(reason, actor=actor or who())
+        receipt = client.handle(workflow_id or "").cancel(reason, actor=actor or who())
     if in_json:
         print_json(receipt)
     elif receipt.status == "already_requested":
@@ -187,18 +217,29 @@ def cancel(
 
 
 def terminate(
-    workflow_id: WorkflowId,
+    workflow_id: OptionalId = None,
     *,
-    reason: Annotated[
-        str, typer.Option(help="Why; the workflow's history keeps it.", show_default=False)
-    ],
+    where: Where = None,
+    dry_run: DryRun = False,
+    reason: Reason = None,
     actor: Actor = None,
     url: Url = None,
     in_json: Json = False,
 ) -> None:
     """End a workflow by force: nothing is compensated."""
+    if one(workflow_id, where) is None:
+        over_filter(
+            "terminate",
+            where,
+            reason=reason,
+            actor=actor,
+            dry_run=dry_run,
+            url=url,
+            in_json=in_json,
+        )
+        return
     with open_client(url) as client:
-        client.handle(workflow_id).terminate(reason, actor=actor or who())
+        client.handle(workflow_id or "").terminate(given_reason(reason), actor=actor or who())
     if in_json:
         print_json({"workflow_id": workflow_id, "status": "terminated"})
     else:

@@ -143,6 +143,8 @@ def span(seconds: float) -> str:
 
 def short(value: Any, longest: int = 60) -> str:
     """JSON in at most `longest` characters."""
+    if isinstance(value, Mapping) and "durable:unreadable" in value:
+        value = f"[{value['durable:unreadable']}]"
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= longest else text[: longest - 1] + "…"
 

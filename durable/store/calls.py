@@ -24,7 +24,11 @@ from durable.descriptions import (
     SignalEvidence,
     SignalReceipt,
 )
-from durable.errors import WorkflowAlreadyExists, WorkflowClosed, WorkflowNotFound
+from durable.errors import (
+    WorkflowAlreadyExists,
+    WorkflowClosed,
+    WorkflowNotFound,
+)
 from durable.ids import uuid7
 from durable.store.queries import load_queries
 from durable.store.shards import shard_of
@@ -327,6 +331,10 @@ def list_workers() -> Call[list[Row]]:
 
 def list_backlog() -> Call[list[Row]]:
     return _overview("list_backlog")
+
+
+def list_builds_without_worker() -> Call[list[Row]]:
+    return _overview("list_builds_without_worker")
 
 
 def count_reviews() -> Call[list[Row]]:

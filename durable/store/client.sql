@@ -94,7 +94,7 @@ select s.signal_id::text, s.name, s.status, s.reason, s.dedupe_key, s.payload::t
  order by s.at, s.signal_id
 
 -- name: read_pending
-select j.seq, j.kind, j.name, j.queue, j.state, j.attempt, (coalesce(j.options, h.body) -> 'retry' ->> 'max_attempts')::int as max_attempts,
+select j.seq, j.kind, j.name, j.queue, j.state, j.attempt, nullif(coalesce((coalesce(j.options, h.body) -> 'retry' ->> 'max_attempts')::int, 5), 0) as max_attempts,
        durable.to_us(j.created_at) as created_at,
        case when j.state <> 'executing' then durable.to_us(j.scheduled_at) end as next_at,
        durable.to_us(j.deadline_at) as deadline_at, j.deadline_kind, durable.to_us(j.cancel_requested_at) as cancel_requested_at,
@@ -151,6 +151,13 @@ select d.queue, count(*) filter (where d.kind = 'runs') as runs, count(*) filter
        (select count(*) from durable.workers w
          where w.state = 'alive' and w.lease_until >= durable.now() and w.queues ? d.queue) as workers
   from due d group by d.queue order by d.queue
+
+-- name: list_builds_without_worker
+-- Builds that open runs are pinned to and that no live worker has.
+select r.build, count(*) as runs from durable.runs r
+ where r.shard = any (durable.shard_keys()) and r.build is not null and r.status = 'running'
+   and not exists (select from durable.workers w where w.state = 'alive' and w.lease_until >= durable.now() and w.build = r.build)
+ group by r.build order by r.build
 
 -- name: count_reviews
 select count(*) filter (where l.operator_status = 'needs_review') as needs_review,

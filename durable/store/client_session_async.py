@@ -12,6 +12,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -20,7 +22,8 @@ from psycopg.rows import dict_row
 
 from durable.descriptions import EnqueuedMany
 from durable.errors import DatabaseUnavailable, DurableError
-from durable.store import bulk
+from durable.payload_codecs import Payloads, default_payloads
+from durable.store import bulk, sealed_calls
 from durable.store.bulk import Bulk
 from durable.store.calls import Call, Row, notify
 from durable.store.failures import domain_error, is_broken, unavailable
@@ -44,6 +47,7 @@ class AsyncClientSession:
         self._url = url
         self._name = name
         self._notify = notify
+        self.payloads: Payloads | None = None
         self._connection: AsyncConnection | None = None
         self._lock = asyncio.Lock()
         self._hinted: dict[str, float] = {}
@@ -61,21 +65,41 @@ class AsyncClientSession:
 
     async def execute(self, call: Call[T]) -> T:
         """Execute in a transaction of its own. Raises DatabaseUnavailable, SchemaOutOfDate, and what the call's decoder raises."""
+        call = await self._sealed(call)
         async with self._lock:
             try:
                 rows = await self._fetch(call)
             except _Broken:
                 rows = await self._fetch_again(call)
-        return call.decode(rows)
+        return call.decode(await self._shown(rows))
 
     async def execute_within(self, connection: AsyncTransaction, call: Call[T]) -> T:
         """Execute in the caller's transaction: nothing is committed here, and nothing is sent again."""
+        call = await self._sealed(call)
         theirs = await joined_async(connection)
         try:
             rows = await _rows(theirs, call)
         except psycopg.Error as error:
             raise domain_error(error) from error
-        return call.decode(rows)
+        return call.decode(await self._shown(rows))
+
+    def sealer(self) -> Callable[[str], str] | None:
+        """What seals one text, for those who send more than a call; None: nothing does."""
+        payloads = self.payloads or default_payloads()
+        return partial(sealed_calls.sealed_text, payloads) if payloads.active else None
+
+    async def _sealed(self, call: Call[T]) -> Call[T]:
+        payloads = self.payloads or default_payloads()
+        if not payloads.active or not sealed_calls.has_payload(call):
+            return call
+        return await asyncio.to_thread(sealed_calls.sealed, payloads, call)
+
+    async def _shown(self, rows: list[Row]) -> list[Row]:
+        if not sealed_calls.any_sealed(rows):
+            return rows
+        return await asyncio.to_thread(
+            sealed_calls.shown, self.payloads or default_payloads(), rows
+        )
 
     async def enqueue_many(
         self, many: Bulk, connection: AsyncTransaction | None = None

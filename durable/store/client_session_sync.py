@@ -14,6 +14,8 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -22,7 +24,8 @@ from psycopg.rows import dict_row
 
 from durable.descriptions import EnqueuedMany
 from durable.errors import DatabaseUnavailable, DurableError
-from durable.store import bulk
+from durable.payload_codecs import Payloads, default_payloads
+from durable.store import bulk, sealed_calls
 from durable.store.bulk import Bulk
 from durable.store.calls import Call, Row, notify
 from durable.store.failures import domain_error, is_broken, unavailable
@@ -46,6 +49,7 @@ class ClientSession:
         self._url = url
         self._name = name
         self._notify = notify
+        self.payloads: Payloads | None = None
         self._connection: Connection | None = None
         self._lock = threading.Lock()
         self._hinted: dict[str, float] = {}
@@ -63,21 +67,39 @@ class ClientSession:
 
     def execute(self, call: Call[T]) -> T:
         """Execute in a transaction of its own. Raises DatabaseUnavailable, SchemaOutOfDate, and what the call's decoder raises."""
+        call = self._sealed(call)
         with self._lock:
             try:
                 rows = self._fetch(call)
             except _Broken:
                 rows = self._fetch_again(call)
-        return call.decode(rows)
+        return call.decode(self._shown(rows))
 
     def execute_within(self, connection: Transaction, call: Call[T]) -> T:
         """Execute in the caller's transaction: nothing is committed here, and nothing is sent again."""
+        call = self._sealed(call)
         theirs = joined(connection)
         try:
             rows = _rows(theirs, call)
         except psycopg.Error as error:
             raise domain_error(error) from error
-        return call.decode(rows)
+        return call.decode(self._shown(rows))
+
+    def sealer(self) -> Callable[[str], str] | None:
+        """What seals one text, for those who send more than a call; None: nothing does."""
+        payloads = self.payloads or default_payloads()
+        return partial(sealed_calls.sealed_text, payloads) if payloads.active else None
+
+    def _sealed(self, call: Call[T]) -> Call[T]:
+        payloads = self.payloads or default_payloads()
+        if not payloads.active or not sealed_calls.has_payload(call):
+            return call
+        return sealed_calls.sealed(payloads, call)
+
+    def _shown(self, rows: list[Row]) -> list[Row]:
+        if not sealed_calls.any_sealed(rows):
+            return rows
+        return sealed_calls.shown(self.payloads or default_payloads(), rows)
 
     def enqueue_many(self, many: Bulk, connection: Transaction | None = None) -> EnqueuedMany:
         """Copy many jobs in one transaction, or within the caller's. Never sent again: the items have been consumed."""

@@ -17,8 +17,8 @@ _SQL = load_queries("duties.sql")
 _RETENTION = load_queries("retention.sql")
 
 DUTY_LOST = "DU003"
-OPEN = frozenset(["running", "continued", "scheduled", "available", "executing", "retryable"])
-"""How a run or job stands that has not ended."""
+ENDED = frozenset(["completed", "failed", "cancelled", "terminated", "discarded", "gone"])
+"""How a run or job stands that has ended; the same in `durable.slot_is_open`."""
 
 
 class Duty(NamedTuple):
@@ -84,8 +84,8 @@ def _due(
         cursor_us,
         passed_over_us,
         paused,
-        open=tuple(slot for slot, status in runs if status in OPEN),
-        ended=tuple(Ended(slot, status) for slot, status in runs if status not in OPEN),
+        open=tuple(slot for slot, status in runs if status not in ENDED),
+        ended=tuple(Ended(slot, status) for slot, status in runs if status in ENDED),
         asked=tuple(Asked(*each) for each in json.loads(pending or "[]")),
         buffered=tuple(Asked(*each) for each in json.loads(buffered or "[]")),
     )

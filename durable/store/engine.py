@@ -23,6 +23,7 @@ from durable.store.batch import (
 )
 from durable.store.migrate import ensure_current_async
 from durable.store.queries import load_queries
+from durable.store.sealing import is_sealed, opened, opened_texts, sealed_all, sealed_text
 from durable.store.session import DatabaseRefused, Session
 
 _SQL = load_queries("engine.sql")
@@ -61,12 +62,12 @@ class ClaimedRun(NamedTuple):
 
 
 class InboxRow(NamedTuple):
-    """A message waiting for one of our runs."""
+    """A message waiting for one of our runs; or why it cannot be read here."""
 
     shard: int
     run_id: str
     message_id: str
-    message: Message
+    message: Message | Exception
 
 
 class ClaimedJob(NamedTuple):
@@ -87,6 +88,7 @@ class ClaimedJob(NamedTuple):
     scheduled_us: int
     created_us: int
     headers: str | None
+    unreadable: str | None = None  # why its input cannot be read here
 
 
 class Held(NamedTuple):
@@ -123,7 +125,8 @@ async def commit(
     Raises FenceLost when a run or job is no longer ours, ConnectionLost when the outcome is unknown.
     """
     try:
-        rows = await session.fetch(_SQL["commit"], commit_arguments(owner, commits))
+        plain_or_sealed = await sealed_all(session.payloads, commits)
+        rows = await session.fetch(_SQL["commit"], commit_arguments(owner, plain_or_sealed))
     except DatabaseRefused as error:
         raise _fence_lost(error) or error from error
     now_us, pushes = rows[0]
@@ -147,7 +150,16 @@ async def claim_runs(
 ) -> list[ClaimedRun]:
     """Take up to `limit` claimable runs of the queues."""
     rows = await session.fetch(_SQL["claim_runs"], (owner, quoted(queues), limit))
-    return [ClaimedRun._make((*row[:12], _first_event(*row[12:]))) for row in rows]
+    claimed = [ClaimedRun._make((*row[:12], _first_event(*row[12:]))) for row in rows]
+    return [await _opened_run(session, run) for run in claimed]
+
+
+async def _opened_run(session: Session, run: ClaimedRun) -> ClaimedRun:
+    """With its first event as it was sealed; if that cannot be read, `load_history` says why."""
+    if run.start is None or not is_sealed(run.start.body, run.start.payload):
+        return run
+    read = await opened(session.payloads, [run.start])
+    return run._replace(start=None if isinstance(read, Exception) else read[0])
 
 
 def _first_event(at_us: int | None, body: str, payload: str | None) -> Event | None:
@@ -156,15 +168,17 @@ def _first_event(at_us: int | None, body: str, payload: str | None) -> Event | N
     )
 
 
-async def load_history(session: Session, runs: Sequence[ClaimedRun]) -> dict[str, list[Event]]:
-    """Return the whole histories of claimed runs by run id."""
+async def load_history(
+    session: Session, runs: Sequence[ClaimedRun]
+) -> dict[str, list[Event] | Exception]:
+    """Return the whole histories of claimed runs by run id; or why one cannot be read here."""
     rows = await session.fetch(
         _SQL["load_history"], (plain([r.shard for r in runs]), plain([r.run_id for r in runs]))
     )
     histories: dict[str, list[Event]] = {run.run_id: [] for run in runs}
     for run_id, seq, turn, kind, at_us, body, payload in rows:
         histories[run_id].append(Event(seq, turn, kind, at_us, json.loads(body), payload))
-    return histories
+    return {run_id: await opened(session.payloads, rows) for run_id, rows in histories.items()}
 
 
 async def read_inbox(
@@ -172,14 +186,20 @@ async def read_inbox(
 ) -> list[InboxRow]:
     """Return the messages for runs that `owner` owns, oldest first; those not yet consumed come again."""
     rows = await session.fetch(_SQL["read_inbox"], (owner, quoted(queues), limit))
-    return [
-        InboxRow(shard, run_id, message_id, Message(kind, at_us, json.loads(body), payload))
-        for shard, run_id, message_id, kind, at_us, body, payload in rows
-    ]
+    messages = []
+    for shard, run_id, message_id, kind, at_us, body, payload in rows:
+        sent = Message(kind, at_us, json.loads(body), payload)
+        read: list[Message] | Exception = [sent]
+        if is_sealed(sent.body, payload):
+            read = await opened(session.payloads, [sent])
+        message = read if isinstance(read, Exception) else read[0]
+        messages.append(InboxRow(shard, run_id, message_id, message))
+    return messages
 
 
 async def release_runs(session: Session, owner: str, releases: Sequence[Release]) -> None:
     """Give runs back; those no longer ours are left alone."""
+    releases = await sealed_all(session.payloads, releases)
     await session.fetch(_SQL["release_runs"], release_arguments(owner, releases))
 
 
@@ -196,13 +216,27 @@ async def claim_jobs(
     rows = await session.fetch(
         _SQL["claim_jobs"], (owner, quoted(wanted.keys()), plain(wanted.values()), aged)
     )
-    return [ClaimedJob._make(row) for row in rows]
+    jobs = [ClaimedJob(*row) for row in rows]
+    return [
+        await _opened_job(session, job)
+        if is_sealed({}, job.input) or is_sealed({}, job.heartbeat)
+        else job
+        for job in jobs
+    ]
+
+
+async def _opened_job(session: Session, job: ClaimedJob) -> ClaimedJob:
+    read = await opened_texts(session.payloads, job.input, job.heartbeat)
+    if isinstance(read, Exception):
+        return job._replace(unreadable=str(read))
+    return job._replace(input=read[0], heartbeat=read[1])
 
 
 async def settle_jobs(
     session: Session, owner: str, outcomes: Sequence[Outcome]
 ) -> tuple[list[int], list[str]]:
     """Record outcomes. Returns the positions refused by the fence, and the hints to give."""
+    outcomes = await sealed_all(session.payloads, outcomes)
     refused, wake = (await session.fetch(_SQL["settle_jobs"], outcome_arguments(owner, outcomes)))[
         0
     ]
@@ -213,12 +247,14 @@ async def complete_jobs(
     session: Session, owner: str, completions: Sequence[Completion]
 ) -> tuple[list[int], list[str]]:
     """Record that standalone jobs returned. Answers as `settle_jobs` does; nobody needs a hint."""
+    completions = await sealed_all(session.payloads, completions)
     rows = await session.fetch(_SQL["complete_jobs"], completion_arguments(owner, completions))
     return [ix - 1 for ix in rows[0][0] or ()], []
 
 
 async def retry_jobs(session: Session, owner: str, retries: Sequence[Retry]) -> list[int]:
     """Schedule next attempts. Returns the positions refused by the fence."""
+    retries = await sealed_all(session.payloads, retries)
     rows = await session.fetch(_SQL["retry_jobs"], retry_arguments(owner, retries))
     return [ix - 1 for ix in rows[0][0] or ()]
 
@@ -240,7 +276,7 @@ async def heartbeat_jobs(
             plain([b.run_id for b in beats]),
             plain([b.seq for b in beats]),
             plain([b.attempt for b in beats]),
-            quoted([b.details for b in beats]),
+            quoted([sealed_text(session.payloads, b.details) for b in beats]),
             plain([b.interval_s for b in beats]),
         ),
     )

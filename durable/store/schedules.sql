@@ -15,7 +15,7 @@ select s.schedule_id, s.revision, s.spec::text, s.policy::text, s.action::text, 
        durable.to_us(s.cursor_at) as cursor_us, durable.to_us(s.created_at) as created_at, durable.to_us(s.updated_at) as updated_at,
        durable.to_us(durable.now()) as now_us,
        (select count(*) from durable.schedule_slots t where t.schedule_id = s.schedule_id and t.decision = 'started' and t.outcome is null
-           and durable.slot_status(t.kind, t.target_shard, t.target) in ('running', 'scheduled', 'available', 'executing', 'retryable')) as open,
+           and durable.slot_is_open(t.kind, t.target_shard, t.target)) as open,
        (select count(*) from durable.schedule_slots t where t.schedule_id = s.schedule_id and t.decision in ('pending', 'buffered')) as waiting
   from durable.schedules s
  where s.deleted_at is null and (%(schedule_id)s::text is null or s.schedule_id = %(schedule_id)s)

@@ -10,6 +10,7 @@ from typing import Any, LiteralString
 import psycopg
 
 from durable.errors import DatabaseUnavailable
+from durable.payload_codecs import Payloads
 from durable.store.wire import Wire
 
 _FIRST_PLANS_S = 0.05
@@ -46,6 +47,7 @@ class Session:
         self._url = url
         self._name = name
         self._connection: psycopg.AsyncConnection[tuple[Any, ...]] | None = None
+        self.payloads = Payloads()
         self._wire: Wire | None = None
         self.lock = asyncio.Lock()
         self._plans_s = _FIRST_PLANS_S

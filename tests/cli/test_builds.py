@@ -105,3 +105,12 @@ def test_show_warns_of_a_long_history(run: Run, database: Database) -> None:
     assert "attention  its history has 10,000 events" in run("show", "p").out
     database.rows("update durable.runs set last_seq = %s", LONG_HISTORY - 1)
     assert "attention" not in run("show", "p").out
+
+
+def test_doctor_names_builds_that_are_gone(run: Run, database: Database) -> None:
+    for name in ("p", "q"):
+        run("start", "purchase", ORDER, "--id", name, "--pinned", "--app", "tests.client.shop")
+    database.rows("update durable.runs set build = '7.1'")
+    assert "2 workflows are pinned to build 7.1, which no live worker has" in run("doctor").out
+    serve(database, "purchase", [1], build="7.1")
+    assert "pinned" not in run("doctor").out

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from durable.core.schedule_times import Calendar
     from durable.handles_async import AsyncHandle
     from durable.handles_sync import Handle
+    from durable.histories import RecordedHistory
     from durable.jobs_sync import JobHandle
     from durable.scheduling_sync import ScheduleHandle
     from tests.client.shop import (
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
         assert_type(client.start(purchase, ORDER, gift=True, id="o-1"), Handle[Invoice])
         assert_type(client.start(purchase, order=ORDER), Handle[Invoice])
         assert_type(client.start(nothing), Handle[None])
+        assert_type(client.start(purchase, ORDER, version=2, pinned=True), Handle[Invoice])
+        assert_type(client.handle("o-1").move("7.2", reason="7.1 is gone").served, bool)
+        assert_type(client.handle("o-1").export(), RecordedHistory)
         assert_type(client.start("purchase", {"order": {}}), Handle[Any])
         assert_type(client.start(purchase, ORDER).result(), Invoice)
         assert_type(client.handle("o-1", purchase), Handle[Invoice])

@@ -14,7 +14,13 @@ from durable.core import events as e
 from durable.core.events import Event
 from durable.core.execution import Execution
 from durable.definitions import Workflow
-from durable.errors import DurableError, InvalidOption, NondeterminismError, NotInWorkflow
+from durable.errors import (
+    DurableError,
+    InvalidOption,
+    NondeterminismError,
+    NotInWorkflow,
+    ReadOnlyViolation,
+)
 from tests.core.simulation import RUN_ID, Simulation, as_stored
 
 go = Signal("patching_go", int)
@@ -264,6 +270,25 @@ def test_a_predicate_may_look_and_not_decide() -> None:
     assert isinstance(sim.failure, DurableError)
     assert "must only read" in str(sim.failure)
     assert marks(sim.history) == [{"id": "known"}]
+
+
+def test_a_query_may_look_and_not_decide() -> None:
+    async def asked() -> None:
+        @durable.query
+        def has(patch: str) -> bool:
+            return durable.patched(patch)
+
+        durable.patched("known")
+        await go.receive()
+
+    sim = Simulation(as_workflow(asked))
+    sim.turn()
+    assert sim.ask("has", "known") is True
+    with pytest.raises(ReadOnlyViolation):
+        sim.ask("has", "unknown")
+    sim.turn(sim.signalled(go, 1))
+    assert sim.ask("has", "known") is True  # it has closed
+    assert marks(sim.check().history) == [{"id": "known"}]
 
 
 def test_an_evicted_run_decides_nothing() -> None:

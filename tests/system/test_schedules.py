@@ -13,7 +13,7 @@ import pytest
 import durable
 from durable.client_sync import Client
 from durable.scheduling_sync import ScheduleHandle
-from tests.system import flows, schedule_flows
+from tests.system import flows, schedule_flows, versions_old
 from tests.system.conftest import Working
 from tests.system.invariants import assert_sound
 from tests.waiting import eventually
@@ -293,3 +293,131 @@ def test_a_deleted_schedule_starts_nothing(
         assert handle.slots() == []
     with pytest.raises(durable.ScheduleNotFound):
         handle.describe()
+
+
+def job_states(sql: Sql) -> list[str]:
+    return [
+        state
+        for (state,) in sql.execute("select state from durable.jobs order by created_at").fetchall()
+    ]
+
+
+@pytest.mark.parametrize("overlap", ["cancel", "terminate"])
+def test_an_open_job_is_stopped_like_a_run(
+    working: Working, client: Client, sql: Sql, noon: datetime, overlap: Any
+) -> None:
+    handle = client.schedule(
+        "j", schedule_flows.scheduled_long_job, cron="0 * * * *", overlap=overlap
+    )
+    with working(*MODULES):
+        advance(sql, HOUR)
+        eventually(lambda: job_states(sql) == ["executing"])
+        advance(sql, HOUR)
+        eventually(lambda: job_states(sql) == ["cancelled", "executing"])
+        assert [each for _, each in decided(handle, 2)] == ["started", "started"]
+
+
+def test_a_run_that_continues_as_new_is_still_the_slot_s(
+    open_one: Any, client: Client, sql: Sql
+) -> None:
+    handle = open_one("skip")
+    handle.update("scheduled_rounds")
+    end(client, 13)
+    advance(sql, HOUR)
+    decided(handle, 2)
+    eventually(lambda: client.list(status="running", workflow="scheduled_rounds"))
+    run_of(client, 14).signal(flows.go, 1)
+    eventually(lambda: client.list(status="continued"))
+    advance(sql, HOUR)
+    assert decided(handle, 3)[-1] == ("10 15:00", "skipped")
+
+
+def test_a_schedule_that_cannot_be_started_is_parked_and_harms_no_other(
+    working: Working, client: Client, sql: Sql, noon: datetime
+) -> None:
+    """C8: one whose row is damaged is paused, or left for later, with a note; its neighbours go on."""
+    for name in ("bad-data", "bad-spec", "good"):
+        client.schedule(name, schedule_flows.scheduled_report, cron="0 * * * *")
+    sql.execute(
+        "update durable.schedules set action = action || '{\"priority\": 99}' where schedule_id = 'bad-data'"
+    )
+    sql.execute(
+        "update durable.schedules set spec = spec || '{\"timezone\": \"Atlantis\"}' where schedule_id = 'bad-spec'"
+    )
+    with working(*MODULES):
+        advance(sql, HOUR)
+        decided(client.schedule_handle("good"), 1)
+        bad = client.schedule_handle("bad-data")
+        eventually(lambda: bad.describe().paused)
+        assert "runs_priority_range" in str(bad.describe().note)
+        assert bad.slots() == []
+        sql.execute(
+            "update durable.schedules set action = action || '{\"priority\": 1}' where schedule_id = 'bad-data'"
+        )
+        sql.execute(
+            "update durable.schedules set spec = spec || '{\"timezone\": \"UTC\"}' where schedule_id = 'bad-spec'"
+        )
+        bad.resume()
+        advance(sql, HOUR)
+        decided(client.schedule_handle("bad-spec"), 2)
+        assert decided(bad, 2)[-1] == ("10 14:00", "started")
+
+
+def test_a_pass_that_read_an_older_state_writes_nothing(
+    working: Working, client: Client, sql: Sql, noon: datetime
+) -> None:
+    handle = client.schedule("s", schedule_flows.scheduled_report, cron="0 * * * *", paused=True)
+    with working(*MODULES) as background:
+        eventually(lambda: "schedules" in background.worker.duties.held)
+        duty = background.worker.duties.held["schedules"]
+        ((cursor,),) = sql.execute(
+            "select durable.to_us(cursor_at) from durable.schedules"
+        ).fetchall()
+        call = (
+            "select applied from durable.decide_slots(%s, %s, 's', %s, %s, %s, null, null,"
+            " array[%s], '{time}', '{started}', '{null}', '{null}', '{x}', '{0}', '{}', '{}', '{}', '{}')"
+        )
+        slot = cursor + 1
+        for revision, before in (
+            (handle.describe().revision + 1, cursor),
+            (handle.describe().revision, cursor - 1),
+        ):
+            given = (background.worker.worker_id, duty.epoch, revision, before, slot, slot)
+            assert sql.execute(call.encode(), given).fetchall() == [(False,)]
+        assert handle.slots() == []
+        assert client.list() == []
+
+
+def test_the_version_is_the_one_that_a_start_by_name_takes(
+    working: Working, client: Client, sql: Sql, noon: datetime
+) -> None:
+    """Created with the first version; the slot takes the newest that a worker serves by then."""
+    with working("tests.system.flows", "tests.system.versions_old"):
+        handle = client.schedule(
+            "s", versions_old.versioned, "k", cron="0 * * * *", overlap="allow"
+        )
+        advance(sql, HOUR)
+        decided(handle, 1)
+    with working("tests.system.flows", "tests.system.versions_both"):
+        advance(sql, HOUR)
+        decided(handle, 2)
+    assert [run.version for run in client.list()] == [2, 1]
+
+
+def test_jitter_is_the_same_for_every_worker(
+    client: Client, working: Working, sql: Sql, noon: datetime
+) -> None:
+    from durable.core.schedule_times import Times, jitter_us
+
+    handle = client.schedule(
+        "j", schedule_flows.scheduled_report, cron="0 * * * *", jitter=HOUR / 2
+    )
+    slot = datetime(2031, 3, 10, 13, tzinfo=UTC)
+    times = Times(cron=("0 * * * *",), jitter_us=1_800_000_000)
+    us = int(slot.timestamp()) * 1_000_000
+    late = timedelta(microseconds=jitter_us(times, "j", us, us + 3_600_000_000))
+    with working(*MODULES), working(*MODULES):
+        set_clock(sql, slot + late)
+        decided(handle, 1)
+    ((started,),) = sql.execute("select created_at from durable.runs").fetchall()
+    assert timedelta(0) <= started - slot - late < timedelta(seconds=30)

@@ -96,6 +96,33 @@ def test_an_unknown_version_is_refused_before_anything_is_written(
     assert sql.execute("select count(*) from durable.runs").fetchone() == (0,)
 
 
+def test_a_run_that_continues_as_new_stays_with_its_version_until_it_names_another(
+    working: Working, client: Client, sql: Sql
+) -> None:
+    with working(FLOWS, PINNED):
+        handle = client.start("renewed", {"rounds": 1}, id="r", version=1)
+        for amount in (1, 2, 3):
+            handle.signal(flows.go, amount)
+        result = client.handle("r").result(timeout=20)
+    assert result == pinned_flows.Tally(total=6, currency="EUR")  # decoded as its version says
+    rows = sql.execute("select generation, version from durable.runs order by generation")
+    assert rows.fetchall() == [(0, 1), (1, 1), (2, 2)]
+    assert_sound(sql)
+
+
+def test_a_child_takes_the_version_of_the_function_that_is_named(
+    working: Working, client: Client, sql: Sql
+) -> None:
+    with working(FLOWS, PINNED):
+        parent = client.start(pinned_flows.parent_of_renewed, id="p")
+        eventually(lambda: parent.describe().waiting_on)
+        child = client.handle("p/renewed-1")
+        assert child.describe().version == 2
+        child.signal(flows.go, 1)
+        assert parent.result(timeout=20).total == 2
+    assert_sound(sql)
+
+
 # -- builds -----------------------------------------------------------------------------------------------------------
 
 

@@ -193,7 +193,12 @@ class Attempts:
         """Run a claimed job, or put it back if this worker's code does not know it (rolling deploys)."""
         activity = self._activities.get(job.name)
         if activity is None:
-            self._put_back_unknown(job)
+            self._put_back_claimed(
+                job, "unknown_activity", f"worker {self._worker_name} has no activity {job.name!r}"
+            )
+            return
+        if job.unreadable is not None:
+            self._put_back_claimed(job, "unreadable", job.unreadable)
             return
         if self.slots.take(job):
             self._begin(job, activity)
@@ -208,12 +213,10 @@ class Attempts:
         carried = _carried(job, attempt.options)
         self._start(attempt, carried, job.heartbeat, job.scheduled_us, job.created_us)
 
-    def _put_back_unknown(self, job: ClaimedJob) -> None:
-        logger.warning("no activity named %s here; put back", job.name)
-        note = {
-            "kind": "unknown_activity",
-            "message": f"worker {self._worker_name} has no activity {job.name!r}",
-        }
+    def _put_back_claimed(self, job: ClaimedJob, kind: str, message: str) -> None:
+        """For another worker, whose code or keys can run it."""
+        logger.warning("%s put back: %s", job.name, message)
+        note = {"kind": kind, "message": message}
         wait_s = _UNKNOWN_DELAY_S * random.uniform(0.5, 1.5)  # noqa: S311 - jitter
         self._committer.write(PutBack(job.shard, job.run_id, job.seq, job.attempt, wait_s, note))
 

@@ -237,10 +237,10 @@ class Intake:
             return
         histories = await self._load([run for run in known if run.start is None])
         for run in known:
-            history = [run.start] if run.start else histories[run.run_id]
+            history: list[Event] | Exception = [run.start] if run.start else histories[run.run_id]
             self._runs.adopt(run, self._workflows[run.workflow, run.version], history)
 
-    async def _load(self, runs: list[engine.ClaimedRun]) -> dict[str, list[Event]]:
+    async def _load(self, runs: list[engine.ClaimedRun]) -> dict[str, list[Event] | Exception]:
         return await engine.load_history(self._session, runs) if runs else {}
 
     async def _take_jobs(self) -> int:

@@ -127,7 +127,7 @@ def _turns_due(run: Asked) -> int:
 
 
 def _replayed(
-    workflow: Workflow[..., Any], history: list[Event], asked: list[Question]
+    workflow: Workflow[..., Any], history: list[Event] | Exception, asked: list[Question]
 ) -> list[Answer]:
     """Bring the run to life beside its owner, if it has one; nothing of it is kept."""
     first = asked[0]
@@ -136,6 +136,8 @@ def _replayed(
     try:
         if not first.begun:
             raise DurableError("the run has not begun: its code has registered no query yet")
+        if isinstance(history, Exception):
+            raise history
         execution.replay(history)
         if (
             not execution.turn

@@ -180,13 +180,18 @@ class Runs:
     # -- arrivals ---------------------------------------------------------------------------------
 
     def adopt(
-        self, claimed: ClaimedRun, workflow: Workflow[..., Any], history: Sequence[Event]
+        self,
+        claimed: ClaimedRun,
+        workflow: Workflow[..., Any],
+        history: Sequence[Event] | Exception,
     ) -> LiveRun | None:
-        """Bring a claimed run to life by replay. A run that cannot be replayed is parked for review (C8)."""
+        """Bring a claimed run to life by replay. A run that cannot be read or replayed is parked for review (C8)."""
         execution = Execution(workflow, UUID(claimed.run_id), claimed.workflow_id)
         run = LiveRun(claimed, execution)
         self._watch(run)
         try:
+            if isinstance(history, Exception):
+                raise history
             execution.replay(history)
         except Exception as error:
             self._park(run, error)
@@ -213,6 +218,9 @@ class Runs:
             run = self._runs.get(row.run_id)
             if run is None or row.message_id in run.known or row.message_id in self._consumed:
                 continue
+            if isinstance(row.message, Exception):
+                self._put_aside(run, row.message)
+                continue
             run.known.add(row.message_id)
             run.pending.append(Inbound(row.message, row.message_id))
             self.wake(run)
@@ -222,6 +230,12 @@ class Runs:
                 m: reads for m, reads in self._consumed.items() if reads >= self._reads
             }
         return new
+
+    def _put_aside(self, run: LiveRun, error: Exception) -> None:
+        """A message that cannot be read here (no key, no payload store): parked, visibly, for a worker that can (C8)."""
+        if not run.committing:  # else the message comes again
+            self._drop(run, ())
+            self._park(run, error)
 
     def deliver_outcome(self, outcome: Outcome) -> bool:
         """Merge an attempt's outcome into its run's next turn, if the run lives here."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from durable.activity_outcomes import ActivityOutcome
 from durable.definitions import Activity
+from durable.payload_codecs import Payloads
 from durable.store.fences import Fence
 from durable.store.transactions_async import AsyncConnection, AsyncTransactions
 from durable.store.transactions_sync import Connection, Transactions
@@ -27,8 +28,11 @@ Recording = Callable[..., Any]
 class TransactionalAttempts:
     """Connections for at most `limit` attempts of each kind, sync and async."""
 
-    def __init__(self, url: str, owner: str, limit: int, warning_s: float) -> None:
+    def __init__(
+        self, url: str, owner: str, limit: int, warning_s: float, payloads: Payloads
+    ) -> None:
         self._owner = owner
+        self._payloads = payloads
         self._warning_s = warning_s
         self._sync = Transactions(url, limit, reach)
         self._async = AsyncTransactions(url, limit, reach)
@@ -43,7 +47,8 @@ class TransactionalAttempts:
 
         def recorded(*args: Any, **kwargs: Any) -> Awaitable[str | None]:
             async def body(connection: AsyncConnection) -> str:
-                return _encoded(activity, await activity.fn(connection, *args, **kwargs))
+                value = await activity.fn(connection, *args, **kwargs)
+                return self._payloads.sealed(_encoded(activity, value))
 
             return self._async.record(fence, body, lambda: not is_over(attempt))
 
@@ -54,7 +59,8 @@ class TransactionalAttempts:
 
         def recorded(*args: Any, **kwargs: Any) -> str | None:
             def body(connection: Connection) -> str:
-                return _encoded(activity, activity.fn(connection, *args, **kwargs))
+                value = activity.fn(connection, *args, **kwargs)
+                return self._payloads.sealed(_encoded(activity, value))
 
             return self._sync.record(fence, body, lambda: not is_over(attempt))
 

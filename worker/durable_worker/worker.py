@@ -31,6 +31,7 @@ from durable.definitions import Activity, Workflow, described
 from durable.errors import DatabaseUnavailable, InvalidOption
 from durable.ids import uuid7
 from durable.modules import defined_in
+from durable.payload_codecs import Payloads, default_payloads
 from durable.signals import Signal, registered_signals
 from durable.store import engine
 from durable.store.engine import Registration
@@ -72,7 +73,7 @@ class Worker:
 
     `async with Worker(url, modules=[shop]):` runs in the background until the block ends. `url` defaults to DURABLE_DATABASE_URL.
     Give `workflows` and `activities` (exactly those), or `modules` (everything decorated in them; names or module objects), or
-    neither (everything registered so far). Other keywords are fields of WorkerSettings.
+    neither (everything registered so far). `payloads`: see `durable.use_payloads`, which says what holds otherwise. Other keywords are fields of WorkerSettings.
 
     Raises InvalidOption for unusable settings, DatabaseUnavailable when the database cannot be reached, SchemaOutOfDate when it is not
     migrated.
@@ -86,11 +87,13 @@ class Worker:
         activities: Iterable[Activity[..., Any]] | None = None,
         modules: Iterable[str | ModuleType] | None = None,
         settings: WorkerSettings | None = None,
+        payloads: Payloads | None = None,
         **overrides: Any,
     ) -> None:
         self.settings = _settings(settings, overrides)
         self.worker_id = str(uuid7())
         self._url = _database_url(url)
+        self._payloads = payloads
         found = _definitions(workflows, activities, modules)
         if not any(found):
             raise InvalidOption(
@@ -132,14 +135,19 @@ class Worker:
             task.add_done_callback(self._loop_ended)
             self._tasks.append(task)
 
-    def _compose(self) -> None:
-        settings, url, owner = self.settings, self._url, self.worker_id
-        self.clock = DatabaseClock()
+    def _open_sessions(self, url: str) -> None:
         self._committing = Session(url, "durable-commit")
         self._taking = Session(url, "durable-intake")
         self._keeping = Session(url, "durable-housekeeping")
         self._listening = Session(url, "durable-listen")
+        for session in (self._committing, self._taking, self._keeping):
+            session.payloads = self._payloads or default_payloads()
         self._serving = Session(url, "durable-duties")
+
+    def _compose(self) -> None:
+        settings, url, owner = self.settings, self._url, self.worker_id
+        self.clock = DatabaseClock()
+        self._open_sessions(url)
         self._watchdog = Watchdog(settings.block_warning_s)
         self._hints = Hints(self._keeping, owner, enabled=settings.notify)
         self.committer = Committer(
@@ -155,7 +163,11 @@ class Worker:
         )  # fmt: skip
         self.runs.eager = settings.eager
         self._transactions = TransactionalAttempts(
-            url, owner, settings.transaction_connections, settings.transaction_warning_s
+            url,
+            owner,
+            settings.transaction_connections,
+            settings.transaction_warning_s,
+            self._payloads or default_payloads(),
         )
         self.attempts = Attempts(
             self.committer,
