@@ -20,6 +20,7 @@ from durable.activity_context import ActivityCancelledError as ActivityCancelled
 from durable.activity_context import ActivityInfo as ActivityInfo
 from durable.activity_context import NotInActivity as NotInActivity
 from durable.activity_context import activity_info as activity_info
+from durable.activity_context import complete_elsewhere as complete_elsewhere
 from durable.activity_context import heartbeat as heartbeat
 from durable.activity_outcomes import Cancel as Cancel
 from durable.activity_outcomes import Retry as Retry
@@ -43,6 +44,8 @@ from durable.authoring import time as time
 from durable.authoring import uuid4 as uuid4
 from durable.authoring import wait as wait
 from durable.authoring import wait_until as wait_until
+from durable.completion_errors import CompletionRefused as CompletionRefused
+from durable.completion_errors import TransactionMisused as TransactionMisused
 from durable.context import acting_as as acting_as
 from durable.context import context_type as context_type
 from durable.context import current_actor as current_actor
@@ -85,7 +88,6 @@ from durable.errors import ScheduleAlreadyExists as ScheduleAlreadyExists
 from durable.errors import ScheduleChanged as ScheduleChanged
 from durable.errors import ScheduleNotFound as ScheduleNotFound
 from durable.errors import SchemaOutOfDate as SchemaOutOfDate
-from durable.errors import TransactionMisused as TransactionMisused
 from durable.errors import UnknownActivity as UnknownActivity
 from durable.errors import UnknownQuery as UnknownQuery
 from durable.errors import UnknownQueue as UnknownQueue

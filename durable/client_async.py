@@ -16,6 +16,7 @@ from typing import Any, Concatenate, Self, TypeVar, overload
 from durable import requests, targets
 from durable.attributes import Attributes
 from durable.batches_async import AsyncBatches
+from durable.completing_async import AsyncCompleting
 from durable.core.names import checked_name
 from durable.definitions import Workflow, checked_version
 from durable.descriptions import OperatorStatus, RunDescription, Status
@@ -42,7 +43,7 @@ C = TypeVar("C")
 V = TypeVar("V")
 
 
-class AsyncClient(AsyncJobs, AsyncRetention, AsyncScheduling, AsyncBatches):
+class AsyncClient(AsyncJobs, AsyncCompleting, AsyncRetention, AsyncScheduling, AsyncBatches):
     """Talks to one database. Use it as a context manager, or call `close()`.
 
     `url` defaults to DURABLE_DATABASE_URL; a connection is opened by the first operation. `notify=False` sends no NOTIFY at all: for

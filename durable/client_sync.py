@@ -17,6 +17,7 @@ from typing import Any, Concatenate, Self, TypeVar, overload
 from durable import requests, targets
 from durable.attributes import Attributes
 from durable.batches_sync import Batches
+from durable.completing_sync import Completing
 from durable.core.names import checked_name
 from durable.definitions import Workflow, checked_version
 from durable.descriptions import OperatorStatus, RunDescription, Status
@@ -43,7 +44,7 @@ C = TypeVar("C")
 V = TypeVar("V")
 
 
-class Client(Jobs, Retention, Scheduling, Batches):
+class Client(Jobs, Completing, Retention, Scheduling, Batches):
     """Talks to one database. Use it as a context manager, or call `close()`.
 
     `url` defaults to DURABLE_DATABASE_URL; a connection is opened by the first operation. `notify=False` sends no NOTIFY at all: for

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from durable import requests
 from durable.context import encoded_headers, refuse_without_actor
-from durable.core.job_life import STATES
+from durable.core.job_life import STATES, held_states
 from durable.core.names import checked_name, checked_priority
 from durable.definitions import Activity
 from durable.errors import InvalidOption, PayloadError
@@ -68,7 +68,7 @@ def shared(target: Target, options: JobOptions) -> dict[str, Any]:
         "options": json.dumps({**target.options, **_context(target, options)}),
         "tags": tags(options.tags),
         "meta": None if options.meta is None else _META.encode(dict(options.meta)),
-        "states": None if unique is None else sorted(unique.states),
+        "states": None if unique is None else sorted(held_states(unique.states)),
         "period_s": None if unique is None else unique.period_s,
         "replace": None
         if unique is None or unique.replace_body is None
@@ -136,6 +136,21 @@ def many(
     given = shared(target, options)
     keys = None if options.unique is None else options.unique.keys(activity)
     return Bulk(given, _lines(target, items, keys, seal or _plain), keyed=keys is not None)
+
+
+def one_by_one(
+    target: Target, activity: Activity[..., Any], items: Iterable[Item], options: JobOptions
+) -> list[tuple[str, dict[str, Any]]]:
+    """The same jobs as single ones, for a few in memory. Raises BulkRefused, and what `one` raises about the options."""
+    found, errors = [], []
+    for index, item in enumerate(items):
+        try:
+            found.append(one(target, activity, *_call(item), options, None))
+        except PayloadError as error:
+            errors.append((index, error))
+    if errors:
+        raise BulkRefused(errors[:_SHOWN_ERRORS], len(errors))
+    return found
 
 
 _Keys = Callable[[Any, Mapping[str, Any], str], str]

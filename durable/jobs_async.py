@@ -12,13 +12,14 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, TypeVar, overload
 from uuid import UUID
 
-from durable import enqueueing, outcomes, requests, targets
+from durable import enqueueing, outcomes, recorded_jobs, requests, targets
 from durable.core.job_life import JobState
 from durable.definitions import Activity
-from durable.descriptions import EnqueuedMany, FailedAttempt, JobDescription, JobReceipt
+from durable.descriptions import Conflict, EnqueuedMany, FailedAttempt, JobDescription, JobReceipt
 from durable.enqueueing import Item, JobOptions
 from durable.failure import decode_failure
 from durable.payload import ValueCodec
+from durable.recorded_jobs import RecordedJob, Recorder
 from durable.requests import Target
 from durable.store import calls, job_calls
 from durable.unique import Unique
@@ -152,9 +153,14 @@ class AsyncJobs:
         target, known = await self._activity(activity)
         options = JobOptions(queue, priority, delay, at, tags, meta, unique, actor, headers)
         job_id, given = enqueueing.one(target, known, args, arguments, options, id)
-        made = await self._send(job_calls.enqueue_job(job_id, given, fresh=id is None), connection)
+        kept = None
+        if (recorder := recorded_jobs.recorder.get()) is not None:
+            kept, made = await recorder.take_async(known, job_id, given)
+        else:
+            call = job_calls.enqueue_job(job_id, given, fresh=id is None)
+            made = await self._send(call, connection)
         return AsyncJobHandle(
-            self, made.job_id, target.result, outcome=made.outcome, state=made.state
+            self, made.job_id, target.result, outcome=made.outcome, state=made.state, kept=kept
         )
 
     async def enqueue_many(
@@ -184,11 +190,32 @@ class AsyncJobs:
         """
         target = targets.of_activity(activity)
         options = JobOptions(queue, priority, delay, at, tags, meta, unique, actor, headers)
+        if (recorder := recorded_jobs.recorder.get()) is not None:
+            return await self._record_many(recorder, target, activity, items, options)
         many = enqueueing.many(target, activity, items, options, self._session.sealer())
         done = await self._session.enqueue_many(many, connection)
         if done.created or done.conflicts:
             await self._session.hint((f"jobs:{many.given['queue']}",), connection)
         return done
+
+    async def _record_many(
+        self,
+        recorder: Recorder,
+        target: Target,
+        activity: Activity[..., Any],
+        items: Iterable[Item],
+        options: JobOptions,
+    ) -> EnqueuedMany:
+        conflicts = []
+        created = 0
+        for index, (job_id, given) in enumerate(
+            enqueueing.one_by_one(target, activity, items, options)
+        ):
+            _, made = await recorder.take_async(activity, job_id, given)
+            created += made.outcome == "created"
+            if made.outcome == "conflict":
+                conflicts.append(Conflict(index, made.job_id, made.state, "conflict"))
+        return EnqueuedMany(created, conflicts)
 
     def job(self, job_id: str | UUID, activity: Any = None) -> AsyncJobHandle[Any]:
         """The handle of a job by its id; nothing is looked up yet. `activity` gives its result a type. Raises InvalidOption."""
@@ -259,8 +286,10 @@ class AsyncJobHandle(Generic[R]):
         *,
         outcome: str | None = None,
         state: str | None = None,
+        kept: RecordedJob | None = None,
     ) -> None:
         self._client = client
+        self._kept = kept
         self._codec = codec
         self.job_id = job_id
         self.state = state
@@ -277,6 +306,14 @@ class AsyncJobHandle(Generic[R]):
         Raises ActivityError (`.cause` is what the last attempt raised), JobNotFound when there is no such job (its transaction was
         rolled back, or it was pruned), and TimeoutError after `timeout` (seconds or timedelta); the job goes on then.
         """
+        if self._kept is not None:
+            outcome = self._kept.outcome()
+            if not outcomes.job_has_ended(outcome):
+                raise TimeoutError(
+                    f"{self._kept.name} is {outcome.state} in memory; drain the jobs"
+                )
+            recorded: R = outcomes.job_result_of(self.job_id, outcome, self._codec)
+            return recorded
         waiting = outcomes.Waiting(f"job {self.job_id}", timeout)
         call = job_calls.read_job_outcome(self.job_id)
         while True:
@@ -288,6 +325,8 @@ class AsyncJobHandle(Generic[R]):
 
     async def describe(self) -> JobDescription:
         """How the job stands. Raises JobNotFound."""
+        if self._kept is not None:
+            return self._kept.description()
         return await self._client._execute(job_calls.describe_job(self.job_id))
 
     async def attempts(self) -> Sequence[FailedAttempt]:
@@ -302,6 +341,8 @@ class AsyncJobHandle(Generic[R]):
         connection: AsyncTransaction | None = None,
     ) -> JobReceipt:
         """End the job if it waits; tell it to stop if it executes. One that has ended meanwhile stays as it is. Raises JobNotFound."""
+        if self._kept is not None:
+            return self._kept.cancel(requests.reason(reason))
         call = job_calls.cancel_job(self.job_id, requests.reason(reason), requests.actor(actor))
         return await self._client._send(call, connection)
 
@@ -310,6 +351,9 @@ class AsyncJobHandle(Generic[R]):
 
         Raises JobNotFound, and JobRefused when it executes or another job holds its unique key by now.
         """
+        if self._kept is not None:
+            self._kept.retry()
+            return
         call = job_calls.retry_job(self.job_id, requests.actor(actor))
         await self._client._send(call, connection)
 

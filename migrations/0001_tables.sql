@@ -151,7 +151,7 @@ create table durable.jobs (
         when 'paused' then 'paused' end) stored,
     primary key (shard, run_id, seq),
     constraint jobs_kind_known check (kind in ('activity', 'timer', 'job')),
-    constraint jobs_state_known check (state in ('scheduled', 'available', 'executing', 'retryable', 'paused', 'completed', 'discarded', 'cancelled')),
+    constraint jobs_state_known check (state in ('scheduled', 'available', 'executing', 'retryable', 'waiting', 'paused', 'completed', 'discarded', 'cancelled')),
     constraint jobs_timer_only_waits check (kind <> 'timer' or state in ('scheduled', 'paused')),
     constraint jobs_executing_has_owner check ((state = 'executing') = (owner is not null)),
     constraint jobs_finished_has_time check ((state in ('completed', 'discarded', 'cancelled')) = (finished_at is not null)),

@@ -83,8 +83,8 @@ begin
          where r.shard = p_shard and r.run_id = v_run.run_id;
         perform from durable.jobs j where j.shard = p_shard and j.run_id = v_run.run_id order by j.seq for update;
         update durable.jobs j set paused = jsonb_build_object('kind', 'run', 'at', v_now),
-               state = case when j.state = 'executing' then j.state else 'paused' end,
-               deadline_at = case when j.state = 'executing' then j.deadline_at end, deadline_kind = case when j.state = 'executing' then j.deadline_kind end
+               state = case when j.state in ('executing', 'waiting') then j.state else 'paused' end,
+               deadline_at = case when j.state in ('executing', 'waiting') then j.deadline_at end, deadline_kind = case when j.state in ('executing', 'waiting') then j.deadline_kind end
          where j.shard = p_shard and j.run_id = v_run.run_id and j.paused is null;
         pushes := case when v_run.owner is null then '[]' else jsonb_build_array('worker:' || v_run.owner) end;
     end if;
@@ -181,8 +181,8 @@ begin
                 || case when v_outcome = 'ActivityFailed' then jsonb_build_object('failure', p_failure, 'retry_state', 'operator') else '{}' end, p_payload);
     elsif code = 'accepted' and p_action = 'pause' then
         update durable.jobs j set paused = v_by || jsonb_build_object('kind', 'operator', 'at', v_now),
-               state = case when j.state = 'executing' then j.state else 'paused' end,
-               deadline_at = case when j.state = 'executing' then j.deadline_at end, deadline_kind = case when j.state = 'executing' then j.deadline_kind end
+               state = case when j.state in ('executing', 'waiting') then j.state else 'paused' end,
+               deadline_at = case when j.state in ('executing', 'waiting') then j.deadline_at end, deadline_kind = case when j.state in ('executing', 'waiting') then j.deadline_kind end
          where j.shard = p_shard and j.run_id = v_run.run_id and j.seq = p_seq;
     elsif code = 'accepted' and p_action = 'resume' then
         perform durable.let_go(p_shard, v_run.run_id, p_seq, v_now);

@@ -305,7 +305,7 @@ begin
     select * into v_made from durable.enqueue_jobs(
         array[durable.shard_of(v_id::text)], array[v_id], array[args], activity, v_queue,
         coalesce(enqueue.priority, (v_known.options ->> 'priority')::int, 0)::smallint, durable.to_us(run_at), 0,
-        v_known.options - 'priority', enqueue.tags, enqueue.meta, array[v_key], '{scheduled,available,executing,retryable}');
+        v_known.options - 'priority', enqueue.tags, enqueue.meta, array[v_key], '{scheduled,available,executing,retryable,waiting}');
     if v_made.outcome = 'created' then
         perform pg_notify('durable', 'jobs:' || v_queue);
     end if;

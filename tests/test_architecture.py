@@ -26,6 +26,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.errors",
             "durable.failure",
             "durable.ids",
+            "durable.completion_errors",
             "durable.encryption",
             "durable.job_errors",
             "durable.payload",
@@ -37,6 +38,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "durable.activity_context",
+            "durable.completion_tokens",
             "durable.activity_outcomes",
             "durable.attributes",
             "durable.authoring",
@@ -64,6 +66,8 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "durable.client_async",
+            "durable.completing_async",
+            "durable.completing_sync",
             "durable.filters",
             "durable.client_sync",
             "durable.conversation_async",
@@ -80,6 +84,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.jobs_async",
             "durable.jobs_sync",
             "durable.outcomes",
+            "durable.recorded_jobs",
             "durable.requests",
             "durable.retention_async",
             "durable.retention_requests",

@@ -14,6 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 FILES = {
+    "durable/completing_async.py": "durable/completing_sync.py",
     "durable/store/transactions_async.py": "durable/store/transactions_sync.py",
     "durable/store/client_session_async.py": "durable/store/client_session_sync.py",
     "durable/batches_async.py": "durable/batches_sync.py",
@@ -40,13 +41,13 @@ RULES = [
     (r"\bAwaitable\[(\w+)\]", r"\1"),
     (r"\bimport asyncio\n", "import threading\nimport time\n"),
     (r"\bpsycopg\.Async(Connection|Cursor)\b", r"psycopg.\1"),
-    (r"\b(ensure_current|joined)_async\b", r"\1"),
+    (r"\b(ensure_current|joined|take)_async\b", r"\1"),
     (
-        r"\bAsync(Connection|Transaction|ClientSession|Client|Handle|JobHandle|Jobs|Scheduling|ScheduleHandle|Transactions|Retention|Conversation|UpdateHandle|RunOperations|PendingActivity|Batches)\b",
+        r"\bAsync(Connection|Transaction|ClientSession|Client|Handle|JobHandle|Jobs|Scheduling|ScheduleHandle|Transactions|Retention|Conversation|UpdateHandle|RunOperations|PendingActivity|Batches|Completing)\b",
         r"\1",
     ),
     (
-        r"\b(client_session|client|conversation|handles|jobs|scheduling|transactions|retention|operations|batches)_async\b",
+        r"\b(client_session|client|conversation|handles|jobs|scheduling|transactions|retention|operations|batches|completing)_async\b",
         r"\1_sync",
     ),
     (r"\bAn asynchronous\b", "A synchronous"),

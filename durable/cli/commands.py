@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from durable.cli import converse, inspect, operate, prune, rewind, schedule, serve
+from durable.cli import completion, converse, inspect, jobs, operate, prune, rewind, schedule, serve
 from durable.cli.batches import batch
 from durable.cli.builds import move
 from durable.cli.doctor import doctor
@@ -77,9 +77,14 @@ app.add_typer(activity, name="activity")
 app.add_typer(batch, name="batch")
 app.command("commands")(rewind.commands)
 app.command("move")(move)
+app.command("complete")(completion.complete)
+app.command("fail")(completion.fail)
+app.command("heartbeat")(completion.heartbeat)
 app.command("list")(inspect.list_)
 app.command("show")(inspect.show)
 app.command("history")(inspect.history)
+app.command("enqueue")(jobs.enqueue)
+app.add_typer(jobs.app, name="job")
 app.command("doctor")(doctor)
 app.command("lint")(lint)
 app.command("verify")(verify)

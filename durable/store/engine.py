@@ -11,10 +11,13 @@ from durable.store.arrays import plain, quoted
 from durable.store.batch import (
     Completion,
     Outcome,
+    Parked,
     PutBack,
     Release,
     Retry,
     RunCommit,
+    TokenTaken,
+    attempt_arguments,
     commit_arguments,
     completion_arguments,
     outcome_arguments,
@@ -262,6 +265,16 @@ async def retry_jobs(session: Session, owner: str, retries: Sequence[Retry]) -> 
 async def put_back_jobs(session: Session, owner: str, jobs: Sequence[PutBack]) -> None:
     """Return attempts that never started."""
     await session.fetch(_SQL["put_back_jobs"], retry_arguments(owner, jobs))
+
+
+async def take_tokens(session: Session, owner: str, tokens: Sequence[TokenTaken]) -> None:
+    """Write down which completion tokens attempts have handed out."""
+    await session.fetch(_SQL["take_tokens"], attempt_arguments(owner, tokens))
+
+
+async def park_jobs(session: Session, owner: str, attempts: Sequence[Parked]) -> None:
+    """End attempts whose outcome will come from outside."""
+    await session.fetch(_SQL["park_jobs"], attempt_arguments(owner, attempts))
 
 
 async def heartbeat_jobs(

@@ -47,6 +47,12 @@ select durable.retry_jobs(%s::uuid, %s::smallint[], %s::uuid[], %s::int[], %s::i
 -- name: put_back_jobs
 select durable.put_back_jobs(%s::uuid, %s::smallint[], %s::uuid[], %s::int[], %s::int[], %s::float8[], %s::jsonb[])
 
+-- name: take_tokens
+select durable.take_tokens(%s::uuid, %s::smallint[], %s::uuid[], %s::int[], %s::int[], %s::text[])
+
+-- name: park_jobs
+select durable.park_jobs(%s::uuid, %s::smallint[], %s::uuid[], %s::int[], %s::int[], %s::float8[], %s::text[])
+
 -- name: heartbeat_jobs
 select ix, cancel_requested from durable.heartbeat_jobs(
     %s::uuid, %s::smallint[], %s::uuid[], %s::int[], %s::int[], %s::json[], %s::float8[])

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from durable.core.job_life import JobState
 from durable.descriptions import JobDescription, JobReceipt
 from durable.ids import uuid7
 from durable.job_errors import JobNotFound, JobRefused
@@ -21,7 +22,7 @@ class Enqueued:
     """The job that an enqueue gave. `outcome`: created; existing (this id came before); conflict or replaced (another job has the unique key)."""
 
     job_id: str
-    state: str
+    state: JobState
     outcome: str
 
 

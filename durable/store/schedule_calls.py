@@ -84,7 +84,6 @@ def put_schedule(
     parameters = {
         "paused": False,
         "note": None,
-        "left": "{}",
         **given,
         "schedule_id": schedule_id,
         "request_id": str(uuid7()),

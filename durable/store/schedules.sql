@@ -3,7 +3,7 @@
 -- name: put_schedule
 select outcome, revision from durable.put_schedule(
     %(schedule_id)s, %(request_id)s::uuid, %(mode)s, %(revision)s::int, null, %(spec)s::jsonb, %(policy)s::jsonb, %(action)s::jsonb, %(input)s::json,
-    %(paused)s, %(note)s, %(left)s::bigint[])
+    %(paused)s, %(note)s)
 
 -- name: command_schedule
 select status, slot_us, asked from durable.command_schedule(

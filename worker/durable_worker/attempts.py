@@ -23,13 +23,19 @@ from typing import Any
 from uuid import UUID
 
 from durable import activity_context
-from durable.activity_context import ActivityCancelledError, ActivityContext, ActivityInfo
+from durable.activity_context import (
+    ActivityCancelledError,
+    ActivityContext,
+    ActivityInfo,
+    CompletedElsewhere,
+)
 from durable.activity_outcomes import ActivityOutcome, Cancel, Retry, Snooze
+from durable.completion_errors import TransactionMisused
 from durable.context import rebuilt, rebuilt_headers
 from durable.core.events import Event
 from durable.core.policy import LIBRARY_DEFAULT, RetryPolicy, delay_s, is_excluded, merge
 from durable.definitions import Activity
-from durable.errors import PayloadError, TransactionMisused
+from durable.errors import PayloadError
 from durable.failure import encode_failure
 from durable.job_errors import JobCancelled
 from durable.payload import value_codec
@@ -39,6 +45,7 @@ from durable.store.engine import ClaimedJob, Heartbeat
 from durable.store.fences import TransactionRefused
 from durable_worker.clock import DatabaseClock
 from durable_worker.committer import Committer
+from durable_worker.elsewhere import parked, token_maker
 from durable_worker.faults import reach
 from durable_worker.runs import LiveRun
 from durable_worker.slots import Slots
@@ -55,28 +62,9 @@ class Attempt:
     """One execution of an activity, from hand-over to its record."""
 
     __slots__ = (
-        "activity",
-        "attempt",
-        "cancel_requested",
-        "context",
-        "details",
-        "dirty",
-        "heard_at",
-        "input",
-        "kind",
-        "lost",
-        "name",
-        "options",
-        "queue",
-        "run_id",
-        "seq",
-        "shard",
-        "silence_s",
-        "task",
-        "thread",
-        "timed_out",
-        "timer",
-        "workflow_id",
+        "activity", "attempt", "begun", "cancel_requested", "context", "details", "dirty", "heard_at", "input",
+        "kind", "lost", "name", "options", "queue", "run_id", "seq", "shard", "silence_s", "task", "thread",
+        "timed_out", "timer", "workflow_id",
     )  # fmt: skip
 
     def __init__(
@@ -104,6 +92,7 @@ class Attempt:
         self.lost = False
         self.silence_s: float | None = None
         self.heard_at = 0.0
+        self.begun = 0.0
 
 
 class Attempts:
@@ -233,6 +222,7 @@ class Attempts:
         if attempt.kind == "activity":
             self._by_run.setdefault(attempt.run_id, set()).add(attempt.seq)
         loop = asyncio.get_running_loop()
+        attempt.begun = loop.time()
         limit_s = None
         if timeouts := attempt.options.get("timeouts"):
             limit_s, kind = self._limit(timeouts, created_us)
@@ -252,6 +242,7 @@ class Attempts:
             lambda details: self._heartbeat(attempt, details),
             lambda: attempt.cancel_requested or attempt.lost or attempt.timed_out is not None,
             attempt.activity.is_async,
+            None if attempt.activity.transactional else token_maker(attempt, self._committer.write),
         )
         attempt.task = loop.create_task(self._run(attempt))
 
@@ -278,6 +269,9 @@ class Attempts:
             self._decided(attempt, outcome)
         except (asyncio.CancelledError, ActivityCancelledError) as error:
             self._cancelled(attempt, error)
+        except CompletedElsewhere as elsewhere:
+            if not attempt.lost:
+                self._committer.write(parked(attempt, elsewhere.token))
         except TransactionRefused as refused:
             if refused.verdict == "cancelled":
                 self._ended(attempt, "ActivityCancelled", {"started": True}, None)
