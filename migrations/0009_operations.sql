@@ -442,7 +442,7 @@ end $$;
 -- goes on with a batch after a crash does nothing twice. How many are done is counted from those rows. Runs newer than `bound` are none of its business.
 create table durable.batches (
     batch_id    uuid primary key,
-    action      text        not null check (action in ('cancel', 'terminate', 'retry', 'reset', 'pause', 'resume', 'signal')),
+    action      text        not null check (action in ('cancel', 'terminate', 'retry', 'reset', 'pause', 'resume', 'signal', 'move')),
     filter      jsonb       not null,
     options     jsonb       not null,
     reason      text        not null,
@@ -460,6 +460,7 @@ create function durable.matches(l durable.run_list, p_filter jsonb) returns bool
     select (p_filter ->> 'status' is null or l.status = p_filter ->> 'status')
        and (p_filter ->> 'workflow' is null or l.workflow = p_filter ->> 'workflow')
        and (p_filter ->> 'queue' is null or l.queue = p_filter ->> 'queue')
+       and (p_filter ->> 'build' is null or l.build = p_filter ->> 'build')
        and (p_filter ->> 'id_prefix' is null or starts_with(l.workflow_id, p_filter ->> 'id_prefix'))
        and (p_filter ->> 'operator_status' is null or l.operator_status = p_filter ->> 'operator_status')
        and (p_filter -> 'attributes' is null or l.attributes @> (p_filter -> 'attributes'))
