@@ -123,6 +123,7 @@ from durable.payload_codecs import Payloads as Payloads
 from durable.payload_codecs import PayloadStore as PayloadStore
 from durable.payload_codecs import use_payloads as use_payloads
 from durable.payload_stores import DirectoryStore as DirectoryStore
+from durable.queue_limits import RateLimit as RateLimit
 from durable.saga import Saga as Saga
 from durable.saga import saga as saga
 from durable.schedules import Schedule as Schedule

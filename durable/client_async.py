@@ -27,6 +27,7 @@ from durable.jobs_async import AsyncJobs
 from durable.messages import UpdateRequest
 from durable.payload import ValueCodec
 from durable.payload_codecs import Payloads, default_payloads
+from durable.queues_async import AsyncQueues
 from durable.requests import OnClosed, OnRunning
 from durable.retention_async import AsyncRetention
 from durable.scheduling_async import AsyncScheduling
@@ -43,7 +44,9 @@ C = TypeVar("C")
 V = TypeVar("V")
 
 
-class AsyncClient(AsyncJobs, AsyncCompleting, AsyncRetention, AsyncScheduling, AsyncBatches):
+class AsyncClient(
+    AsyncJobs, AsyncCompleting, AsyncRetention, AsyncScheduling, AsyncBatches, AsyncQueues
+):
     """Talks to one database. Use it as a context manager, or call `close()`.
 
     `url` defaults to DURABLE_DATABASE_URL; a connection is opened by the first operation. `notify=False` sends no NOTIFY at all: for

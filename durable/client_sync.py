@@ -28,6 +28,7 @@ from durable.jobs_sync import Jobs
 from durable.messages import UpdateRequest
 from durable.payload import ValueCodec
 from durable.payload_codecs import Payloads, default_payloads
+from durable.queues_sync import Queues
 from durable.requests import OnClosed, OnRunning
 from durable.retention_sync import Retention
 from durable.scheduling_sync import Scheduling
@@ -44,7 +45,7 @@ C = TypeVar("C")
 V = TypeVar("V")
 
 
-class Client(Jobs, Completing, Retention, Scheduling, Batches):
+class Client(Jobs, Completing, Retention, Scheduling, Batches, Queues):
     """Talks to one database. Use it as a context manager, or call `close()`.
 
     `url` defaults to DURABLE_DATABASE_URL; a connection is opened by the first operation. `notify=False` sends no NOTIFY at all: for

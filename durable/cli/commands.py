@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from durable.cli import completion, converse, inspect, jobs, operate, prune, rewind, schedule, serve
+from durable.cli import (
+    completion,
+    converse,
+    inspect,
+    jobs,
+    operate,
+    prune,
+    queues,
+    rewind,
+    schedule,
+    serve,
+)
 from durable.cli.batches import batch
 from durable.cli.builds import move
 from durable.cli.doctor import doctor
@@ -92,3 +103,4 @@ app.command("replay")(replay)
 app.command("prune")(prune.prune)
 app.add_typer(prune.app)
 app.add_typer(schedule.app)
+app.add_typer(queues.app, name="queue")

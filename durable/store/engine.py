@@ -235,6 +235,20 @@ async def _opened_job(session: Session, job: ClaimedJob) -> ClaimedJob:
     return job._replace(input=read[0], heartbeat=read[1])
 
 
+class QueueRule(NamedTuple):
+    """What a worker must know of a queue. `special`: it has limits or is paused; `slots` None: as the worker was started."""
+
+    name: str
+    special: bool
+    slots: int | None
+
+
+async def queue_rules(session: Session, queues: Sequence[str]) -> list[QueueRule]:
+    """Return the rules of those of the queues that have any."""
+    rows = await session.fetch(_SQL["queue_rules"], (quoted(queues),))
+    return [QueueRule._make(row) for row in rows]
+
+
 async def settle_jobs(
     session: Session, owner: str, outcomes: Sequence[Outcome]
 ) -> tuple[list[int], list[str]]:

@@ -54,6 +54,7 @@ from durable_worker.transactions import TransactionalAttempts
 logger = logging.getLogger("durable.worker")
 
 _UNKNOWN_DELAY_S = 3.0
+_MOST_THREADS = 1_000
 _DEFAULT_ATTEMPTS = LIBRARY_DEFAULT.max_attempts or 0
 _details_codec = value_codec(Any)
 
@@ -121,10 +122,9 @@ class Attempts:
         self._due = due
         self._running: dict[tuple[str, int], Attempt] = {}
         self._by_run: dict[str, set[int]] = {}
-        self._threads = (
-            ThreadPoolExecutor(  # threads are made when needed; none waits for a slot that it has
-                max_workers=sum(queues.values()) or 1, thread_name_prefix="durable-activity"
-            )
+        self._threads = ThreadPoolExecutor(  # made when needed; none waits for a slot that it has, however many an operator adds
+            max_workers=max(_MOST_THREADS, sum(queues.values())),
+            thread_name_prefix="durable-activity",
         )
         self.deliver_outcome: Callable[[Outcome], bool]
         self.starting = True

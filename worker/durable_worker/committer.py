@@ -94,12 +94,14 @@ class Committer:
         *,
         hint: Callable[[str], None],
         broken: Callable[[], None],
+        ended: Callable[[], None],
     ) -> None:
         self._session = session
         self._owner = owner
         self._clock = clock
         self._hint = hint
         self._broken = broken
+        self._ended = ended
         self._tickets: list[Ticket] = []
         self._side: dict[type[Any], list[Any]] = {kind: [] for kind in _SIDE_WRITES}
         self._gathered = asyncio.Event()
@@ -179,6 +181,7 @@ class Committer:
             self._answer(ticket)
         for push in pushes:
             self._hint(push)
+        self._ended()
 
     def _answer(self, ticket: Ticket) -> None:
         try:
@@ -238,6 +241,7 @@ class Committer:
             if kind in {Completion, Outcome}:
                 self.settled += len(records)
                 self._report_outcomes(records, *answer)
+            self._ended()
 
     def _write_later(self, kind: type[Any], records: list[Any], error: Exception) -> None:
         self._side[kind][:0] = records
