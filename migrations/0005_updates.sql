@@ -39,6 +39,7 @@ create unlogged table durable.queries (
     payload     json        not null,
     asked_at    timestamptz not null,
     taken_at    timestamptz,
+    taken_by    uuid,
     takes       smallint    not null default 0,
     refused_by  uuid[]      not null default '{}',
     answered_at timestamptz,
@@ -182,13 +183,13 @@ begin
         select q.shard, q.query_id from durable.queries q join durable.runs r on r.shard = q.shard and r.run_id = q.run_id
          where q.queue = any (p_queues) and q.answered_at is null and q.takes < 3 and (q.taken_at is null or q.taken_at < v_now - interval '3 seconds')
            and p_worker <> all (q.refused_by) and (r.build is null or r.build = v_build or r.status <> 'running')
-           and (r.owner = p_worker or r.status <> 'running'
+           and ((r.owner = p_worker and q.taken_by is distinct from p_worker) or r.status <> 'running'
                 or (r.owner is null and r.ready_at is null and not exists (
                         select from durable.inbox i where i.shard = r.shard and i.run_id = r.run_id))
-                or (q.asked_at < v_now - interval '1 second' and r.started_at is not null))
+                or (q.asked_at < v_now - interval '1 second' and r.started_at is not null and r.owner is distinct from p_worker))
          order by q.asked_at limit p_limit for update of q skip locked
     )
-    update durable.queries q set taken_at = v_now, takes = q.takes + 1 from due d join durable.runs r on r.shard = d.shard
+    update durable.queries q set taken_at = v_now, taken_by = p_worker, takes = q.takes + 1 from due d join durable.runs r on r.shard = d.shard
      where q.shard = d.shard and q.query_id = d.query_id and r.run_id = q.run_id
     returning q.shard, q.query_id, q.run_id, q.name, q.payload::text, r.workflow_id, r.workflow, r.version, r.started_at is not null;
 end $$;
