@@ -149,6 +149,15 @@ def read_now() -> Call[int]:
     return Call(_SQL["read_now"], {}, lambda rows: int(rows[0]["now_us"]))
 
 
+def count_schedules() -> Call[tuple[int, int, int]]:
+    """How many there are, are overdue, and have paused themselves."""
+    return Call(
+        _SQL["count_schedules"],
+        {},
+        lambda rows: (rows[0]["total"], rows[0]["overdue"], rows[0]["stopped"]),
+    )
+
+
 def not_found(schedule_id: str) -> ScheduleNotFound:
     return ScheduleNotFound(
         f"no schedule has the id {schedule_id!r} in this database; `durable schedule list` shows those that exist"

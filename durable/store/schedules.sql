@@ -33,3 +33,9 @@ select durable.to_us(t.slot_at) as scheduled_for, t.origin, t.decision, t.reason
 
 -- name: read_now
 select durable.to_us(durable.now()) as now_us
+
+-- name: count_schedules
+-- All, those that nobody has looked at although they are due, and those that have paused themselves.
+select count(*) as total, count(*) filter (where s.next_at < durable.now() - interval '1 minute') as overdue,
+       count(*) filter (where s.paused and s.note like 'paused because%%') as stopped
+  from durable.schedules s where s.deleted_at is null
