@@ -21,8 +21,8 @@ from durable.definitions import Workflow, checked_version
 from durable.descriptions import OperatorStatus, RunDescription, Status
 from durable.errors import InvalidOption
 from durable.filters import compiled_filter
+from durable.groups_async import AsyncGroups
 from durable.handles_async import AsyncHandle
-from durable.jobs_async import AsyncJobs
 from durable.messages import UpdateRequest
 from durable.payload import ValueCodec
 from durable.payload_codecs import Payloads, default_payloads
@@ -42,7 +42,7 @@ C = TypeVar("C")
 V = TypeVar("V")
 
 
-class AsyncClient(AsyncJobs, AsyncRetention, AsyncScheduling, AsyncBatches):
+class AsyncClient(AsyncGroups, AsyncRetention, AsyncScheduling, AsyncBatches):
     """Talks to one database. Use it as a context manager, or call `close()`.
 
     `url` defaults to DURABLE_DATABASE_URL; a connection is opened by the first operation. `notify=False` sends no NOTIFY at all: for

@@ -22,8 +22,8 @@ from durable.definitions import Workflow, checked_version
 from durable.descriptions import OperatorStatus, RunDescription, Status
 from durable.errors import InvalidOption
 from durable.filters import compiled_filter
+from durable.groups_sync import Groups
 from durable.handles_sync import Handle
-from durable.jobs_sync import Jobs
 from durable.messages import UpdateRequest
 from durable.payload import ValueCodec
 from durable.payload_codecs import Payloads, default_payloads
@@ -43,7 +43,7 @@ C = TypeVar("C")
 V = TypeVar("V")
 
 
-class Client(Jobs, Retention, Scheduling, Batches):
+class Client(Groups, Retention, Scheduling, Batches):
     """Talks to one database. Use it as a context manager, or call `close()`.
 
     `url` defaults to DURABLE_DATABASE_URL; a connection is opened by the first operation. `notify=False` sends no NOTIFY at all: for

@@ -21,6 +21,7 @@ FILES = {
     "durable/conversation_async.py": "durable/conversation_sync.py",
     "durable/handles_async.py": "durable/handles_sync.py",
     "durable/jobs_async.py": "durable/jobs_sync.py",
+    "durable/groups_async.py": "durable/groups_sync.py",
     "durable/client_async.py": "durable/client_sync.py",
     "durable/retention_async.py": "durable/retention_sync.py",
     "durable/scheduling_async.py": "durable/scheduling_sync.py",
@@ -42,11 +43,11 @@ RULES = [
     (r"\bpsycopg\.Async(Connection|Cursor)\b", r"psycopg.\1"),
     (r"\b(ensure_current|joined|take)_async\b", r"\1"),
     (
-        r"\bAsync(Connection|Transaction|ClientSession|Client|Handle|JobHandle|Jobs|Scheduling|ScheduleHandle|Transactions|Retention|Conversation|UpdateHandle|RunOperations|PendingActivity|Batches)\b",
+        r"\bAsync(Connection|Transaction|ClientSession|Client|Handle|JobHandle|JobGroup|JobChain|Jobs|Groups|Scheduling|ScheduleHandle|Transactions|Retention|Conversation|UpdateHandle|RunOperations|PendingActivity|Batches)\b",
         r"\1",
     ),
     (
-        r"\b(client_session|client|conversation|handles|jobs|scheduling|transactions|retention|operations|batches)_async\b",
+        r"\b(client_session|client|conversation|handles|jobs|groups|scheduling|transactions|retention|operations|batches)_async\b",
         r"\1_sync",
     ),
     (r"\bAn asynchronous\b", "A synchronous"),
