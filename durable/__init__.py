@@ -20,6 +20,7 @@ from durable.activity_context import ActivityCancelledError as ActivityCancelled
 from durable.activity_context import ActivityInfo as ActivityInfo
 from durable.activity_context import NotInActivity as NotInActivity
 from durable.activity_context import activity_info as activity_info
+from durable.activity_context import complete_elsewhere as complete_elsewhere
 from durable.activity_context import heartbeat as heartbeat
 from durable.activity_outcomes import Cancel as Cancel
 from durable.activity_outcomes import Retry as Retry
@@ -43,6 +44,8 @@ from durable.authoring import time as time
 from durable.authoring import uuid4 as uuid4
 from durable.authoring import wait as wait
 from durable.authoring import wait_until as wait_until
+from durable.completion_errors import CompletionRefused as CompletionRefused
+from durable.completion_errors import TransactionMisused as TransactionMisused
 from durable.context import acting_as as acting_as
 from durable.context import context_type as context_type
 from durable.context import current_actor as current_actor
@@ -52,6 +55,9 @@ from durable.core.children import ChildFuture as ChildFuture
 from durable.core.futures import ActivityFuture as ActivityFuture
 from durable.core.futures import DurableFuture as DurableFuture
 from durable.core.guard import unguarded as unguarded
+from durable.core.interception import OutboundCall as OutboundCall
+from durable.core.interception import WorkflowExecution as WorkflowExecution
+from durable.core.interception import WorkflowInterceptor as WorkflowInterceptor
 from durable.core.policy import RetryPolicy as RetryPolicy
 from durable.core.schedule_times import Calendar as Calendar
 from durable.definitions import Activity as Activity
@@ -85,7 +91,6 @@ from durable.errors import ScheduleAlreadyExists as ScheduleAlreadyExists
 from durable.errors import ScheduleChanged as ScheduleChanged
 from durable.errors import ScheduleNotFound as ScheduleNotFound
 from durable.errors import SchemaOutOfDate as SchemaOutOfDate
-from durable.errors import TransactionMisused as TransactionMisused
 from durable.errors import UnknownActivity as UnknownActivity
 from durable.errors import UnknownQuery as UnknownQuery
 from durable.errors import UnknownQueue as UnknownQueue
@@ -109,6 +114,11 @@ from durable.handlers import handlers_finished as handlers_finished
 from durable.handlers import query as query
 from durable.handlers import update as update
 from durable.in_process import local as local
+from durable.interceptors import ActivityExecution as ActivityExecution
+from durable.interceptors import ActivityInterceptor as ActivityInterceptor
+from durable.interceptors import ClientInterceptor as ClientInterceptor
+from durable.interceptors import ClientRequest as ClientRequest
+from durable.interceptors import use_interceptors as use_interceptors
 from durable.job_errors import BulkRefused as BulkRefused
 from durable.job_errors import JobCancelled as JobCancelled
 from durable.job_errors import JobNotFound as JobNotFound
@@ -121,6 +131,7 @@ from durable.payload_codecs import Payloads as Payloads
 from durable.payload_codecs import PayloadStore as PayloadStore
 from durable.payload_codecs import use_payloads as use_payloads
 from durable.payload_stores import DirectoryStore as DirectoryStore
+from durable.queue_limits import RateLimit as RateLimit
 from durable.saga import Saga as Saga
 from durable.saga import saga as saga
 from durable.schedules import Schedule as Schedule

@@ -24,6 +24,14 @@ class ActivityCancelledError(BaseException):
     """
 
 
+class CompletedElsewhere(BaseException):
+    """Ends an attempt without an outcome; made by `complete_elsewhere()`. A BaseException, so that `except Exception` lets it pass."""
+
+    def __init__(self, token: str) -> None:
+        super().__init__("this attempt is completed from elsewhere")
+        self.token = token
+
+
 @dataclass(frozen=True, slots=True)
 class ActivityInfo:
     """Facts about the running attempt.
@@ -52,6 +60,18 @@ class ActivityInfo:
     snoozes: int = 0
 
     @property
+    def completion_token(self) -> str:
+        """With it this attempt can be completed from outside: `client.complete(token, value)`, after `raise durable.complete_elsewhere()`.
+
+        A secret: whoever has it can give the outcome. The same each time within an attempt; the next attempt has another. Raises NotInActivity when the attempt is
+        over, DurableError in local and transactional activities, for which no job waits.
+        """
+        context = _context.get()
+        if context is None or context.info is not self:
+            raise NotInActivity("a completion token is taken inside the running attempt")
+        return context.take_token()
+
+    @property
     def cancelled(self) -> bool:
         """Whether the run has asked this attempt to stop; a long loop may look, instead of heartbeating."""
         context = _context.get()
@@ -61,7 +81,15 @@ class ActivityInfo:
 class ActivityContext:
     """The worker's side of one attempt: the facts (made when first asked for), where heartbeats go, whether a cancel has come in."""
 
-    __slots__ = ("_info", "_make_info", "is_async", "is_cancelled", "send_heartbeat")
+    __slots__ = (
+        "_info",
+        "_make_info",
+        "is_async",
+        "is_cancelled",
+        "make_token",
+        "send_heartbeat",
+        "token",
+    )
 
     def __init__(
         self,
@@ -69,12 +97,25 @@ class ActivityContext:
         send_heartbeat: Callable[[tuple[Any, ...]], None],
         is_cancelled: Callable[[], bool],
         is_async: bool,
+        make_token: Callable[[], str] | None = None,
     ) -> None:
         self._make_info = make_info
         self._info: ActivityInfo | None = None
         self.send_heartbeat = send_heartbeat
         self.is_cancelled = is_cancelled
         self.is_async = is_async
+        self.make_token = make_token
+        self.token: str | None = None
+
+    def take_token(self) -> str:
+        """The attempt's completion token. Raises DurableError where there can be none."""
+        if self.token is None:
+            if self.make_token is None:
+                raise DurableError(
+                    f"activity {self.info.name!r} cannot be completed from elsewhere: it runs locally or in a transaction, and no job waits for an answer"
+                )
+            self.token = self.make_token()
+        return self.token
 
     @property
     def info(self) -> ActivityInfo:
@@ -109,6 +150,20 @@ def _current(call: str) -> ActivityContext:
 def activity_info() -> ActivityInfo:
     """Facts about the running attempt. Raises NotInActivity elsewhere."""
     return _current("activity_info()").info
+
+
+def complete_elsewhere() -> CompletedElsewhere:
+    """`raise durable.complete_elsewhere()`: this attempt ends without an outcome; `client.complete(token, ...)` or `fail` will give it.
+
+    Take `activity_info().completion_token` before, and hand it to whoever will. The slot is free; the job waits, within its timeouts. Raises
+    DurableError if no token was taken, for then nobody could; NotInActivity outside activities.
+    """
+    context = _current("complete_elsewhere()")
+    if context.token is None:
+        raise DurableError(
+            "nobody could complete this attempt: take durable.activity_info().completion_token first, and hand it on"
+        )
+    return CompletedElsewhere(context.token)
 
 
 def heartbeat(*details: Any) -> None:

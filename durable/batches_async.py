@@ -46,11 +46,11 @@ class AsyncBatches:
         progress: Progress | None = None,
         **options: Any,
     ) -> BatchProgress:
-        """Cancel, terminate, retry, reset, pause, resume or signal every run that passes a filter, and return what became of it.
+        """Cancel, terminate, retry, reset, pause, resume, signal or move every run that passes a filter, and return what became of it.
 
-        `where`: `"workflow=checkout status=running"` or a mapping; conditions are workflow, status, operator_status, queue, id_prefix and
+        `where`: `"workflow=checkout status=running"` or a mapping; conditions are workflow, status, operator_status, queue, build, id_prefix and
         attribute.NAME, and all must hold. Only the newest run of an id counts, and only runs that exist by now. `options` are those of the verb:
-        signal= and value= for signal; to_event=, before_activity=, to_first_failure=, reapply_signals= and timers= for reset. `dry_run` counts and
+        signal= and value= for signal; build= or anywhere=True for move; to_event=, before_activity=, to_first_failure=, reapply_signals= and timers= for reset. `dry_run` counts and
         writes nothing. `progress` is called after each pass of 100 runs.
 
         Each run is one transaction with its row in the log of commands, under the batch's id. A batch that was broken off goes on with
@@ -115,6 +115,8 @@ class AsyncBatches:
                 await self._send(operations.pause_run(given), None)
             elif action == "resume":
                 await self._send(operations.resume_run(given), None)
+            elif action == "move":
+                await self._send(operations.move_in_batch(given, options.get("build")), None)
             else:
                 signal = payload = None
                 if action == "signal":

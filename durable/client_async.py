@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from asyncio import Future
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Concatenate, Self, TypeVar, overload
@@ -16,6 +17,7 @@ from typing import Any, Concatenate, Self, TypeVar, overload
 from durable import requests, targets
 from durable.attributes import Attributes
 from durable.batches_async import AsyncBatches
+from durable.completing_async import AsyncCompleting
 from durable.core.names import checked_name
 from durable.definitions import Workflow, checked_version
 from durable.descriptions import OperatorStatus, RunDescription, Status
@@ -23,9 +25,11 @@ from durable.errors import InvalidOption
 from durable.filters import compiled_filter
 from durable.groups_async import AsyncGroups
 from durable.handles_async import AsyncHandle
+from durable.interceptors import ClientRequest, sending
 from durable.messages import UpdateRequest
 from durable.payload import ValueCodec
 from durable.payload_codecs import Payloads, default_payloads
+from durable.queues_async import AsyncQueues
 from durable.requests import OnClosed, OnRunning
 from durable.retention_async import AsyncRetention
 from durable.scheduling_async import AsyncScheduling
@@ -42,7 +46,9 @@ C = TypeVar("C")
 V = TypeVar("V")
 
 
-class AsyncClient(AsyncGroups, AsyncRetention, AsyncScheduling, AsyncBatches):
+class AsyncClient(
+    AsyncGroups, AsyncCompleting, AsyncRetention, AsyncScheduling, AsyncBatches, AsyncQueues
+):
     """Talks to one database. Use it as a context manager, or call `close()`.
 
     `url` defaults to DURABLE_DATABASE_URL; a connection is opened by the first operation. `notify=False` sends no NOTIFY at all: for
@@ -278,15 +284,21 @@ class AsyncClient(AsyncGroups, AsyncRetention, AsyncScheduling, AsyncBatches):
             execution_timeout,
             details,
         )
-        workflow_id, call = requests.start(target, args, arguments, options)
-        if with_signal is not None or with_update is not None:
-            call = await self._accompanied(
-                call, workflow_id, with_signal, with_update, actor, headers
+
+        async def send(asked: ClientRequest) -> AsyncHandle[Any]:
+            given = replace(options, actor=asked.actor, headers=asked.headers)
+            workflow_id, call = requests.start(target, asked.args, asked.kwargs, given)
+            if with_signal is not None or with_update is not None:
+                call = await self._accompanied(
+                    call, workflow_id, with_signal, with_update, asked.actor, asked.headers
+                )
+            started = await self._send(call, connection)
+            return AsyncHandle(
+                self, workflow_id, started.run_id, target.result, created=started.created
             )
-        started = await self._send(call, connection)
-        return AsyncHandle(
-            self, workflow_id, started.run_id, target.result, created=started.created
-        )
+
+        request = ClientRequest("start", target.name, id, args, arguments, actor, headers)
+        return await sending(request, send)
 
     @overload
     def handle(self, workflow_id: str) -> AsyncHandle[Any]: ...

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from asyncio import Future
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Concatenate, Self, TypeVar, overload
@@ -17,6 +18,7 @@ from typing import Any, Concatenate, Self, TypeVar, overload
 from durable import requests, targets
 from durable.attributes import Attributes
 from durable.batches_sync import Batches
+from durable.completing_sync import Completing
 from durable.core.names import checked_name
 from durable.definitions import Workflow, checked_version
 from durable.descriptions import OperatorStatus, RunDescription, Status
@@ -24,9 +26,11 @@ from durable.errors import InvalidOption
 from durable.filters import compiled_filter
 from durable.groups_sync import Groups
 from durable.handles_sync import Handle
+from durable.interceptors import ClientRequest, sending
 from durable.messages import UpdateRequest
 from durable.payload import ValueCodec
 from durable.payload_codecs import Payloads, default_payloads
+from durable.queues_sync import Queues
 from durable.requests import OnClosed, OnRunning
 from durable.retention_sync import Retention
 from durable.scheduling_sync import Scheduling
@@ -43,7 +47,7 @@ C = TypeVar("C")
 V = TypeVar("V")
 
 
-class Client(Groups, Retention, Scheduling, Batches):
+class Client(Groups, Completing, Retention, Scheduling, Batches, Queues):
     """Talks to one database. Use it as a context manager, or call `close()`.
 
     `url` defaults to DURABLE_DATABASE_URL; a connection is opened by the first operation. `notify=False` sends no NOTIFY at all: for
@@ -277,11 +281,19 @@ class Client(Groups, Retention, Scheduling, Batches):
             execution_timeout,
             details,
         )
-        workflow_id, call = requests.start(target, args, arguments, options)
-        if with_signal is not None or with_update is not None:
-            call = self._accompanied(call, workflow_id, with_signal, with_update, actor, headers)
-        started = self._send(call, connection)
-        return Handle(self, workflow_id, started.run_id, target.result, created=started.created)
+
+        def send(asked: ClientRequest) -> Handle[Any]:
+            given = replace(options, actor=asked.actor, headers=asked.headers)
+            workflow_id, call = requests.start(target, asked.args, asked.kwargs, given)
+            if with_signal is not None or with_update is not None:
+                call = self._accompanied(
+                    call, workflow_id, with_signal, with_update, asked.actor, asked.headers
+                )
+            started = self._send(call, connection)
+            return Handle(self, workflow_id, started.run_id, target.result, created=started.created)
+
+        request = ClientRequest("start", target.name, id, args, arguments, actor, headers)
+        return sending(request, send)
 
     @overload
     def handle(self, workflow_id: str) -> Handle[Any]: ...

@@ -21,6 +21,13 @@ SignalStatus = Literal[
 
 
 @dataclass(frozen=True, slots=True)
+class CompletionHeartbeat:
+    """The answer to a heartbeat from outside. `cancel_requested`: the run has given the activity up, or closed; nobody waits for the outcome."""
+
+    cancel_requested: bool
+
+
+@dataclass(frozen=True, slots=True)
 class RunDescription:
     """A run as it is now.
 

@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any
@@ -14,7 +14,7 @@ from uuid import UUID
 
 from durable import requests
 from durable.context import encoded_headers, refuse_without_actor
-from durable.core.job_life import STATES
+from durable.core.job_life import STATES, held_states
 from durable.core.names import checked_name, checked_priority
 from durable.definitions import Activity
 from durable.errors import InvalidOption, PayloadError
@@ -31,6 +31,7 @@ Item = tuple[Any, ...] | Mapping[str, Any]
 
 MAX_TAGS = 50
 MAX_TAG = 100
+MAX_KEY = 500
 _SHOWN_ERRORS = 100
 _PIECE = 64 * 1024  # characters sent at a time
 _META = ValueCodec(dict[str, Any], field="meta", max_bytes=requests.MAX_ATTRIBUTES)
@@ -50,6 +51,7 @@ class JobOptions:
     unique: Unique | None = None
     actor: Any = None
     headers: Mapping[str, Any] | None = None
+    limits: Mapping[str, Any] = field(default_factory=dict)
 
 
 def shared(target: Target, options: JobOptions) -> dict[str, Any]:
@@ -65,15 +67,33 @@ def shared(target: Target, options: JobOptions) -> dict[str, Any]:
         else checked_priority("priority", options.priority),
         "at_us": _instant_us(options.at),
         "delay_s": requests.seconds("delay", options.delay),
-        "options": json.dumps({**target.options, **_context(target, options)}),
+        "options": json.dumps({**target.options, **_context(target, options), **options.limits}),
         "tags": tags(options.tags),
         "meta": None if options.meta is None else _META.encode(dict(options.meta)),
-        "states": None if unique is None else sorted(unique.states),
+        "states": None if unique is None else sorted(held_states(unique.states)),
         "period_s": None if unique is None else unique.period_s,
         "replace": None
         if unique is None or unique.replace_body is None
         else json.dumps(unique.replace_body),
     }
+
+
+def limit_options(
+    partition_key: str | None, serial_key: str | None, weight: float | None
+) -> dict[str, Any]:
+    """What a job says about the limits of its queue. Raises InvalidOption."""
+    if partition_key is not None and serial_key is not None:
+        raise InvalidOption("give partition_key or serial_key, not both")
+    found: dict[str, Any] = {}
+    if partition_key is not None:
+        found["limit_key"] = requests.text("partition_key", partition_key, MAX_KEY)
+    if serial_key is not None:
+        found |= {"limit_key": requests.text("serial_key", serial_key, MAX_KEY), "serial": True}
+    if weight is not None:
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 < weight <= 1e9:
+            raise InvalidOption(f"weight is {weight!r}; give a number above 0")
+        found["weight"] = weight
+    return found
 
 
 def _context(target: Target, options: JobOptions) -> dict[str, Any]:

@@ -212,14 +212,6 @@ class NonRetryable(DurableError):
     """
 
 
-class TransactionMisused(DurableError):
-    """A transactional activity ended its transaction, or closed its connection, which are the worker's.
-
-    The author's fault; the message says what to write instead. It is not tried again. Unless the function committed by itself, nothing of what it wrote
-    was kept.
-    """
-
-
 class LimitExceeded(DurableError):
     """Workflow code asks for more at once than a run may have.
 

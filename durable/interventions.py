@@ -22,7 +22,7 @@ from durable.payload import ValueCodec
 from durable.store.calls import Definition
 from durable.store.operations import RewindOptions
 
-BatchAction = Literal["cancel", "terminate", "retry", "reset", "pause", "resume", "signal"]
+BatchAction = Literal["cancel", "terminate", "retry", "reset", "pause", "resume", "signal", "move"]
 TimersLeft = Literal["remaining", "original"]
 """When a timer that was pending at the point fires in the new run. "remaining": it has as much time left as it had there. "original": when it was due."""
 
@@ -134,7 +134,7 @@ def new_failure(message: str, kind: str | None) -> dict[str, Any]:
 # -- batches ------------------------------------------------------------------------------------------------------------
 
 _CHOICES: Mapping[str, Any] = {"status": Status, "operator_status": OperatorStatus}
-_KEYS = ("workflow", "status", "operator_status", "queue", "id_prefix")
+_KEYS = ("workflow", "status", "operator_status", "queue", "build", "id_prefix")
 
 
 def where(given: str | Mapping[str, Any]) -> dict[str, Any]:
@@ -186,6 +186,7 @@ _OPTIONS: Mapping[str, frozenset[str]] = {
         {"to_event", "before_activity", "to_first_failure", "reapply_signals", "timers"}
     ),
     "retry": frozenset({"reapply_signals", "timers"}),
+    "move": frozenset({"build", "anywhere"}),
 }
 
 
@@ -203,6 +204,10 @@ def batch_options(action: BatchAction, given: Mapping[str, Any]) -> dict[str, An
         rewinding(action, options)
     if action == "signal" and not isinstance(options.get("signal"), str):
         raise InvalidOption("a batch of signals needs signal=, the signal's name")
+    if action == "move":
+        requests.build(options.get("build"))
+        if ("build" in options) == bool(options.get("anywhere")):
+            raise InvalidOption("a batch of moves needs build=, or anywhere=True")
     return options
 
 

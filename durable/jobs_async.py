@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from asyncio import Future
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, TypeVar, overload
 from uuid import UUID
@@ -18,10 +19,11 @@ from durable.definitions import Activity
 from durable.descriptions import Conflict, EnqueuedMany, FailedAttempt, JobDescription, JobReceipt
 from durable.enqueueing import Item, JobOptions
 from durable.failure import decode_failure
+from durable.interceptors import ClientRequest, sending
 from durable.payload import ValueCodec
 from durable.recorded_jobs import RecordedJob, Recorder
 from durable.requests import Target
-from durable.store import calls, job_calls
+from durable.store import calls, job_calls, queue_calls
 from durable.unique import Unique
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ class AsyncJobs:
     """The client's operations on standalone jobs."""
 
     _session: AsyncClientSession
+    _keyed: frozenset[str] = frozenset()
 
     @overload
     async def enqueue(
@@ -56,6 +59,9 @@ class AsyncJobs:
         unique: Unique | None = None,
         actor: Any = None,
         headers: Mapping[str, Any] | None = None,
+        partition_key: str | None = None,
+        serial_key: str | None = None,
+        weight: float | None = None,
         connection: AsyncTransaction | None = None,
     ) -> AsyncJobHandle[Any]: ...
 
@@ -75,6 +81,9 @@ class AsyncJobs:
         unique: Unique | None = None,
         actor: Any = None,
         headers: Mapping[str, Any] | None = None,
+        partition_key: str | None = None,
+        serial_key: str | None = None,
+        weight: float | None = None,
         connection: AsyncTransaction | None = None,
         **arguments: Any,
     ) -> AsyncJobHandle[R]: ...
@@ -96,6 +105,9 @@ class AsyncJobs:
         unique: Unique | None = None,
         actor: Any = None,
         headers: Mapping[str, Any] | None = None,
+        partition_key: str | None = None,
+        serial_key: str | None = None,
+        weight: float | None = None,
         connection: AsyncTransaction | None = None,
         **arguments: Any,
     ) -> AsyncJobHandle[R]: ...
@@ -118,6 +130,9 @@ class AsyncJobs:
         unique: Unique | None = None,
         actor: Any = None,
         headers: Mapping[str, Any] | None = None,
+        partition_key: str | None = None,
+        serial_key: str | None = None,
+        weight: float | None = None,
         connection: AsyncTransaction | None = None,
         **arguments: Any,
     ) -> AsyncJobHandle[R]: ...
@@ -137,6 +152,9 @@ class AsyncJobs:
         unique: Unique | None = None,
         actor: Any = None,
         headers: Mapping[str, Any] | None = None,
+        partition_key: str | None = None,
+        serial_key: str | None = None,
+        weight: float | None = None,
         connection: AsyncTransaction | None = None,
         **arguments: Any,
     ) -> AsyncJobHandle[Any]:
@@ -146,22 +164,33 @@ class AsyncJobs:
         what a worker has registered). `id`, a UUID, makes it idempotent; a new one by default. `queue` and `priority` (0-9, 0 first)
         override the activity's own. `at` (a datetime with time zone) or `delay` (seconds or timedelta): no sooner than then. `tags`:
         short texts; `meta`: a JSON object; both are kept for looking and filtering. `unique`: see `Unique`; the handle's `conflict` tells
-        whether it is another job's. `actor`: who asks for it; `headers`: JSON values by name, handed to the code. `connection`: joins that transaction (psycopg, SQLAlchemy, Django).
+        whether it is another job's. `actor`: who asks for it; `headers`: JSON values by name, handed to the code. `serial_key`: one job
+        of that key at a time, in the order of enqueueing; `partition_key`: the queue's limits for keys count it, and keys take turns; `weight`: as so many starts it
+        counts for rate limits (1). `connection`: joins that transaction (psycopg, SQLAlchemy, Django).
 
         Raises PayloadError, InvalidOption, ActorRequired, UnknownActivity; nothing is written then.
         """
         target, known = await self._activity(activity)
-        options = JobOptions(queue, priority, delay, at, tags, meta, unique, actor, headers)
-        job_id, given = enqueueing.one(target, known, args, arguments, options, id)
-        kept = None
-        if (recorder := recorded_jobs.recorder.get()) is not None:
-            kept, made = await recorder.take_async(known, job_id, given)
-        else:
-            call = job_calls.enqueue_job(job_id, given, fresh=id is None)
-            made = await self._send(call, connection)
-        return AsyncJobHandle(
-            self, made.job_id, target.result, outcome=made.outcome, state=made.state, kept=kept
-        )
+        keys = enqueueing.limit_options(partition_key, serial_key, weight)
+        options = JobOptions(queue, priority, delay, at, tags, meta, unique, actor, headers, keys)
+
+        async def send(asked: ClientRequest) -> AsyncJobHandle[Any]:
+            wanted = replace(options, actor=asked.actor, headers=asked.headers)
+            job_id, given = enqueueing.one(target, known, asked.args, asked.kwargs, wanted, id)
+            kept = None
+            if (recorder := recorded_jobs.recorder.get()) is not None:
+                kept, made = await recorder.take_async(known, job_id, given)
+            else:
+                await self._expect_keys(given["queue"], keys)
+                call = job_calls.enqueue_job(job_id, given, fresh=id is None)
+                made = await self._send(call, connection)
+            return AsyncJobHandle(
+                self, made.job_id, target.result, outcome=made.outcome, state=made.state, kept=kept
+            )
+
+        chosen = None if id is None else str(id)
+        request = ClientRequest("enqueue", target.name, chosen, args, arguments, actor, headers)
+        return await sending(request, send)
 
     async def enqueue_many(
         self,
@@ -178,6 +207,9 @@ class AsyncJobs:
         unique: Unique | None = None,
         actor: Any = None,
         headers: Mapping[str, Any] | None = None,
+        partition_key: str | None = None,
+        serial_key: str | None = None,
+        weight: float | None = None,
         connection: AsyncTransaction | None = None,
     ) -> EnqueuedMany:
         """Enqueue one job for each of `items`: tuples of arguments, or mappings by name. All of them, or none: one transaction.
@@ -189,10 +221,12 @@ class AsyncJobs:
         connection breaks meanwhile: it is not tried again, because the items are consumed.
         """
         target = targets.of_activity(activity)
-        options = JobOptions(queue, priority, delay, at, tags, meta, unique, actor, headers)
+        keys = enqueueing.limit_options(partition_key, serial_key, weight)
+        options = JobOptions(queue, priority, delay, at, tags, meta, unique, actor, headers, keys)
         if (recorder := recorded_jobs.recorder.get()) is not None:
             return await self._record_many(recorder, target, activity, items, options)
         many = enqueueing.many(target, activity, items, options, self._session.sealer())
+        await self._expect_keys(many.given["queue"], keys)
         done = await self._session.enqueue_many(many, connection)
         if done.created or done.conflicts:
             await self._session.hint((f"jobs:{many.given['queue']}",), connection)
@@ -258,6 +292,12 @@ class AsyncJobs:
             known = await self._execute(calls.list_definitions("activity"))
             raise targets.unknown_activity(activity, known)
         return targets.of_definition(definition), None
+
+    async def _expect_keys(self, queue: str, keys: Mapping[str, Any]) -> None:
+        """Have the queue's claims look for keys, before the first job with one: on our own connection, so that no transaction of the caller's locks the queue."""
+        if "limit_key" in keys and queue not in self._keyed:
+            await self._execute(queue_calls.expect_keys(queue))
+            self._keyed |= {queue}
 
     async def _execute(self, call: Call[T]) -> T:
         return await self._session.execute(call)

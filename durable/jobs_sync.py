@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from asyncio import Future
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, TypeVar, overload
 from uuid import UUID
@@ -20,10 +21,11 @@ from durable.definitions import Activity
 from durable.descriptions import Conflict, EnqueuedMany, FailedAttempt, JobDescription, JobReceipt
 from durable.enqueueing import Item, JobOptions
 from durable.failure import decode_failure
+from durable.interceptors import ClientRequest, sending
 from durable.payload import ValueCodec
 from durable.recorded_jobs import RecordedJob, Recorder
 from durable.requests import Target
-from durable.store import calls, job_calls
+from durable.store import calls, job_calls, queue_calls
 from durable.unique import Unique
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ class Jobs:
     """The client's operations on standalone jobs."""
 
     _session: ClientSession
+    _keyed: frozenset[str] = frozenset()
 
     @overload
     def enqueue(
@@ -58,6 +61,9 @@ class Jobs:
         unique: Unique | None = None,
         actor: Any = None,
         headers: Mapping[str, Any] | None = None,
+        partition_key: str | None = None,
+        serial_key: str | None = None,
+        weight: float | None = None,
         connection: Transaction | None = None,
     ) -> JobHandle[Any]: ...
 
@@ -77,6 +83,9 @@ class Jobs:
         unique: Unique | None = None,
         actor: Any = None,
         headers: Mapping[str, Any] | None = None,
+        partition_key: str | None = None,
+        serial_key: str | None = None,
+        weight: float | None = None,
         connection: Transaction | None = None,
         **arguments: Any,
     ) -> JobHandle[R]: ...
@@ -98,6 +107,9 @@ class Jobs:
         unique: Unique | None = None,
         actor: Any = None,
         headers: Mapping[str, Any] | None = None,
+        partition_key: str | None = None,
+        serial_key: str | None = None,
+        weight: float | None = None,
         connection: Transaction | None = None,
         **arguments: Any,
     ) -> JobHandle[R]: ...
@@ -120,6 +132,9 @@ class Jobs:
         unique: Unique | None = None,
         actor: Any = None,
         headers: Mapping[str, Any] | None = None,
+        partition_key: str | None = None,
+        serial_key: str | None = None,
+        weight: float | None = None,
         connection: Transaction | None = None,
         **arguments: Any,
     ) -> JobHandle[R]: ...
@@ -139,6 +154,9 @@ class Jobs:
         unique: Unique | None = None,
         actor: Any = None,
         headers: Mapping[str, Any] | None = None,
+        partition_key: str | None = None,
+        serial_key: str | None = None,
+        weight: float | None = None,
         connection: Transaction | None = None,
         **arguments: Any,
     ) -> JobHandle[Any]:
@@ -148,22 +166,33 @@ class Jobs:
         what a worker has registered). `id`, a UUID, makes it idempotent; a new one by default. `queue` and `priority` (0-9, 0 first)
         override the activity's own. `at` (a datetime with time zone) or `delay` (seconds or timedelta): no sooner than then. `tags`:
         short texts; `meta`: a JSON object; both are kept for looking and filtering. `unique`: see `Unique`; the handle's `conflict` tells
-        whether it is another job's. `actor`: who asks for it; `headers`: JSON values by name, handed to the code. `connection`: joins that transaction (psycopg, SQLAlchemy, Django).
+        whether it is another job's. `actor`: who asks for it; `headers`: JSON values by name, handed to the code. `serial_key`: one job
+        of that key at a time, in the order of enqueueing; `partition_key`: the queue's limits for keys count it, and keys take turns; `weight`: as so many starts it
+        counts for rate limits (1). `connection`: joins that transaction (psycopg, SQLAlchemy, Django).
 
         Raises PayloadError, InvalidOption, ActorRequired, UnknownActivity; nothing is written then.
         """
         target, known = self._activity(activity)
-        options = JobOptions(queue, priority, delay, at, tags, meta, unique, actor, headers)
-        job_id, given = enqueueing.one(target, known, args, arguments, options, id)
-        kept = None
-        if (recorder := recorded_jobs.recorder.get()) is not None:
-            kept, made = recorder.take(known, job_id, given)
-        else:
-            call = job_calls.enqueue_job(job_id, given, fresh=id is None)
-            made = self._send(call, connection)
-        return JobHandle(
-            self, made.job_id, target.result, outcome=made.outcome, state=made.state, kept=kept
-        )
+        keys = enqueueing.limit_options(partition_key, serial_key, weight)
+        options = JobOptions(queue, priority, delay, at, tags, meta, unique, actor, headers, keys)
+
+        def send(asked: ClientRequest) -> JobHandle[Any]:
+            wanted = replace(options, actor=asked.actor, headers=asked.headers)
+            job_id, given = enqueueing.one(target, known, asked.args, asked.kwargs, wanted, id)
+            kept = None
+            if (recorder := recorded_jobs.recorder.get()) is not None:
+                kept, made = recorder.take(known, job_id, given)
+            else:
+                self._expect_keys(given["queue"], keys)
+                call = job_calls.enqueue_job(job_id, given, fresh=id is None)
+                made = self._send(call, connection)
+            return JobHandle(
+                self, made.job_id, target.result, outcome=made.outcome, state=made.state, kept=kept
+            )
+
+        chosen = None if id is None else str(id)
+        request = ClientRequest("enqueue", target.name, chosen, args, arguments, actor, headers)
+        return sending(request, send)
 
     def enqueue_many(
         self,
@@ -180,6 +209,9 @@ class Jobs:
         unique: Unique | None = None,
         actor: Any = None,
         headers: Mapping[str, Any] | None = None,
+        partition_key: str | None = None,
+        serial_key: str | None = None,
+        weight: float | None = None,
         connection: Transaction | None = None,
     ) -> EnqueuedMany:
         """Enqueue one job for each of `items`: tuples of arguments, or mappings by name. All of them, or none: one transaction.
@@ -191,10 +223,12 @@ class Jobs:
         connection breaks meanwhile: it is not tried again, because the items are consumed.
         """
         target = targets.of_activity(activity)
-        options = JobOptions(queue, priority, delay, at, tags, meta, unique, actor, headers)
+        keys = enqueueing.limit_options(partition_key, serial_key, weight)
+        options = JobOptions(queue, priority, delay, at, tags, meta, unique, actor, headers, keys)
         if (recorder := recorded_jobs.recorder.get()) is not None:
             return self._record_many(recorder, target, activity, items, options)
         many = enqueueing.many(target, activity, items, options, self._session.sealer())
+        self._expect_keys(many.given["queue"], keys)
         done = self._session.enqueue_many(many, connection)
         if done.created or done.conflicts:
             self._session.hint((f"jobs:{many.given['queue']}",), connection)
@@ -260,6 +294,12 @@ class Jobs:
             known = self._execute(calls.list_definitions("activity"))
             raise targets.unknown_activity(activity, known)
         return targets.of_definition(definition), None
+
+    def _expect_keys(self, queue: str, keys: Mapping[str, Any]) -> None:
+        """Have the queue's claims look for keys, before the first job with one: on our own connection, so that no transaction of the caller's locks the queue."""
+        if "limit_key" in keys and queue not in self._keyed:
+            self._execute(queue_calls.expect_keys(queue))
+            self._keyed |= {queue}
 
     def _execute(self, call: Call[T]) -> T:
         return self._session.execute(call)

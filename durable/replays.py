@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 from uuid import UUID
 
@@ -17,6 +17,7 @@ from durable.errors import (
     UnsafeWorkflow,
 )
 from durable.histories import RecordedHistory
+from durable.payload_codecs import default_payloads
 
 Kind = Literal["nondeterminism", "payload", "unsafe", "missing_version", "newer_semantics", "error"]
 
@@ -76,15 +77,28 @@ def replay(
 
     The caller evicts it. Raises what the code or the comparison raises: NondeterminismError, PayloadError, UnsafeWorkflow, ...
     """
-    execution = opened(history, workflow)
-    rows = [it for it in history.events if until_turn is None or it.turn <= until_turn]
+    execution = begun(history, workflow)
+    rows = [it for it in readable(history).events if until_turn is None or it.turn <= until_turn]
     execution.replay(rows)
     return execution
 
 
-def opened(history: RecordedHistory, workflow: Workflow[..., Any]) -> Execution:
+def begun(history: RecordedHistory, workflow: Workflow[..., Any]) -> Execution:
     """An execution of that run that has replayed nothing yet."""
     return Execution(workflow, UUID(history.run_id), history.workflow_id)
+
+
+def readable(history: RecordedHistory) -> RecordedHistory:
+    """The history with its payloads opened, by this process's codecs (`use_payloads`). Raises PayloadError, e.g. for a key that is not there."""
+    payloads = default_payloads()
+    events = tuple(
+        it._replace(
+            body=payloads.opened_body(it.body),
+            payload=None if it.payload is None else payloads.opened(it.payload),
+        )
+        for it in history.events
+    )
+    return replace(history, events=events)
 
 
 def incompatibility(
@@ -94,7 +108,7 @@ def incompatibility(
     try:
         replay(history, workflow).evict()
         if len(history.events) == 1:  # nothing else has read what it was started with
-            workflow.arguments.decode(history.events[0].payload or "{}")
+            workflow.arguments.decode(readable(history).events[0].payload or "{}")
     except Exception as error:
         return _described(history, error)
     return None

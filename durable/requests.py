@@ -18,13 +18,15 @@ from durable.attributes import Attributes, encoded_attributes
 from durable.context import encoded_actor, encoded_headers, refuse_without_actor
 from durable.core import semantics
 from durable.core.names import checked_name, checked_priority
-from durable.core.policy import LifeLimits
+from durable.core.policy import LifeLimits, RetryPolicy, is_excluded
 from durable.descriptions import SignalReceipt
 from durable.errors import DatabaseUnavailable, InvalidOption
+from durable.failure import encode_failure, failure_type_names, leaves
 from durable.ids import uuid7
 from durable.payload import ValueCodec
 from durable.store import calls
 from durable.store.calls import Call, Sent, Started
+from durable.store.completion_calls import Settlement
 
 OnRunning = Literal["existing", "fail", "terminate"]
 OnClosed = Literal["existing", "new", "new_if_failed", "fail"]
@@ -173,6 +175,17 @@ def signal(
         key,
         who,
         encoded_headers(headers),
+    )
+
+
+def failed_elsewhere(error: BaseException | str, *, retry: bool) -> Settlement:
+    """How an attempt fails from outside: with an exception, or with a message."""
+    if not isinstance(error, BaseException):
+        error = RuntimeError(text("error", error, MAX_REASON))
+    names = {name for each in (error, *leaves(error)) for name in failure_type_names(each)}
+    final = not retry or is_excluded(RetryPolicy(), error)
+    return Settlement(
+        "ActivityFailed", failure=encode_failure(error), names=tuple(sorted(names)), final=final
     )
 
 

@@ -26,7 +26,6 @@ from durable.schedules import (
     instant_us,
     next_times,
 )
-from durable.store.arrays import plain
 from durable.store.calls import Definition
 from durable.store.schedule_calls import StoredSchedule
 
@@ -207,15 +206,12 @@ def created(
 def changed(
     stored: StoredSchedule, target: tuple[str, Target] | None, options: ScheduleChanges
 ) -> dict[str, Any]:
-    """The parameters of a schedule with changes. Slots of its old times that nobody has decided yet come along. Raises as `created`."""
+    """The parameters of a schedule with changes. Raises as `created`."""
     _refuse_unknown(options, frozenset(ScheduleChanges.__annotations__))
     retimed = any(name in options for name in _TIMES)
     times = _times(options) if retimed else stored.times
     if retimed:
         _refuse_past(times, stored.now_us)
-    left = (
-        undecided(stored.times, stored.cursor_us, stored.now_us, MOST_BACKFILLED) if retimed else []
-    )
     action: dict[str, Any] = stored.action
     given = stored.input
     if target is not None:
@@ -230,7 +226,6 @@ def changed(
         **_stored(times, _policy(stored.policy, options)),
         "action": json.dumps(action),
         "input": given,
-        "left": plain(left),
     }
 
 

@@ -39,6 +39,7 @@ DEFAULT_QUEUE = "default"
 
 _ARGUMENTS = ValueCodec(dict[str, Any], field="arguments")
 _SIGNAL = ValueCodec(Any, field="value")
+_RESULT = ValueCodec(Any, field="result")
 
 
 def of_workflow(workflow: Any) -> Target:
@@ -173,6 +174,22 @@ def _by_name(args: tuple[Any, ...], arguments: Mapping[str, Any]) -> dict[str, A
         rule = "what is started or enqueued by its name takes its arguments as one mapping"
         raise PayloadError("arguments", rule, 'Write start("name", {"parameter": value}).')
     return {**(args[0] if args else {}), **arguments}
+
+
+def result_payload(activity: str | None, value: Any) -> str:
+    """What an activity returns as JSON text, checked against its type if this process has imported it. Raises PayloadError.
+
+    None: there is no such activity, and the database will refuse the token.
+    """
+    if activity is None:
+        return "null"
+    found = [each for each in registered_activities() if each.name == activity]
+    if len(found) != 1:
+        return _RESULT.encode(value)
+    codec: ValueCodec = found[0].arguments.result
+    if isinstance(value, dict | list | str | int | float | bool | None):
+        value = _read(codec.decode, _RESULT.encode(value))
+    return codec.encode(value)
 
 
 def unknown_workflow(name: str, known: Sequence[str]) -> UnknownWorkflow:

@@ -137,21 +137,21 @@ create table durable.jobs (
     errors              jsonb,
     heartbeat           json,
     note                jsonb,
-    limit_key           text collate "C",
-    serial              boolean     not null default false,
-    weight              real        not null default 1,
     limited             boolean     not null default false,
     paused              jsonb,
     created_at          timestamptz not null,
     finished_at         timestamptz,
+    limit_key           text collate "C" generated always as (options ->> 'limit_key') stored,
+    serial              boolean generated always as (options ? 'serial') stored,
+    weight              real generated always as (coalesce((options ->> 'weight')::real, 1)) stored,
     phase               text generated always as (case state
-        when 'available' then case when limit_key is null then 'ready' else 'keyed' end
+        when 'available' then case when options ? 'limit_key' then 'keyed' else 'ready' end
         when 'scheduled' then 'due' when 'retryable' then 'due'
         when 'executing' then case when limited then 'limited' end
         when 'paused' then 'paused' end) stored,
     primary key (shard, run_id, seq),
     constraint jobs_kind_known check (kind in ('activity', 'timer', 'job')),
-    constraint jobs_state_known check (state in ('scheduled', 'available', 'executing', 'retryable', 'paused', 'completed', 'discarded', 'cancelled')),
+    constraint jobs_state_known check (state in ('scheduled', 'available', 'executing', 'retryable', 'waiting', 'paused', 'completed', 'discarded', 'cancelled')),
     constraint jobs_timer_only_waits check (kind <> 'timer' or state in ('scheduled', 'paused')),
     constraint jobs_executing_has_owner check ((state = 'executing') = (owner is not null)),
     constraint jobs_finished_has_time check ((state in ('completed', 'discarded', 'cancelled')) = (finished_at is not null)),
@@ -159,7 +159,6 @@ create table durable.jobs (
     constraint jobs_standalone_is_seq_zero check ((kind = 'job') = (seq = 0)),
     constraint jobs_deadline_has_kind check ((deadline_at is null) = (deadline_kind is null)),
     constraint jobs_priority_range check (priority between 0 and 9),
-    constraint jobs_serial_has_key check (limit_key is not null or not serial),
     constraint jobs_weight_positive check (weight > 0)
 ) with (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
 

@@ -396,7 +396,7 @@ begin
                 select j.ctid as place, j.priority, j.scheduled_at from durable.jobs j
                  where j.shard = k.key and j.queue = q.name and j.phase = 'ready'
                  order by j.priority, j.scheduled_at limit 2 + q.free / 24) c
-             order by c.priority, c.scheduled_at limit q.free) h
+             order by c.priority, c.scheduled_at, c.place limit q.free) h  -- what came in one go: as it lies, which spreads over the shards
          where q.free > 0
     ), locked as materialized (
         select j.ctid as place, coalesce(j.options, e.body) as options, coalesce(j.input, e.payload) as input, r.workflow_id, r.actor, r.headers
@@ -675,15 +675,15 @@ begin
          where t.shard = j.shard and t.run_id = j.run_id and t.seq = j.seq;
     elsif v_options ->> 'on_exhausted' = 'pause' then
         update durable.jobs t set state = 'paused', owner = null, deadline_at = null, deadline_kind = null, errors = coalesce(t.errors, '[]') || v_error,
-               paused = durable.exhausted(p_now, jsonb_build_object('failure', p_failure, 'timeout', case when p_type <> 'WorkerLost' then j.deadline_kind end))
+               paused = durable.exhausted(p_now, jsonb_build_object('failure', p_failure, 'timeout', case when p_type = 'Timeout' then j.deadline_kind end))
          where t.shard = j.shard and t.run_id = j.run_id and t.seq = j.seq;
     else
         delete from durable.jobs t where t.shard = j.shard and t.run_id = j.run_id and t.seq = j.seq;
         insert into durable.inbox (shard, run_id, queue, type, at, body)
-        select r.shard, r.run_id, r.queue, case when p_type = 'WorkerLost' then 'ActivityFailed' else 'ActivityTimedOut' end, p_now,
+        select r.shard, r.run_id, r.queue, case when p_type = 'Timeout' then 'ActivityTimedOut' else 'ActivityFailed' end, p_now,
                jsonb_build_object('ref', j.seq, 'attempt', j.attempt, 'failure', p_failure,
-                                  'retry_state', case when p_final then 'timeout' else 'max_attempts' end)
-               || case when p_type = 'WorkerLost' then '{}'::jsonb else jsonb_build_object('timeout', j.deadline_kind) end
+                                  'retry_state', case when not p_final then 'max_attempts' when p_type = 'Timeout' then 'timeout' else 'non_retryable' end)
+               || case when p_type = 'Timeout' then jsonb_build_object('timeout', j.deadline_kind) else '{}'::jsonb end
           from durable.runs r where r.shard = j.shard and r.run_id = j.run_id and r.status is not distinct from 'running';
     end if;
 end $$;
@@ -810,7 +810,7 @@ begin
          limit p_limit for update skip locked
     loop
         perform durable.lose_attempt_surely(v_job, v_now, 'Timeout', jsonb_build_object('type', 'builtins:TimeoutError',
-            'message', v_job.deadline_kind || ' timeout'), v_job.state <> 'executing' or v_job.deadline_kind = 'schedule_to_close');
+            'message', v_job.deadline_kind || ' timeout'), v_job.state not in ('executing', 'waiting') or v_job.deadline_kind = 'schedule_to_close');
         v_count := v_count + 1;
     end loop;
     return v_count + durable.expire_runs(p_limit);

@@ -66,3 +66,26 @@ begin
         case when status = 'moved' then (select durable.standing(r) from durable.runs r where r.shard = p_shard and r.run_id = v_run.run_id) end);
     return next;
 end $$;
+
+-- Move exactly this run, as part of a batch.
+create function durable.move_in_batch(p_shard smallint, p_workflow_id text, p_run uuid, p_build text, p_reason text, p_actor jsonb, p_command uuid, p_batch uuid)
+returns table (run_id uuid, code text, pushes jsonb) language plpgsql as $$
+declare
+    v_run durable.runs := durable.take_run(p_shard, p_workflow_id);
+    v_moved record;
+begin
+    if v_run.run_id is null then code := 'unknown'; return next; return; end if;
+    select o.run_id, o.code into run_id, code from durable.earlier_answer(p_shard, p_workflow_id, p_command) o;
+    if code is not null then return next; return; end if;
+    run_id := v_run.run_id;
+    if p_run <> v_run.run_id then
+        code := 'superseded';
+        perform durable.log_command(v_run, p_command, 'move', code, p_reason, p_actor, p_batch, null, durable.standing(v_run), null);
+        return next; return;
+    end if;
+    select * into v_moved from durable.move_run(p_shard, p_workflow_id, p_build, p_reason, p_actor, p_command);
+    code := case v_moved.status when 'moved' then 'accepted' when 'closed' then 'workflow_closed' else v_moved.status end;
+    pushes := to_jsonb(array_remove(array['worker:' || v_moved.owner, 'queue:' || v_moved.queue], null));
+    update durable.operator_commands o set batch_id = p_batch where o.shard = p_shard and o.run_id = v_run.run_id and o.command_id = p_command;
+    return next;
+end $$;

@@ -7,13 +7,12 @@ create table durable.duties (
     name        text primary key,
     holder      uuid,
     epoch       integer     not null default 0,
-    lease_until timestamptz,
-    state       jsonb       not null default '{}'
-);
+    lease_until timestamptz
+) with (fillfactor = 50);
 insert into durable.duties (name) values ('rescue'), ('schedules'), ('retention');
 
--- Renew what this worker holds, and take what nobody alive does.
-create function durable.take_duties(p_worker uuid, p_lease_s double precision) returns table (name text, epoch integer, state text)
+-- Renew what this worker holds, once a third of the lease has passed, and take what nobody alive does.
+create function durable.take_duties(p_worker uuid, p_lease_s double precision) returns table (name text, epoch integer)
 language plpgsql as $$
 declare
     v_now timestamptz := durable.now();
@@ -24,15 +23,20 @@ begin
     return query
     with free as (
         select d.name from durable.duties d
-         where d.holder is null or d.holder = p_worker or d.lease_until < v_now or not exists (
-               select from durable.workers w where w.worker_id = d.holder and w.state in ('alive', 'stopping') and w.lease_until >= v_now)
+         where d.holder is null or d.lease_until < v_now + case when d.holder = p_worker then p_lease_s * 2 / 3 else 0 end * interval '1 second'
+            or not exists (select from durable.workers w
+                            where w.worker_id = d.holder and w.state in ('alive', 'stopping') and w.lease_until >= v_now)
          order by d.name for update of d skip locked
+    ), taken as (
+        update durable.duties d
+           set epoch = d.epoch + case when d.holder is not distinct from p_worker then 0 else 1 end,
+               holder = p_worker, lease_until = v_now + p_lease_s * interval '1 second'
+          from free f where d.name = f.name
+        returning d.name, d.epoch
     )
-    update durable.duties d
-       set epoch = d.epoch + case when d.holder is not distinct from p_worker then 0 else 1 end,
-           holder = p_worker, lease_until = v_now + p_lease_s * interval '1 second'
-      from free f where d.name = f.name
-    returning d.name, d.epoch, d.state::text;
+    select t.name, t.epoch from taken t
+    union all
+    select d.name, d.epoch from durable.duties d where d.holder = p_worker and not exists (select from taken t where t.name = d.name);
 end $$;
 
 create function durable.hold_duty(p_worker uuid, p_duty text, p_epoch integer) returns void language plpgsql as $$
@@ -44,7 +48,8 @@ begin
 end $$;
 
 
--- SCHEDULES. `cursor_at`: every slot up to it has its decision. `passed_over_at`: undecided slots up to it went by while the schedule was paused.
+-- SCHEDULES. `cursor_at`: every slot up to it has its decision. `before`: the times that held until they were changed, as long as slots of theirs may
+-- be undecided: [{spec, until_us}]. `passed_over_at`: undecided slots up to it went by while the schedule was paused.
 -- `next_at`: when it is to be looked at next; null: not until somebody changes it. `revision` rises with every change from outside, so that a pass
 -- that read an older state writes nothing. `declared`: the digest of what code has declared (`@workflow(schedule=...)`). A deleted one stays as
 -- a row: code does not bring it back, and slots that it has started are not started again.
@@ -59,6 +64,7 @@ create table durable.schedules (
     note           text,
     declared       text,
     request_id     uuid        not null,
+    before         jsonb       not null default '[]',
     cursor_at      timestamptz not null,
     passed_over_at timestamptz,
     next_at        timestamptz,
@@ -101,10 +107,10 @@ create function durable.slot_is_open(p_kind text, p_shard smallint, p_target tex
 $$ select durable.slot_status(p_kind, p_shard, p_target) not in ('completed', 'failed', 'cancelled', 'terminated', 'discarded', 'gone') $$;
 
 -- CREATE or change a schedule. p_mode, for an id that is in use: update | keep | fail | revise (an update that knows the revision it is based on) |
--- declare (what code says). p_left: slots of the old times that nobody has decided yet. outcome: created | updated | unchanged | refused | deleted | changed.
+-- declare (what code says). Slots of the old times that nobody has decided yet will be. outcome: created | updated | unchanged | refused | deleted | changed.
 create function durable.put_schedule(
     p_id text, p_request uuid, p_mode text, p_revision integer, p_declared text, p_spec jsonb, p_policy jsonb, p_action jsonb, p_input json,
-    p_paused boolean, p_note text, p_left bigint[]
+    p_paused boolean, p_note text
 ) returns table (outcome text, revision integer)
 language plpgsql as $$
 declare
@@ -137,11 +143,12 @@ begin
     if outcome = 'updated' and p_mode = 'update' and (v_old.spec, v_old.policy, v_old.action, v_old.input::text) is not distinct from (p_spec, p_policy, p_action, p_input::text) then
         outcome := 'unchanged'; return next; return;
     end if;
-    perform durable.ask_slots(p_id, p_left, 'time', null, v_now);
     update durable.schedules s
        set revision = s.revision + 1, spec = p_spec, policy = p_policy, action = p_action, input = p_input, request_id = p_request,
            declared = case when p_mode = 'declare' then p_declared else s.declared end, updated_at = v_now, deleted_at = null, next_at = v_now,
-           cursor_at = case when s.spec = p_spec and s.deleted_at is null then s.cursor_at else greatest(s.cursor_at, v_now) end,
+           cursor_at = case when s.deleted_at is null then s.cursor_at else greatest(s.cursor_at, v_now) end,
+           before = case when s.deleted_at is not null then '[]' when s.spec = p_spec then s.before
+                         else s.before || jsonb_build_object('spec', s.spec, 'until_us', durable.to_us(v_now)) end,
            paused = case when s.deleted_at is null then s.paused else p_paused end,
            note = case when s.deleted_at is null then s.note else p_note end
      where s.schedule_id = p_id
@@ -211,14 +218,14 @@ end $$;
 
 -- What is to be looked at now, with what is needed to decide.
 create function durable.due_schedules(p_limit integer, p_slots integer)
-returns table (schedule_id text, revision integer, spec text, policy text, action_kind text, cursor_us bigint, passed_over_us bigint, paused boolean,
+returns table (schedule_id text, revision integer, spec text, before text, policy text, action_kind text, cursor_us bigint, passed_over_us bigint, paused boolean,
                started text, pending text, buffered text, now_us bigint)
 language plpgsql as $$
 declare
     v_now timestamptz := durable.now();
 begin
     return query
-    select s.schedule_id, s.revision, s.spec::text, s.policy::text, s.action ->> 'kind', durable.to_us(s.cursor_at),
+    select s.schedule_id, s.revision, s.spec::text, s.before::text, s.policy::text, s.action ->> 'kind', durable.to_us(s.cursor_at),
            coalesce(durable.to_us(s.passed_over_at), 0), s.paused,
            (select json_agg(json_build_array(durable.to_us(o.slot_at), durable.slot_status(o.kind, o.target_shard, o.target)) order by o.slot_at)
               from (select t.* from durable.schedule_slots t where t.schedule_id = s.schedule_id and t.decision = 'started' and t.outcome is null
@@ -284,6 +291,8 @@ begin
         end if;
     end loop;
     update durable.schedules s set cursor_at = durable.from_us(p_cursor), next_at = durable.from_us(p_next),
+           before = coalesce((select jsonb_agg(b order by b -> 'until_us') from jsonb_array_elements(s.before) b
+                               where (b ->> 'until_us')::bigint > p_cursor), '[]'),
            paused = s.paused or p_pause_note is not null, note = coalesce(p_pause_note, s.note)
      where s.schedule_id = p_id;
     return next;
@@ -459,7 +468,7 @@ begin
     return next;
 end $$;
 
--- PRUNE JOBS of their own, in the same way.
+-- PRUNE JOBS of their own, in the same way, with what late answers and tokens have left.
 create function durable.prune_jobs(p_worker uuid, p_epoch integer, p_shard smallint, p_after uuid, p_scan integer, p_rules jsonb, p_dry boolean)
 returns table (last_id uuid, pruned integer, archived integer)
 language plpgsql
@@ -471,6 +480,7 @@ declare
     v_walked integer;
     v_ids uuid[];
     v_kept uuid[];
+    v_table text;
 begin
     if p_worker is not null then
         perform durable.hold_duty(p_worker, 'retention', p_epoch);
@@ -506,6 +516,10 @@ begin
       from durable.jobs j where j.shard = p_shard and j.run_id = any (v_kept) and j.run_id = any (v_ids) and j.seq = 0
     on conflict do nothing;
     get diagnostics archived = row_count;
+    foreach v_table in array durable.tables_of_runs() loop
+        execute format('delete from durable.%I t where t.shard = $1 and t.run_id = any ($2)', v_table) using p_shard, v_ids;
+    end loop;
+    delete from durable.completions c where c.shard = p_shard and c.run_id = any (v_ids);
     delete from durable.jobs j where j.shard = p_shard and j.run_id = any (v_ids) and j.seq = 0 and j.finished_at is not null;
     return next;
 end $$;

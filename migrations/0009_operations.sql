@@ -83,8 +83,8 @@ begin
          where r.shard = p_shard and r.run_id = v_run.run_id;
         perform from durable.jobs j where j.shard = p_shard and j.run_id = v_run.run_id order by j.seq for update;
         update durable.jobs j set paused = jsonb_build_object('kind', 'run', 'at', v_now),
-               state = case when j.state = 'executing' then j.state else 'paused' end,
-               deadline_at = case when j.state = 'executing' then j.deadline_at end, deadline_kind = case when j.state = 'executing' then j.deadline_kind end
+               state = case when j.state in ('executing', 'waiting') then j.state else 'paused' end,
+               deadline_at = case when j.state in ('executing', 'waiting') then j.deadline_at end, deadline_kind = case when j.state in ('executing', 'waiting') then j.deadline_kind end
          where j.shard = p_shard and j.run_id = v_run.run_id and j.paused is null;
         pushes := case when v_run.owner is null then '[]' else jsonb_build_array('worker:' || v_run.owner) end;
     end if;
@@ -181,8 +181,8 @@ begin
                 || case when v_outcome = 'ActivityFailed' then jsonb_build_object('failure', p_failure, 'retry_state', 'operator') else '{}' end, p_payload);
     elsif code = 'accepted' and p_action = 'pause' then
         update durable.jobs j set paused = v_by || jsonb_build_object('kind', 'operator', 'at', v_now),
-               state = case when j.state = 'executing' then j.state else 'paused' end,
-               deadline_at = case when j.state = 'executing' then j.deadline_at end, deadline_kind = case when j.state = 'executing' then j.deadline_kind end
+               state = case when j.state in ('executing', 'waiting') then j.state else 'paused' end,
+               deadline_at = case when j.state in ('executing', 'waiting') then j.deadline_at end, deadline_kind = case when j.state in ('executing', 'waiting') then j.deadline_kind end
          where j.shard = p_shard and j.run_id = v_run.run_id and j.seq = p_seq;
     elsif code = 'accepted' and p_action = 'resume' then
         perform durable.let_go(p_shard, v_run.run_id, p_seq, v_now);
@@ -442,7 +442,7 @@ end $$;
 -- goes on with a batch after a crash does nothing twice. How many are done is counted from those rows. Runs newer than `bound` are none of its business.
 create table durable.batches (
     batch_id    uuid primary key,
-    action      text        not null check (action in ('cancel', 'terminate', 'retry', 'reset', 'pause', 'resume', 'signal')),
+    action      text        not null check (action in ('cancel', 'terminate', 'retry', 'reset', 'pause', 'resume', 'signal', 'move')),
     filter      jsonb       not null,
     options     jsonb       not null,
     reason      text        not null,
@@ -460,6 +460,7 @@ create function durable.matches(l durable.run_list, p_filter jsonb) returns bool
     select (p_filter ->> 'status' is null or l.status = p_filter ->> 'status')
        and (p_filter ->> 'workflow' is null or l.workflow = p_filter ->> 'workflow')
        and (p_filter ->> 'queue' is null or l.queue = p_filter ->> 'queue')
+       and (p_filter ->> 'build' is null or l.build = p_filter ->> 'build')
        and (p_filter ->> 'id_prefix' is null or starts_with(l.workflow_id, p_filter ->> 'id_prefix'))
        and (p_filter ->> 'operator_status' is null or l.operator_status = p_filter ->> 'operator_status')
        and (p_filter -> 'attributes' is null or l.attributes @> (p_filter -> 'attributes'))

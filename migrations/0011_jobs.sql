@@ -12,8 +12,10 @@ alter table durable.jobs
     add column unique_states text[],
     add column unique_until  timestamptz,
     add constraint jobs_unique_has_states check ((unique_key is null) or (kind = 'job' and unique_states is not null));
-create unique index jobs_unique on durable.jobs (shard, unique_key)
-    where unique_key is not null and state = any (unique_states);
+-- A column of its own, and not a condition on the state: an index that names the state would be touched by every update of every job.
+alter table durable.jobs
+    add column unique_held text generated always as (case when state = any (unique_states) then unique_key end) stored;
+create unique index jobs_unique on durable.jobs (shard, unique_held) where unique_held is not null;
 
 -- What SQL and the command line need to enqueue by name what they cannot import.
 alter table durable.definitions add column options jsonb not null default '{}';
@@ -76,7 +78,7 @@ begin
             return;
         end if;
         update durable.jobs j set unique_key = null from unnest(j_shard, u_key) as u(shard, key)
-         where j.shard = u.shard and j.unique_key = u.key and j.state = any (j.unique_states) and j.unique_until <= v_now;
+         where j.shard = u.shard and j.unique_held = u.key and j.unique_until <= v_now;
         if u_replace is not null then
             v_replaced := v_replaced || durable.replace_jobs(j_shard, j_id, j_input, p_queue, p_priority, v_now, v_at, p_options,
                                                             p_tags, p_meta, u_key, u_replace);
@@ -88,8 +90,7 @@ begin
           into v_ids, v_states, v_outcomes, v_left
           from unnest(j_shard, j_id, u_key) with ordinality as j(shard, id, key, ix)
           left join durable.jobs o on o.shard = j.shard and o.run_id = j.id and o.seq = 0
-          left join durable.jobs h on o.run_id is null and h.shard = j.shard and h.unique_key = j.key
-                                  and h.state = any (h.unique_states);
+          left join durable.jobs h on o.run_id is null and h.shard = j.shard and h.unique_held = j.key;
         if v_left is null then
             return query select r.ix::int, r.id, r.state, r.outcome
                            from unnest(v_ids, v_states, v_outcomes) with ordinality as r(id, state, outcome, ix);
@@ -128,11 +129,11 @@ begin
                deadline_kind = case when f.names ?| '{options,scheduled_at}' then d.kind else h.deadline_kind end
           from last l
          cross join lateral (select t.state, t.options, t.created_at from durable.jobs t
-                              where t.shard = l.shard and t.unique_key = l.key and t.state = any (t.unique_states)
+                              where t.shard = l.shard and t.unique_held = l.key
                                 and t.run_id <> l.id for update) t
          cross join lateral (select coalesce(p_replace -> t.state, '[]') as names) f
          cross join lateral durable.new_job_deadline(case when f.names ? 'options' then p_options else t.options end, t.created_at, p_at) d
-         where h.shard = l.shard and h.unique_key = l.key and h.state = any (h.unique_states) and h.run_id <> l.id
+         where h.shard = l.shard and h.unique_held = l.key and h.run_id <> l.id
            and h.state = t.state and h.state in ('scheduled', 'available', 'retryable') and f.names <> '[]'
         returning h.run_id
     )
@@ -305,7 +306,7 @@ begin
     select * into v_made from durable.enqueue_jobs(
         array[durable.shard_of(v_id::text)], array[v_id], array[args], activity, v_queue,
         coalesce(enqueue.priority, (v_known.options ->> 'priority')::int, 0)::smallint, durable.to_us(run_at), 0,
-        v_known.options - 'priority', enqueue.tags, enqueue.meta, array[v_key], '{scheduled,available,executing,retryable}');
+        v_known.options - 'priority', enqueue.tags, enqueue.meta, array[v_key], '{scheduled,available,executing,retryable,waiting}');
     if v_made.outcome = 'created' then
         perform pg_notify('durable', 'jobs:' || v_queue);
     end if;

@@ -45,19 +45,19 @@ create table durable.queues (
     paused_at    timestamptz,
     pause_reason text,
     slots        integer,     -- per worker; null: as many as the worker was started with
-    max_running  integer,     -- in all workers together
-    max_per_key  integer,
-    rate         jsonb,       -- {"limit": 100, "period_s": 60, "kind": "window" | "bucket", "burst": 20}
-    key_rate     jsonb,       -- the same for each key
+    global_limit integer,     -- in all workers together
+    key_limit  integer,
+    rate_limit   jsonb,       -- {"limit": 100, "period_s": 60, "kind": "window" | "bucket", "burst": 20}
+    key_rate_limit jsonb,     -- the same for each key
     keyed        boolean      not null default false,  -- there are, or were, jobs with a key
     last_key     text collate "C",                     -- the key that was looked at last: keys take turns
     created_at   timestamptz  not null,
     updated_at   timestamptz  not null,
-    special      boolean generated always as (paused_at is not null or max_running is not null or max_per_key is not null
-                                              or rate is not null or key_rate is not null or keyed) stored,
-    constraint queues_limits_positive check (slots >= 0 and max_running >= 1 and max_per_key >= 1),
-    constraint queues_rates_known check ((rate ->> 'limit')::float8 > 0 and (rate ->> 'period_s')::float8 > 0
-                                         and (key_rate ->> 'limit')::float8 > 0 and (key_rate ->> 'period_s')::float8 > 0)
+    special      boolean generated always as (paused_at is not null or global_limit is not null or key_limit is not null
+                                              or rate_limit is not null or key_rate_limit is not null or keyed) stored,
+    constraint queues_limits_positive check (slots >= 0 and global_limit >= 1 and key_limit >= 1),
+    constraint queues_rates_known check ((rate_limit ->> 'limit')::float8 > 0 and (rate_limit ->> 'period_s')::float8 > 0
+                                         and (key_rate_limit ->> 'limit')::float8 > 0 and (key_rate_limit ->> 'period_s')::float8 > 0)
 ) with (fillfactor = 50);
 
 -- What a rate has used up. Window: the weight started in each fiftieth of the period. Bucket: slot 0, and how full the bucket was (`used` is what is left).
@@ -190,21 +190,21 @@ begin
                 select j.ctid as place, j.priority, j.scheduled_at from durable.jobs j
                  where j.shard = k.key and j.queue = p_queue.name and j.phase = 'ready'
                  order by j.priority, j.scheduled_at limit 2 + p_room / 24) c
-             order by c.priority, c.scheduled_at limit p_room) c join durable.jobs j on j.ctid = c.place
+             order by c.priority, c.scheduled_at, c.place limit p_room) c join durable.jobs j on j.ctid = c.place
         union all
         select o.shard, o.run_id, o.seq, -1::smallint, o.scheduled_at, o.weight, null, false, 0 from durable.longest_waiting(p_queue.name, p_now, 1) o where p_aged
         union all
         select f.shard, f.run_id, f.seq, f.priority, f.scheduled_at, f.weight, f.key, f.serial, k.place
           from unnest(v_keys) with ordinality as k(key, place)
          cross join lateral (select count(*) as running from durable.jobs r where r.phase = 'limited' and r.queue = p_queue.name and r.limit_key = k.key) r
-         cross join lateral durable.rate_room(p_queue.name, '=' || k.key, p_queue.key_rate, p_now) room
+         cross join lateral durable.rate_room(p_queue.name, '=' || k.key, p_queue.key_rate_limit, p_now) room
          cross join lateral (
-            select h.*, k.key, false as serial, sum(durable.rate_most(p_queue.key_rate, h.weight)) over (order by h.priority, h.scheduled_at, h.run_id, h.seq) as total from (
+            select h.*, k.key, false as serial, sum(durable.rate_most(p_queue.key_rate_limit, h.weight)) over (order by h.priority, h.scheduled_at, h.run_id, h.seq) as total from (
                 select j.shard, j.run_id, j.seq, j.priority, j.scheduled_at, j.weight from durable.jobs j
                  where j.phase = 'keyed' and j.queue = p_queue.name and j.limit_key = k.key and not j.serial
-                 order by j.priority, j.scheduled_at limit greatest(0, least(p_room, coalesce(p_queue.max_per_key - r.running, p_room)))) h
+                 order by j.priority, j.scheduled_at limit greatest(0, least(p_room, coalesce(p_queue.key_limit - r.running, p_room)))) h
             union all
-            select s.shard, s.run_id, s.seq, s.priority, s.scheduled_at, s.weight, k.key, true, durable.rate_most(p_queue.key_rate, s.weight) from (
+            select s.shard, s.run_id, s.seq, s.priority, s.scheduled_at, s.weight, k.key, true, durable.rate_most(p_queue.key_rate_limit, s.weight) from (
                 select j.* from durable.jobs j where j.serial and j.phase is not null and j.queue = p_queue.name and j.limit_key = k.key
                  order by j.created_at, j.run_id limit 1) s
              where s.phase = 'keyed' and r.running = 0) f
@@ -280,26 +280,26 @@ begin
     if v_queue.paused_at is not null then
         return;
     end if;
-    if v_queue.max_running is not null then
-        v_room := least(v_room, v_queue.max_running - (select count(*) from durable.jobs j where j.phase = 'limited' and j.queue = p_queue)::int);
+    if v_queue.global_limit is not null then
+        v_room := least(v_room, v_queue.global_limit - (select count(*) from durable.jobs j where j.phase = 'limited' and j.queue = p_queue)::int);
     end if;
-    v_weight_room := durable.rate_room(p_queue, '', v_queue.rate, v_now);
+    v_weight_room := durable.rate_room(p_queue, '', v_queue.rate_limit, v_now);
     if v_room <= 0 or v_weight_room <= 0 then
         return;
     end if;
     select array_agg(c.shard), array_agg(c.run_id), array_agg(c.seq), array_agg(c.weight), array_agg(c.key), array_agg(c.place),
-           array_agg(v_queue.max_running is not null or (c.key is not null and (c.serial or v_queue.max_per_key is not null)))
+           array_agg(v_queue.global_limit is not null or (c.key is not null and (c.serial or v_queue.key_limit is not null)))
       into v_chosen
-      from (select s.*, sum(durable.rate_most(v_queue.rate, s.weight)) over (rows unbounded preceding) as total
+      from (select s.*, sum(durable.rate_most(v_queue.rate_limit, s.weight)) over (rows unbounded preceding) as total
               from durable.startable(v_queue, v_room, v_now, p_aged) s) c
-     where v_queue.rate is null or c.total <= v_weight_room;
+     where v_queue.rate_limit is null or c.total <= v_weight_room;
     v_taken := array(select t from durable.take_jobs(p_worker, p_queue, v_chosen.shards, v_chosen.runs, v_chosen.seqs, v_chosen.limited, v_now) t);
-    if v_queue.rate is not null or v_queue.key_rate is not null then
+    if v_queue.rate_limit is not null or v_queue.key_rate_limit is not null then
         perform durable.rate_take(p_queue, u.meter, u.rate, v_now, u.weight) from (
-            select '' as meter, v_queue.rate, sum(durable.rate_most(v_queue.rate, c.weight)) as weight
+            select '' as meter, v_queue.rate_limit as rate, sum(durable.rate_most(v_queue.rate_limit, c.weight)) as weight
               from unnest(v_chosen.runs, v_chosen.seqs, v_chosen.weights) as c(run_id, seq, weight) join unnest(v_taken) t on t.run_id = c.run_id and t.seq = c.seq
             union all
-            select '=' || c.key, v_queue.key_rate, sum(durable.rate_most(v_queue.key_rate, c.weight))
+            select '=' || c.key, v_queue.key_rate_limit, sum(durable.rate_most(v_queue.key_rate_limit, c.weight))
               from unnest(v_chosen.runs, v_chosen.seqs, v_chosen.weights, v_chosen.keys) as c(run_id, seq, weight, key)
               join unnest(v_taken) t on t.run_id = c.run_id and t.seq = c.seq where c.key is not null group by c.key) u
          where u.rate is not null and u.weight > 0;
@@ -336,3 +336,131 @@ begin
         end if;
     end loop;
 end $$;
+
+-- CONFIGURE a queue: `p_changes` names what changes, null takes a limit away. Creates its row. Remembered over restarts, and taken up by the next claim; what is under
+-- way when a first limit that counts attempts is set is counted from then on.
+create function durable.configure_queue(p_name text, p_changes jsonb, p_reason text default null, p_actor jsonb default null,
+                                        p_command uuid default gen_random_uuid())
+returns void language plpgsql as $$
+declare
+    v_now timestamptz := durable.now();
+    v_queue durable.queues;
+begin
+    insert into durable.queues (name, created_at, updated_at) values (p_name, v_now, v_now) on conflict (name) do nothing;
+    select q.* into v_queue from durable.queues q where q.name = p_name for update;
+    update durable.queues q
+       set slots = case when p_changes ? 'slots' then (p_changes ->> 'slots')::int else q.slots end,
+           global_limit = case when p_changes ? 'global_limit' then (p_changes ->> 'global_limit')::int else q.global_limit end,
+           key_limit = case when p_changes ? 'key_limit' then (p_changes ->> 'key_limit')::int else q.key_limit end,
+           rate_limit = case when p_changes ? 'rate_limit' then nullif(p_changes -> 'rate_limit', 'null') else q.rate_limit end,
+           key_rate_limit = case when p_changes ? 'key_rate_limit' then nullif(p_changes -> 'key_rate_limit', 'null') else q.key_rate_limit end,
+           paused_at = case when p_changes ? 'paused' then case when (p_changes ->> 'paused')::boolean then coalesce(q.paused_at, v_now) end else q.paused_at end,
+           pause_reason = case when p_changes ? 'paused' then case when (p_changes ->> 'paused')::boolean then p_reason end else q.pause_reason end,
+           updated_at = v_now
+     where q.name = p_name;
+    if (p_changes ->> 'global_limit' is not null and v_queue.global_limit is null) or (p_changes ->> 'key_limit' is not null and v_queue.key_limit is null) then
+        update durable.jobs j set limited = true where j.queue = p_name and j.state = 'executing' and not j.limited;
+    end if;
+    if (p_changes ? 'rate_limit' and v_queue.rate_limit ->> 'kind' is distinct from p_changes #>> '{rate_limit,kind}')
+       or (p_changes ? 'rate_limit' and v_queue.rate_limit ->> 'period_s' is distinct from p_changes #>> '{rate_limit,period_s}') then
+        delete from durable.queue_meters m where m.queue = p_name and m.key = '';
+    end if;
+    if p_changes ? 'key_rate_limit' then
+        delete from durable.queue_meters m where m.queue = p_name and m.key <> '';
+    end if;
+    insert into durable.operator_commands (shard, run_id, command_id, workflow_id, action, accepted, reason, actor, at)
+    values (0, '00000000-0000-0000-0000-000000000000', p_command, 'queue ' || p_name,
+            case p_changes ->> 'paused' when 'true' then 'pause_queue' when 'false' then 'resume_queue' else 'configure_queue' end, true, p_reason, p_actor, v_now)
+    on conflict do nothing;
+end $$;
+
+-- WHY a job does not run: everything that keeps it, as facts. `reason` is one of a closed list (durable/queue_limits.py).
+create function durable.explain_job(p_shard smallint, p_run uuid, p_seq integer default 0)
+returns table (reason text, until_us bigint, facts jsonb)
+language plpgsql stable
+set jit = off set enable_seqscan = off
+as $$
+declare
+    v_now timestamptz := durable.now();
+    v_job durable.jobs;
+    v_queue durable.queues;
+    v_count bigint;
+    v_found record;
+    v_until timestamptz;
+begin
+    select j.* into v_job from durable.jobs j where j.shard = p_shard and j.run_id = p_run and j.seq = p_seq;
+    if not found then
+        return;
+    end if;
+    facts := '{}';
+    if v_job.state = 'executing' then
+        reason := 'executing';
+        facts := jsonb_build_object('worker', (select w.name from durable.workers w where w.worker_id = v_job.owner), 'attempt', v_job.attempt);
+        return next; return;
+    elsif v_job.finished_at is not null then
+        reason := 'finished'; facts := jsonb_build_object('state', v_job.state); return next; return;
+    elsif v_job.state = 'paused' then
+        reason := 'job_paused'; return next;
+    elsif v_job.state in ('scheduled', 'retryable') then
+        reason := case v_job.state when 'scheduled' then 'scheduled' else 'retry' end; until_us := durable.to_us(v_job.scheduled_at);
+        facts := jsonb_build_object('attempt', v_job.attempt); return next;
+        until_us := null;
+    end if;
+    if v_job.note ->> 'kind' = 'unknown_activity' then
+        reason := 'unknown_activity'; facts := jsonb_build_object('message', v_job.note ->> 'message'); return next;
+    end if;
+    if not exists (select from durable.workers w where w.state = 'alive' and w.lease_until >= v_now and w.queues ? v_job.queue) then
+        reason := 'no_worker'; facts := jsonb_build_object('queue', v_job.queue); return next;
+    end if;
+    select q.* into v_queue from durable.queues q where q.name = v_job.queue;
+    if v_queue.paused_at is not null then
+        reason := 'queue_paused'; facts := jsonb_build_object('queue', v_job.queue, 'since_us', durable.to_us(v_queue.paused_at), 'why', v_queue.pause_reason);
+        return next;
+    end if;
+    if v_queue.global_limit is not null then
+        select count(*) into v_count from durable.jobs j where j.phase = 'limited' and j.queue = v_job.queue;
+        if v_count >= v_queue.global_limit then
+            reason := 'global_limit'; facts := jsonb_build_object('running', v_count, 'limit', v_queue.global_limit); return next;
+        end if;
+    end if;
+    v_until := durable.rate_free_at(v_job.queue, '', v_queue.rate_limit, v_now, v_job.weight);
+    if v_until > v_now then
+        reason := 'rate_limit'; until_us := durable.to_us(v_until); facts := v_queue.rate_limit; return next;
+        until_us := null;
+    end if;
+    if v_job.limit_key is not null then
+        select count(*) into v_count from durable.jobs j where j.phase = 'limited' and j.queue = v_job.queue and j.limit_key = v_job.limit_key;
+        if v_count >= v_queue.key_limit then
+            reason := 'key_limit'; facts := jsonb_build_object('key', v_job.limit_key, 'running', v_count, 'limit', v_queue.key_limit); return next;
+        end if;
+        v_until := durable.rate_free_at(v_job.queue, '=' || v_job.limit_key, v_queue.key_rate_limit, v_now, v_job.weight);
+        if v_until > v_now then
+            reason := 'key_rate_limit'; until_us := durable.to_us(v_until); facts := v_queue.key_rate_limit || jsonb_build_object('key', v_job.limit_key);
+            return next;
+            until_us := null;
+        end if;
+    end if;
+    if v_job.serial then
+        select j.run_id, j.state into v_found from durable.jobs j
+         where j.serial and j.phase is not null and j.queue = v_job.queue and j.limit_key = v_job.limit_key
+           and (j.created_at, j.run_id) < (v_job.created_at, v_job.run_id) order by j.created_at, j.run_id limit 1;
+        if found then
+            reason := 'serial_predecessor'; facts := jsonb_build_object('key', v_job.limit_key, 'job', v_found.run_id, 'state', v_found.state); return next;
+        end if;
+    end if;
+    if reason is null and v_job.state = 'available' then
+        select count(*) into v_count from unnest(durable.shard_keys()) as k(key)
+         cross join lateral (select from durable.jobs j where j.shard = k.key and j.queue = v_job.queue and j.phase = 'ready'
+                                and (j.priority, j.scheduled_at) < (v_job.priority, v_job.scheduled_at) limit 20) b;
+        reason := 'no_free_slot'; facts := jsonb_build_object('before_at_least', v_count); return next;
+    end if;
+end $$;
+
+-- A documented, stable view for reading: every queue that has limits, or that a worker serves.
+create view durable.queue_list as
+select n.name, q.paused_at, q.pause_reason, q.slots, q.global_limit, q.key_limit, q.rate_limit, q.key_rate_limit, coalesce(q.keyed, false) as keyed,
+       (select count(*) from durable.workers w where w.state = 'alive' and w.lease_until >= durable.now() and w.queues ? n.name) as workers
+  from (select q.name from durable.queues q
+        union
+        select k.name from durable.workers w cross join lateral jsonb_object_keys(w.queues) as k(name) where w.state in ('alive', 'stopping')) n
+  left join durable.queues q on q.name = n.name;

@@ -26,6 +26,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.errors",
             "durable.failure",
             "durable.ids",
+            "durable.completion_errors",
             "durable.encryption",
             "durable.job_errors",
             "durable.payload",
@@ -37,6 +38,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "durable.activity_context",
+            "durable.completion_tokens",
             "durable.activity_outcomes",
             "durable.attributes",
             "durable.authoring",
@@ -46,6 +48,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.descriptions",
             "durable.in_process",
             "durable.histories",
+            "durable.interceptors",
             "durable.lint",
             "durable.refusals",
             "durable.modules",
@@ -53,6 +56,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.patching",
             "durable.payload_stores",
             "durable.replays",
+            "durable.queue_limits",
             "durable.saga",
             "durable.schedules",
             "durable.signals",
@@ -64,6 +68,8 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "durable.client_async",
+            "durable.completing_async",
+            "durable.completing_sync",
             "durable.filters",
             "durable.client_sync",
             "durable.conversation_async",
@@ -83,6 +89,8 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.jobs_async",
             "durable.jobs_sync",
             "durable.outcomes",
+            "durable.queues_async",
+            "durable.queues_sync",
             "durable.recorded_jobs",
             "durable.requests",
             "durable.retention_async",

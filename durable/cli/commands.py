@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from durable.cli import converse, inspect, jobs, operate, prune, rewind, schedule, serve
+from durable.cli import (
+    completion,
+    converse,
+    inspect,
+    jobs,
+    operate,
+    prune,
+    queues,
+    rewind,
+    schedule,
+    serve,
+)
 from durable.cli.batches import batch
 from durable.cli.builds import move
 from durable.cli.doctor import doctor
@@ -77,6 +88,9 @@ app.add_typer(activity, name="activity")
 app.add_typer(batch, name="batch")
 app.command("commands")(rewind.commands)
 app.command("move")(move)
+app.command("complete")(completion.complete)
+app.command("fail")(completion.fail)
+app.command("heartbeat")(completion.heartbeat)
 app.command("list")(inspect.list_)
 app.command("show")(inspect.show)
 app.command("history")(inspect.history)
@@ -89,3 +103,4 @@ app.command("replay")(replay)
 app.command("prune")(prune.prune)
 app.add_typer(prune.app)
 app.add_typer(schedule.app)
+app.add_typer(queues.app, name="queue")

@@ -58,6 +58,7 @@ def _examine(url: str | None) -> Iterator[Finding]:
             yield from _builds(client)
             yield from _queues(client)
             yield from _reviews(client)
+            yield from _schedules(client)
     except (DatabaseUnavailable, InvalidOption) as error:
         yield Finding(
             "problem", "database", str(error), "start PostgreSQL, or set DURABLE_DATABASE_URL"
@@ -166,3 +167,19 @@ def _reviews(client: Client) -> Iterator[Finding]:
         )
     if not row["needs_review"] and not row["blocked"]:
         yield Finding("ok", "review", "no workflow needs a look")
+
+
+def _schedules(client: Client) -> Iterator[Finding]:
+    from durable.store import schedule_calls
+
+    total, overdue, stopped = client._execute(schedule_calls.count_schedules())
+    if overdue:
+        said = f"{overdue} of {total} schedules have been due for more than a minute"
+        yield Finding(
+            "attention", "schedules", said, "start a worker; its log says what holds them up"
+        )
+    if stopped:
+        said = f"{stopped} schedules have paused themselves after a failure"
+        yield Finding("attention", "schedules", said, "durable schedule list; show and resume them")
+    if total and not overdue and not stopped:
+        yield Finding("ok", "schedules", f"{total}, none is late")

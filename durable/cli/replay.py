@@ -60,9 +60,9 @@ def replay(
     workflow = _code_for(history, [*(module or ()), *_app_modules(app)])
     turn = _turn_of(history, until)
     said = Said(history, turn)
-    execution = _opened(history, workflow)
+    execution, events = _begun(history, workflow)
     try:
-        _take_turns(execution, history.events, turn, debug=debug, until=until)
+        _take_turns(execution, events, turn, debug=debug, until=until)
     except _Left:
         raise SystemExit(DONE) from None
     except Exception as error:
@@ -111,10 +111,12 @@ def _code_for(history: RecordedHistory, modules: Sequence[str]) -> Workflow[...,
     )
 
 
-def _opened(history: RecordedHistory, workflow: Workflow[..., Any]) -> Execution:
-    from durable.replays import opened
+def _begun(
+    history: RecordedHistory, workflow: Workflow[..., Any]
+) -> tuple[Execution, Sequence[Event]]:
+    from durable.replays import begun, readable
 
-    return opened(history, workflow)
+    return begun(history, workflow), readable(history).events
 
 
 def _turn_of(history: RecordedHistory, until: int | None) -> int:

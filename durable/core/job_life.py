@@ -13,13 +13,20 @@ from collections.abc import Collection
 from typing import Literal, NamedTuple, get_args
 
 JobState = Literal[
-    "scheduled", "available", "executing", "retryable", "completed", "discarded", "cancelled"
+    "scheduled",
+    "available",
+    "executing",
+    "retryable",
+    "waiting",
+    "completed",
+    "discarded",
+    "cancelled",
 ]
 
 STATES: tuple[JobState, ...] = get_args(JobState)
 WAITING: frozenset[JobState] = frozenset({"scheduled", "available", "retryable"})
 ENDED: frozenset[JobState] = frozenset({"completed", "discarded", "cancelled"})
-UNFINISHED: frozenset[JobState] = WAITING | {"executing"}
+UNFINISHED: frozenset[JobState] = WAITING | {"executing", "waiting"}
 BEFORE_START: frozenset[JobState] = frozenset({"scheduled", "available"})
 
 
@@ -47,6 +54,12 @@ TRANSITIONS: tuple[Transition, ...] = (
     Transition("executing", "available", "worker died or stopped"),
     Transition("executing", "discarded", "failed for good"),
     Transition("executing", "cancelled", "cancelled, by itself or from outside"),
+    Transition("executing", "waiting", "to be completed from elsewhere"),
+    Transition("waiting", "completed", "completed"),
+    Transition("waiting", "retryable", "failed or timed out"),
+    Transition("waiting", "discarded", "failed for good"),
+    Transition("waiting", "cancelled", "cancelled"),
+    Transition("waiting", "available", "retried by hand"),
     Transition("retryable", "available", "due or retried by hand"),
     Transition("retryable", "cancelled", "cancelled"),
     Transition("retryable", "discarded", "deadline passed"),
@@ -64,9 +77,14 @@ def diagram() -> str:
     return "\n".join(["stateDiagram-v2", *lines])
 
 
+def held_states(states: Collection[str]) -> frozenset[str]:
+    """The states in which a job holds its unique key: one that waits to be completed from elsewhere is still the one that executed."""
+    return frozenset({*states, "waiting"} if "executing" in states else states)
+
+
 def refusal_of_unique_states(states: Collection[str]) -> str | None:
     """Why a job cannot hold its unique key in just these states; None if it can."""
-    given = frozenset(states)
+    given = held_states(states)
     if unknown := sorted(given - set(STATES)):
         return f"there is no state {unknown[0]!r}; there are {', '.join(STATES)}"
     if missing := sorted(BEFORE_START - given):

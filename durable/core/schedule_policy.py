@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
-from durable.core.schedule_times import SECOND_US, Times, jitter_us, slots
+from durable.core.schedule_times import SECOND_US, Times, chained, jitter_us, slots
 
 Overlap = Literal["skip", "buffer_one", "buffer_all", "cancel", "terminate", "allow"]
 """What happens when a slot is due while the run of an earlier one is open. "skip": nothing is started. "buffer_one": one start waits for the
@@ -71,7 +71,9 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What the database knows of a schedule. Slots up to `passed_over_us` went by while it was paused."""
+    """What the database knows of a schedule. Slots up to `passed_over_us` went by while it was paused. `before`: the times that held until
+    they were changed, each with its end.
+    """
 
     cursor_us: int
     passed_over_us: int = 0
@@ -80,6 +82,7 @@ class State:
     ended: tuple[Ended, ...] = ()
     asked: tuple[Asked, ...] = ()
     buffered: tuple[Asked, ...] = ()
+    before: tuple[tuple[Times, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,9 +162,10 @@ class _Pass:
 
     def _due(self) -> Iterator[tuple[int, int]]:
         """The slots that have come due, with when they did. Leaves when the next one will be."""
-        following = slots(self._times, self._state.cursor_us)
+        following = chained(self._state.before, self._times, self._state.cursor_us)
         slot = next(following, None)
         for _ in range(MOST_IN_A_PASS):
+            self._leave_behind(slot)
             if slot is None:
                 return
             after = next(following, None)
@@ -172,6 +176,12 @@ class _Pass:
             yield slot, due
             slot = after
         self._given.next_us = self._now
+
+    def _leave_behind(self, following: int | None) -> None:
+        """The cursor passes the end of times that held before, once all their slots are decided."""
+        for _, until in self._state.before:
+            if following is None or following > until:
+                self._given.cursor_us = max(self._given.cursor_us, until)
 
     def _look_again(self) -> None:
         watching = self._waiting or (self._policy.pause_on_failure and self._open)

@@ -27,7 +27,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime, timedelta
 from hashlib import blake2b
-from itertools import product
+from itertools import islice, product
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -41,6 +41,8 @@ HORIZON_YEARS = 50
 MOST_EXCLUDED = 200_000
 """So many slots in a row may be excluded; a schedule that excludes more has no further slot."""
 LONGEST_EXPRESSION = 200
+MOST_NUMBERS = 1_000
+"""In one field of a calendar."""
 
 NICKNAMES = {
     "@yearly": "0 0 1 1 *",
@@ -189,8 +191,8 @@ def _numbers(name: str, value: Any, lowest: int, highest: int) -> tuple[int, ...
     if name == "weekday" and isinstance(value, str):
         return _weekdays(value)
     try:
-        given = (value,) if isinstance(value, int) else tuple(value)
-        fits = 0 < len(given) <= 1000 and all(
+        given = (value,) if isinstance(value, int) else tuple(islice(value, MOST_NUMBERS + 1))
+        fits = 0 < len(given) <= MOST_NUMBERS and all(
             type(n) is int and lowest <= n <= highest for n in given
         )
     except TypeError:
@@ -249,6 +251,17 @@ def slots(times: Times, after_us: int) -> Iterator[int]:
             yield slot
         elif (refused := refused + 1) > MOST_EXCLUDED:
             return
+
+
+def chained(before: Iterable[tuple[Times, int]], times: Times, after_us: int) -> Iterator[int]:
+    """As `slots`, of times that were changed: those `before` hold until their end (included), then `times`."""
+    for old, until in before:
+        for slot in slots(old, after_us):
+            if slot > until:
+                break
+            yield slot
+        after_us = max(after_us, until)
+    yield from slots(times, after_us)
 
 
 def jitter_us(times: Times, key: str, slot: int, following: int | None) -> int:

@@ -104,6 +104,27 @@ class PutBack(NamedTuple):
     note: dict[str, Any] | None
 
 
+class TokenTaken(NamedTuple):
+    """An attempt has handed out its completion token; `token` is the SHA-256 of it, in hex."""
+
+    shard: int
+    run_id: str
+    seq: int
+    attempt: int
+    token: str
+
+
+class Parked(NamedTuple):
+    """An attempt ended here after so long, and will be completed from outside with its token (as in TokenTaken)."""
+
+    shard: int
+    run_id: str
+    seq: int
+    attempt: int
+    elapsed_s: float
+    token: str
+
+
 class Release(NamedTuple):
     """A run given back. `delay_s` None: claimable only through a new message."""
 
@@ -221,6 +242,11 @@ def retry_arguments(owner: str, retries: Sequence[Retry | PutBack]) -> tuple[str
         *_columns([r[:5] for r in retries], 5),
         quoted([None if note is None else _dumps(note) for note in notes]),
     )
+
+
+def attempt_arguments(owner: str, attempts: Sequence[TokenTaken | Parked]) -> tuple[str, ...]:
+    """Flatten attempts with one more column into the parameters of `take_tokens` or `park_jobs`."""
+    return (owner, *_columns([tuple(it) for it in attempts], len(attempts[0])))
 
 
 def release_arguments(owner: str, releases: Sequence[Release]) -> tuple[str, ...]:

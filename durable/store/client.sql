@@ -96,7 +96,7 @@ select s.signal_id::text, s.name, s.status, s.reason, s.dedupe_key, s.payload::t
 -- name: read_pending
 select j.seq, j.kind, j.name, j.queue, j.state, j.attempt, nullif(coalesce((coalesce(j.options, h.body) -> 'retry' ->> 'max_attempts')::int, 5), 0) as max_attempts,
        durable.to_us(j.created_at) as created_at,
-       case when j.state <> 'executing' then durable.to_us(j.scheduled_at) end as next_at,
+       case when j.state not in ('executing', 'waiting') then durable.to_us(j.scheduled_at) end as next_at,
        durable.to_us(j.deadline_at) as deadline_at, j.deadline_kind, durable.to_us(j.cancel_requested_at) as cancel_requested_at,
        j.owner::text, j.errors::text, j.heartbeat::text, j.note::text, j.paused::text
   from durable.jobs j

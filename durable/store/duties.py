@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from durable.core.schedule_policy import Asked, Ended, Pass, State
@@ -26,15 +26,15 @@ class Duty(NamedTuple):
 
     name: str
     epoch: int
-    state: str
 
 
 class DueSchedule(NamedTuple):
-    """A schedule to be looked at, as the database has it; `action_kind` is workflow or job."""
+    """A schedule to be looked at, as the database has it. `before`: times that held earlier; `action_kind`: workflow or job."""
 
     schedule_id: str
     revision: int
     spec: Mapping[str, Any]
+    before: Sequence[Mapping[str, Any]]
     policy: Mapping[str, Any]
     action_kind: str
     state: State
@@ -69,6 +69,7 @@ def _due(
     schedule_id: str,
     revision: int,
     spec: str,
+    before: str,
     policy: str,
     action_kind: str,
     cursor_us: int,
@@ -90,7 +91,14 @@ def _due(
         buffered=tuple(Asked(*each) for each in json.loads(buffered or "[]")),
     )
     return DueSchedule(
-        schedule_id, revision, json.loads(spec), json.loads(policy), action_kind, state, now_us
+        schedule_id,
+        revision,
+        json.loads(spec),
+        json.loads(before),
+        json.loads(policy),
+        action_kind,
+        state,
+        now_us,
     )
 
 

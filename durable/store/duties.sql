@@ -1,13 +1,13 @@
 -- What the holders of duties ask of the database: each calls one function of migrations/0008_schedules.sql.
 
 -- name: take_duties
-select name, epoch, state from durable.take_duties(%s::uuid, %s)
+select name, epoch from durable.take_duties(%s::uuid, %s)
 
 -- name: drop_duties
 update durable.duties set holder = null, lease_until = null where holder = %s::uuid
 
 -- name: due_schedules
-select schedule_id, revision, spec, policy, action_kind, cursor_us, passed_over_us, paused, started, pending, buffered, now_us
+select schedule_id, revision, spec, before, policy, action_kind, cursor_us, passed_over_us, paused, started, pending, buffered, now_us
   from durable.due_schedules(%s, %s)
 
 -- name: next_schedule
@@ -21,4 +21,4 @@ select applied, pushes::text from durable.decide_slots(
 
 -- name: declare_schedule
 select outcome from durable.put_schedule(
-    %s, %s::uuid, 'declare', null, %s, %s::jsonb, %s::jsonb, %s::jsonb, %s::json, false, null, '{}')
+    %s, %s::uuid, 'declare', null, %s, %s::jsonb, %s::jsonb, %s::jsonb, %s::json, false, null)

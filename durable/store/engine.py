@@ -11,10 +11,13 @@ from durable.store.arrays import plain, quoted
 from durable.store.batch import (
     Completion,
     Outcome,
+    Parked,
     PutBack,
     Release,
     Retry,
     RunCommit,
+    TokenTaken,
+    attempt_arguments,
     commit_arguments,
     completion_arguments,
     outcome_arguments,
@@ -232,6 +235,20 @@ async def _opened_job(session: Session, job: ClaimedJob) -> ClaimedJob:
     return job._replace(input=read[0], heartbeat=read[1])
 
 
+class QueueRule(NamedTuple):
+    """What a worker must know of a queue. `special`: it has limits or is paused; `slots` None: as the worker was started."""
+
+    name: str
+    special: bool
+    slots: int | None
+
+
+async def queue_rules(session: Session, queues: Sequence[str]) -> list[QueueRule]:
+    """Return the rules of those of the queues that have any."""
+    rows = await session.fetch(_SQL["queue_rules"], (quoted(queues),))
+    return [QueueRule._make(row) for row in rows]
+
+
 async def settle_jobs(
     session: Session, owner: str, outcomes: Sequence[Outcome]
 ) -> tuple[list[int], list[str]]:
@@ -262,6 +279,16 @@ async def retry_jobs(session: Session, owner: str, retries: Sequence[Retry]) -> 
 async def put_back_jobs(session: Session, owner: str, jobs: Sequence[PutBack]) -> None:
     """Return attempts that never started."""
     await session.fetch(_SQL["put_back_jobs"], retry_arguments(owner, jobs))
+
+
+async def take_tokens(session: Session, owner: str, tokens: Sequence[TokenTaken]) -> None:
+    """Write down which completion tokens attempts have handed out."""
+    await session.fetch(_SQL["take_tokens"], attempt_arguments(owner, tokens))
+
+
+async def park_jobs(session: Session, owner: str, attempts: Sequence[Parked]) -> None:
+    """End attempts whose outcome will come from outside."""
+    await session.fetch(_SQL["park_jobs"], attempt_arguments(owner, attempts))
 
 
 async def heartbeat_jobs(

@@ -34,6 +34,9 @@ select fired, staged, next_due_us from durable.stage_due(%s)
 select shard, run_id::text, seq, kind, name, queue, attempt, input, options, workflow_id, actor, heartbeat, scheduled_us, created_us, headers
   from durable.claim_jobs(%s::uuid, %s::text[], %s::int[], %s)
 
+-- name: queue_rules
+select q.name, q.special, q.slots from durable.queues q where q.name = any (%s::text[])
+
 -- name: settle_jobs
 select refused, wake from durable.settle_jobs(
     %s::uuid, %s::smallint[], %s::uuid[], %s::int[], %s::int[], %s::text[], %s::jsonb[], %s::json[])
@@ -46,6 +49,12 @@ select durable.retry_jobs(%s::uuid, %s::smallint[], %s::uuid[], %s::int[], %s::i
 
 -- name: put_back_jobs
 select durable.put_back_jobs(%s::uuid, %s::smallint[], %s::uuid[], %s::int[], %s::int[], %s::float8[], %s::jsonb[])
+
+-- name: take_tokens
+select durable.take_tokens(%s::uuid, %s::smallint[], %s::uuid[], %s::int[], %s::int[], %s::text[])
+
+-- name: park_jobs
+select durable.park_jobs(%s::uuid, %s::smallint[], %s::uuid[], %s::int[], %s::int[], %s::float8[], %s::text[])
 
 -- name: heartbeat_jobs
 select ix, cancel_requested from durable.heartbeat_jobs(

@@ -139,13 +139,7 @@ def read_recorded(workflow_id: str, run_id: str | None) -> Call[RecordedHistory]
         if not rows:
             raise not_found(workflow_id)
         head = rows[0]
-        events = tuple(
-            Event(
-                row["seq"], row["turn"], row["type"], row["at_us"], json.loads(row["body_text"]),
-                row["payload_text"],
-            )
-            for row in rows
-        )  # fmt: skip
+        events = tuple(map(_event, rows))
         return RecordedHistory(
             head["workflow"], head["version"], head["workflow_id"], head["run_id"], head["status"],
             events,
@@ -153,3 +147,9 @@ def read_recorded(workflow_id: str, run_id: str | None) -> Call[RecordedHistory]
 
     parameters = {"shard": shard_of(workflow_id), "workflow_id": workflow_id, "run_id": run_id}
     return Call(_SQL["read_recorded"], parameters, decode)
+
+
+def _event(row: Row) -> Event:
+    body, payload = json.loads(row["body_bytes"]), row["payload_bytes"]
+    text = None if payload is None else payload.decode()
+    return Event(row["seq"], row["turn"], row["type"], row["at_us"], body, text)

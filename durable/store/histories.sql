@@ -31,9 +31,9 @@ select r.shard, r.run_id::text, r.workflow_id, r.workflow, r.version, r.status, 
 select run_id::text, seq, turn, type, at_us, body, payload from durable.load_history(%(shards)s::smallint[], %(runs)s::uuid[])
 
 -- name: read_recorded
--- A run with its events, undecoded.
+-- A run with its events, undecoded; as bytes, which nobody on the way takes for JSON to open or mend.
 select r.workflow, r.version, r.workflow_id, r.run_id::text, r.status,
-       h.seq, h.turn, h.type, durable.to_us(h.at) as at_us, h.body::text as body_text, h.payload::text as payload_text
+       h.seq, h.turn, h.type, durable.to_us(h.at) as at_us, convert_to(h.body::text, 'UTF8') as body_bytes, convert_to(h.payload::text, 'UTF8') as payload_bytes
   from durable.history h
   join (select * from durable.runs n
          where n.shard = %(shard)s::smallint and n.workflow_id = %(workflow_id)s

@@ -108,6 +108,12 @@ def stop_in_batch(
     return Call(_SQL["stop_in_batch"], parameters, lambda rows: _done(given, None, rows))
 
 
+def move_in_batch(given: Order, build: str | None) -> Call[Sent[str]]:
+    """Pin this very run to a build, or free it (None). Raises as `pause_run`."""
+    parameters = {**given.parameters(), "build": build}
+    return Call(_SQL["move_in_batch"], parameters, lambda rows: _done(given, None, rows))
+
+
 def act_on_activity(
     given: Order,
     seq: int,

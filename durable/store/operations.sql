@@ -20,6 +20,10 @@ select run_id::text, code, next_run_id::text, resent, pushes::text from durable.
     %(stopping)s::int[], %(cancelled)s::boolean, %(origins)s::jsonb, %(discarded)s::jsonb, %(reapply)s::boolean, %(original_due)s::boolean,
     %(reason)s, %(actor)s::jsonb, %(command_id)s::uuid, %(batch_id)s::uuid)
 
+-- name: move_in_batch
+select run_id::text, code, pushes::text from durable.move_in_batch(
+    %(shard)s::smallint, %(workflow_id)s, %(run_id)s::uuid, %(build)s, %(reason)s, %(actor)s::jsonb, %(command_id)s::uuid, %(batch_id)s::uuid)
+
 -- name: stop_in_batch
 select run_id::text, code, pushes::text from durable.stop_in_batch(
     %(shard)s::smallint, %(workflow_id)s, %(run_id)s::uuid, %(action)s, %(signal)s, %(payload)s::json, %(reason)s, %(actor)s::jsonb,

@@ -84,7 +84,6 @@ def put_schedule(
     parameters = {
         "paused": False,
         "note": None,
-        "left": "{}",
         **given,
         "schedule_id": schedule_id,
         "request_id": str(uuid7()),
@@ -148,6 +147,15 @@ def read_slots(schedule_id: str, decision: str | None, limit: int) -> Call[list[
 def read_now() -> Call[int]:
     """The database's time (C19) in microseconds."""
     return Call(_SQL["read_now"], {}, lambda rows: int(rows[0]["now_us"]))
+
+
+def count_schedules() -> Call[tuple[int, int, int]]:
+    """How many there are, are overdue, and have paused themselves."""
+    return Call(
+        _SQL["count_schedules"],
+        {},
+        lambda rows: (rows[0]["total"], rows[0]["overdue"], rows[0]["stopped"]),
+    )
 
 
 def not_found(schedule_id: str) -> ScheduleNotFound:

@@ -3,7 +3,7 @@
 -- name: put_schedule
 select outcome, revision from durable.put_schedule(
     %(schedule_id)s, %(request_id)s::uuid, %(mode)s, %(revision)s::int, null, %(spec)s::jsonb, %(policy)s::jsonb, %(action)s::jsonb, %(input)s::json,
-    %(paused)s, %(note)s, %(left)s::bigint[])
+    %(paused)s, %(note)s)
 
 -- name: command_schedule
 select status, slot_us, asked from durable.command_schedule(
@@ -33,3 +33,9 @@ select durable.to_us(t.slot_at) as scheduled_for, t.origin, t.decision, t.reason
 
 -- name: read_now
 select durable.to_us(durable.now()) as now_us
+
+-- name: count_schedules
+-- All, those that nobody has looked at although they are due, and those that have paused themselves.
+select count(*) as total, count(*) filter (where s.next_at < durable.now() - interval '1 minute') as overdue,
+       count(*) filter (where s.paused and s.note like 'paused because%%') as stopped
+  from durable.schedules s where s.deleted_at is null

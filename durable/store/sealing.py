@@ -59,7 +59,7 @@ def _event(payloads: Payloads, event: Event) -> Event:
 
 
 def sealed_text(payloads: Payloads, text: str | None) -> str | None:
-    return None if text is None or not payloads.active else payloads.sealed(text)
+    return text if text is None or not payloads.active else payloads.sealed(text)
 
 
 _SEALS: dict[type[Any], Callable[[Payloads, Any], Any]] = {

@@ -29,7 +29,7 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 from psycopg.sql import SQL, Literal
 
-from durable.errors import TransactionMisused
+from durable.completion_errors import TransactionMisused
 from durable.store.fences import (
     CLOSED,
     ENDED,

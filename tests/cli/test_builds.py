@@ -114,3 +114,23 @@ def test_doctor_names_builds_that_are_gone(run: Run, database: Database) -> None
     assert "2 workflows are pinned to build 7.1, which no live worker has" in run("doctor").out
     serve(database, "purchase", [1], build="7.1")
     assert "pinned" not in run("doctor").out
+
+
+def test_move_all_runs_of_a_build(run: Run, database: Database) -> None:
+    for name in ("a", "b", "c"):
+        run("start", "purchase", ORDER, "--id", name, "--pinned", "--app", "tests.client.shop")
+    database.rows("update durable.runs set build = '7.1' where workflow_id <> 'c'")
+    to = ("--where", "build=7.1", "--build", "7.2", "--reason", "retired", "--actor", "ann")
+    assert "would move 2 (build=7.1)" in run("move", *to, "--dry-run").out
+    moved = run("move", *to)
+    assert (moved.code, moved.out) == (0, "move: 2 accepted, 0 refused\n")
+    rows = database.rows("select workflow_id, build from durable.runs order by 1")
+    assert rows == [("a", "7.2"), ("b", "7.2"), ("c", None)]
+    audit = database.rows(
+        "select action, accepted, reason, actor, before ->> 'build', after ->> 'build', batch_id is not null"
+        "  from durable.operator_commands"
+    )
+    assert audit == [("move", True, "retired", "ann", "7.1", "7.2", True)] * 2
+    freed = run("move", "--where", "build=7.2", "--anywhere", "--reason", "no need")
+    assert freed.out == "move: 2 accepted, 0 refused\n"
+    assert run("move", "--where", "build=7.2", "--reason", "where to?").code == BAD_INPUT

@@ -191,3 +191,15 @@ def test_durations_and_moments() -> None:
             duration("--x", text)
     assert moment("--x", "2031-01-01T09:00+01:00").utcoffset() is not None
     assert moment("--x", "2031-01-01").tzinfo is None
+
+
+def test_the_doctor_looks_at_schedules(run: Run, database: Database) -> None:
+    assert "schedules" not in run("doctor").out
+    run(*CREATE)
+    assert "1, none is late" in run("doctor").out
+    database.rows("select durable.advance_clock('1 hour')")
+    assert "1 of 1 schedules have been due for more than a minute" in run("doctor").out
+    database.rows(
+        "update durable.schedules set paused = true, note = 'paused because the run of a slot failed', next_at = null"
+    )
+    assert "1 schedules have paused themselves after a failure" in run("doctor").out

@@ -9,8 +9,10 @@ from typing import Any
 import psycopg
 import pytest
 
+from durable import payload_codecs
 from durable.cli import verify
 from durable.cli.exits import BAD_INPUT, DONE, INCOMPATIBLE, NOTHING_CHECKED
+from durable.payload_codecs import MARK, Compression, Payloads
 from durable.store import histories
 from durable.store.histories import HistoryReader, StoredRun
 from tests.cli.conftest import Run
@@ -165,6 +167,28 @@ def test_exported_files_and_folders_need_no_database(
     file.write_text("{}")
     broken = run("verify", RIGHT, "--history", str(file))
     assert (broken.code, "c-1.json.format" in broken.err) == (BAD_INPUT, True)
+
+
+def test_sealed_payloads_stay_sealed_in_exports_and_are_opened_to_replay(
+    run: Run, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    payloads = Payloads([Compression(at_least=1)])
+    sim = under_way(checkout, "c-1", "tea " * 100)
+    sim.history = [
+        it._replace(payload=it.payload and payloads.sealed(it.payload)) for it in sim.history
+    ]
+    store(database, sim)
+    file = tmp_path / "c-1.json"
+    run("history", "c-1", "--export", str(file))
+    assert MARK in file.read_text()
+    assert "tea tea" not in file.read_text()
+    assert "payload in 1 run: c-1" in run("verify", RIGHT).out
+    monkeypatch.setattr(payload_codecs, "_default", payloads)
+    for arguments in (("verify", RIGHT), ("verify", RIGHT, "--history", str(file))):
+        assert run(*arguments).code == DONE
+    assert run("replay", "c-1", "--module", RIGHT).code == DONE
+    run("history", "c-1", "--export", str(file))
+    assert MARK in file.read_text()
 
 
 def test_modules_without_workflows_or_that_are_not_there(run: Run) -> None:

@@ -206,3 +206,18 @@ def test_no_slot_twice_and_none_lost_over_any_split_of_time(
     assert state.cursor_us == (first[-1] if first else 0)
     assert now - state.cursor_us < 2 * HOUR  # and none is late
     assert len(started) == len(set(started))
+
+
+def test_times_that_were_changed_hold_until_the_change() -> None:
+    """Changed at half past three from hourly to two-hourly, and again at seven to never; nobody has looked since noon."""
+    before = ((TIMES, 3 * HOUR + HOUR // 2), (Times(every_us=2 * HOUR), 7 * HOUR))
+    never = Times(listed_us=(10**15,))
+    decided = decide("s", never, Policy("allow"), State(0, before=before), 9 * HOUR)
+    assert said(decided) == {1: "started", 2: "started", 3: "started", 4: "started", 6: "started"}
+    assert decided.cursor_us == 7 * HOUR
+    early = decide("s", never, Policy("allow"), State(0, before=before), 5 * HOUR)
+    assert (list(said(early)), early.cursor_us) == ([1, 2, 3, 4], 4 * HOUR)
+    quiet = decide(
+        "s", Times(every_us=5 * HOUR), Policy(), State(3 * HOUR, before=before[:1]), 4 * HOUR
+    )
+    assert (said(quiet), quiet.cursor_us, quiet.next_us) == ({}, 3 * HOUR + HOUR // 2, 5 * HOUR)

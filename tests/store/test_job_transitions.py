@@ -23,6 +23,7 @@ create trigger watch_insert after insert on durable.jobs for each row execute fu
 create trigger watch_update after update on durable.jobs for each row when (old.state <> new.state) execute function note_transition();
 """
 WORKER = "00000000-0000-7000-8000-00000000000a"
+TOKEN = "ab" * 32
 OUTCOMES = {
     "ActivityCompleted": "completed",
     "ActivityFailed": "discarded",
@@ -54,8 +55,10 @@ class Wanderer:
         """A job brought to a state by the functions that bring jobs there."""
         delay = 3600 if state == "scheduled" else 0
         job_id = self.client.enqueue(wanders, delay=delay, **options).job_id
-        if state in ("executing", "retryable", *OUTCOMES.values()):
+        if state in ("executing", "retryable", "waiting", *OUTCOMES.values()):
             self.claim()
+        if state == "waiting":
+            self.park(job_id)
         if state == "retryable":
             self.retry(job_id, "{}")
         for outcome, ends in OUTCOMES.items():
@@ -74,6 +77,16 @@ class Wanderer:
     def retry(self, job_id: str, error: str | None) -> None:
         given = "null" if error is None else f"'{error}'"
         self._attempt("retry_jobs", job_id, f"'{{3600}}', array[{given}]::jsonb[]")
+
+    def park(self, job_id: str) -> None:
+        self._attempt("park_jobs", job_id, f"'{{1}}', '{{{TOKEN}}}'")
+
+    def complete_from_outside(self, job_id: str, outcome: str, *, final: bool = False) -> None:
+        self.sql.execute(
+            "select * from durable.settle_completion(durable.shard_of(%(id)s::text), %(id)s::uuid, 0, 1, decode(%(token)s, 'hex'), %(type)s,"
+            " null, '{}', '{}', %(final)s, null, gen_random_uuid(), false)",
+            {"id": job_id, "token": TOKEN, "type": outcome, "final": final},
+        )
 
     def put_back(self, job_id: str, delay_s: int) -> None:
         self._attempt("put_back_jobs", job_id, f"'{{{delay_s}}}', '{{null}}'")
@@ -154,7 +167,12 @@ def test_the_database_makes_every_change_of_the_table_and_no_other(wanderer: Wan
     for ending in (w.lose, w.time_out, lambda: w.expire("executing")):
         w.job("executing")
         ending()
-    for then in (lambda j: w.retry(j, "{}"), lambda j: w.retry(j, None), lambda j: w.put_back(j, 0), lambda _: w.lose(),
+    for verb in ("cancel", "retry"):
+        w.command(verb, "waiting")
+    w.complete_from_outside(w.job("waiting"), "ActivityCompleted")
+    w.complete_from_outside(w.job("waiting"), "ActivityFailed")
+    w.complete_from_outside(w.job("waiting"), "ActivityFailed", final=True)
+    for then in (w.park, lambda j: w.retry(j, "{}"), lambda j: w.retry(j, None), lambda j: w.put_back(j, 0), lambda _: w.lose(),
                  lambda j: w.settle(j, "ActivityCancelled")):  # fmt: skip
         cancelled_while_executing(w, then)
     assert w.seen() == PERMITTED

@@ -34,14 +34,12 @@ class Desk:
             (name, *values),
         )
 
-    def put(self, queue: str, count: int, **columns: Any) -> None:
-        given = {"key": None, "serial": False, "priority": 0, "weight": 1, **columns}
+    def put(self, queue: str, count: int, priority: int = 0, **options: Any) -> None:
+        given = {"priority": priority, "options": Jsonb({"weight": 1, **options})}
         self.sql.execute(
-            "insert into durable.jobs (shard, run_id, seq, kind, name, queue, priority, state, scheduled_at, input, options, created_at,"
-            " limit_key, serial, weight)"
-            " select durable.shard_of(g.id::text), g.id, 0, 'job', 'x', %(queue)s, %(priority)s, 'available', durable.now(), '{}', '{}',"
-            "        durable.now(), %(key)s, %(serial)s, %(weight)s"
-            "   from (select durable.uuid7() as id from generate_series(1, %(count)s)) g",
+            "insert into durable.jobs (shard, run_id, seq, kind, name, queue, priority, state, scheduled_at, input, options, created_at)"
+            " select durable.shard_of(g.id::text), g.id, 0, 'job', 'x', %(queue)s, %(priority)s, 'available', durable.now(), '{}', %(options)s,"
+            "        durable.now() from (select durable.uuid7() as id from generate_series(1, %(count)s)) g",
             {**given, "queue": queue, "count": count},
         )
 
@@ -73,7 +71,7 @@ def desk(database_url: str) -> Iterator[Desk]:
 
 
 def test_the_global_limit_counts_what_executes_and_nothing_else(desk: Desk) -> None:
-    desk.queue("narrow", max_running=5)
+    desk.queue("narrow", global_limit=5)
     desk.put("narrow", 20)
     assert [desk.taken("narrow", n) for n in (3, 10, 10)] == [3, 2, 0]
     desk.end()
@@ -81,7 +79,7 @@ def test_the_global_limit_counts_what_executes_and_nothing_else(desk: Desk) -> N
 
 
 def test_a_slot_is_free_however_an_attempt_ended(desk: Desk) -> None:
-    desk.queue("narrow", max_running=5)
+    desk.queue("narrow", global_limit=5)
     desk.put("narrow", 20)
     for state in ("retryable", "available", "scheduled", "paused"):
         assert desk.taken("narrow", 10) == 5
@@ -90,7 +88,7 @@ def test_a_slot_is_free_however_an_attempt_ended(desk: Desk) -> None:
 
 
 def test_a_dead_workers_slots_come_back_with_its_lease(desk: Desk) -> None:
-    desk.queue("narrow", max_running=5)
+    desk.queue("narrow", global_limit=5)
     desk.put("narrow", 20)
     assert desk.taken("narrow", 10) == 5
     desk.sql.execute(
@@ -102,7 +100,7 @@ def test_a_dead_workers_slots_come_back_with_its_lease(desk: Desk) -> None:
 
 
 def test_a_window_never_lets_more_start_within_its_period(desk: Desk) -> None:
-    desk.queue("slow", rate=PER_MINUTE)
+    desk.queue("slow", rate_limit=PER_MINUTE)
     desk.put("slow", 40)
     assert [desk.taken("slow", 7) for _ in range(3)] == [7, 3, 0]
     desk.pass_time("59 seconds")
@@ -113,7 +111,7 @@ def test_a_window_never_lets_more_start_within_its_period(desk: Desk) -> None:
 
 def test_a_window_slides(desk: Desk) -> None:
     """Not a fixed window, which would let twice the number start around its border."""
-    desk.queue("slow", rate=PER_MINUTE)
+    desk.queue("slow", rate_limit=PER_MINUTE)
     desk.put("slow", 40)
     assert desk.taken("slow", 4) == 4
     desk.pass_time("40 seconds")
@@ -125,7 +123,7 @@ def test_a_window_slides(desk: Desk) -> None:
 
 
 def test_a_bucket_fills_with_time_up_to_its_burst(desk: Desk) -> None:
-    desk.queue("bursty", rate={"limit": 10, "period_s": 10, "kind": "bucket", "burst": 4})
+    desk.queue("bursty", rate_limit={"limit": 10, "period_s": 10, "kind": "bucket", "burst": 4})
     desk.put("bursty", 40)
     assert [desk.taken("bursty", 7) for _ in range(2)] == [4, 0]
     desk.pass_time("2 seconds")
@@ -135,31 +133,31 @@ def test_a_bucket_fills_with_time_up_to_its_burst(desk: Desk) -> None:
 
 
 def test_weights_count_and_one_too_heavy_for_the_rate_takes_all_of_it(desk: Desk) -> None:
-    desk.queue("heavy", rate=PER_MINUTE)
+    desk.queue("heavy", rate_limit=PER_MINUTE)
     desk.put("heavy", 5, weight=4)
     assert [desk.taken("heavy", 9), desk.taken("heavy", 9)] == [2, 0]
-    desk.queue("heaviest", rate=PER_MINUTE)
+    desk.queue("heaviest", rate_limit=PER_MINUTE)
     desk.put("heaviest", 2, weight=400)
     assert desk.taken("heaviest", 9) == 1
 
 
 def test_keys_have_limits_of_their_own(desk: Desk) -> None:
-    desk.queue("keyed", max_per_key=2, keyed=True)
+    desk.queue("keyed", key_limit=2, keyed=True)
     for key in ("a", "b"):
-        desk.put("keyed", 10, key=key)
+        desk.put("keyed", 10, limit_key=key)
     desk.put("keyed", 3)
     assert sorted(key or "-" for key, _ in desk.claim("keyed", 20)) == [*"---aabb"]
-    desk.queue("paced", key_rate={"limit": 2, "period_s": 60, "kind": "window"}, keyed=True)
+    desk.queue("paced", key_rate_limit={"limit": 2, "period_s": 60, "kind": "window"}, keyed=True)
     for key in ("a", "b"):
-        desk.put("paced", 10, key=key)
+        desk.put("paced", 10, limit_key=key)
     assert [desk.taken("paced", 20) for _ in range(2)] == [4, 0]
 
 
 def test_keys_take_turns_so_a_flood_of_one_starves_no_other(desk: Desk) -> None:
     desk.queue("fair", keyed=True)
-    desk.put("fair", 500, key="flood")
+    desk.put("fair", 500, limit_key="flood")
     for key in ("a", "b", "c"):
-        desk.put("fair", 2, key=key)
+        desk.put("fair", 2, limit_key=key)
     first = [desk.claim("fair", 1)[0][0] for _ in range(8)]
     assert {key: first.count(key) for key in first} == {"flood": 2, "a": 2, "b": 2, "c": 2}
 
@@ -167,8 +165,8 @@ def test_keys_take_turns_so_a_flood_of_one_starves_no_other(desk: Desk) -> None:
 def test_jobs_of_a_serial_key_run_one_after_the_other_in_order(desk: Desk) -> None:
     desk.queue("lines", keyed=True)
     for n in range(3):
-        desk.put("lines", 1, key="a", serial=True, priority=9 - n)
-        desk.put("lines", 1, key="b", serial=True)
+        desk.put("lines", 1, limit_key="a", serial=True, priority=9 - n)
+        desk.put("lines", 1, limit_key="b", serial=True)
     assert sorted(desk.claim("lines", 20)) == [("a", 9), ("b", 0)], (
         "the first of each, not the most urgent"
     )
@@ -189,7 +187,7 @@ def test_nothing_of_a_paused_queue_starts(desk: Desk) -> None:
     assert desk.taken("held", 9) == 5
 
 
-@pytest.mark.parametrize("limits", [{}, {"max_running": 1_000}])
+@pytest.mark.parametrize("limits", [{}, {"global_limit": 1_000}])
 def test_urgent_jobs_go_first_and_yet_nothing_waits_for_ever(
     desk: Desk, limits: dict[str, Any]
 ) -> None:

@@ -102,3 +102,29 @@ def test_what_cannot_be_called_is_refused_at_decoration() -> None:
 
         @workflow(schedule=durable.cron("@daily"), require_actor=True)
         async def wants_an_actor() -> None: ...
+
+
+def test_a_release_after_a_downtime_loses_no_slot_of_the_old_times(
+    working: Working, client: Client, sql: Sql
+) -> None:
+    """09:00 in Berlin came due on two days while nobody was there; the new code says 07:00."""
+    sql.execute(
+        "select durable.advance_clock(%s - durable.now())",
+        (datetime(2031, 1, 10, 12, 0, 5, tzinfo=UTC),),
+    )
+    with working(V1):
+        handle = client.schedule_handle(ID)
+        handle.update(overlap="allow")
+    sql.execute("select durable.advance_clock('2 days')")
+    with working(V2):
+        eventually(lambda: len(handle.slots()) == 2)
+        sql.execute("select durable.advance_clock('20 hours')")
+        eventually(lambda: len(handle.slots()) == 3)
+        assert [each.scheduled_for.strftime("%d %H") for each in handle.slots()] == [
+            "13 06",
+            "12 08",
+            "11 08",
+        ]
+    assert sql.execute(
+        "select before from durable.schedules where schedule_id = %s", (ID,)
+    ).fetchall() == [([],)]

@@ -10,9 +10,9 @@ import psycopg
 import pytest
 
 from durable.client_sync import Client
+from durable.completion_errors import TransactionMisused
 from durable.errors import (
     ActivityError,
-    TransactionMisused,
     WorkflowCancelled,
     WorkflowFailed,
     WorkflowNotFound,

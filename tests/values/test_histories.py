@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from durable import activity, workflow
+from durable import activity, payload_codecs, workflow
 from durable.core.events import Event
 from durable.definitions import Workflow
 from durable.errors import InvalidOption, NondeterminismError, PayloadError
 from durable.histories import RecordedHistory, exported_files
+from durable.payload_codecs import MARK, Compression, Payloads
 from durable.testing import replay_history
 from tests.core.simulation import RUN_ID, simulate
 
@@ -48,7 +50,7 @@ CHANGED: Workflow[..., Any] = Workflow(shouts, "exported.greet", 2, None, None, 
 
 
 def exported() -> RecordedHistory:
-    sim = simulate(greet, "Zoë")
+    sim = simulate(greet, "Zoë " * 100)
     return RecordedHistory(
         greet.name, 1, "wf", str(RUN_ID), "completed", tuple(Event(*it) for it in sim.history)
     )
@@ -82,6 +84,24 @@ def test_the_history_of_another_workflow_is_refused() -> None:
     other: Workflow[..., Any] = Workflow(shouts, "another", 1, None, None, None)
     with pytest.raises(InvalidOption, match=r"exported\.greet"):
         replay_history(other, exported())
+
+
+def test_sealed_payloads_are_opened_by_the_codecs_of_this_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    payloads = Payloads([Compression(at_least=1)])
+    long = exported()
+    sealed = replace(
+        long,
+        events=tuple(it._replace(payload=payloads.sealed(it.payload or "")) for it in long.events),
+    )
+    padded = [it for it in sealed.events if MARK in str(it.payload)]
+    assert padded, "nothing was long enough to be compressed"
+    with monkeypatch.context() as patch:
+        patch.setattr(payload_codecs, "_default", payloads)
+        replay_history(greet, RecordedHistory.from_json(sealed.to_json()))
+    with pytest.raises(PayloadError):
+        replay_history(greet, sealed)
 
 
 BROKEN = {

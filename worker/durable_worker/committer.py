@@ -29,7 +29,16 @@ from typing import Any, Protocol
 
 from durable.errors import DatabaseUnavailable
 from durable.store import engine, questions
-from durable.store.batch import Completion, Outcome, PutBack, Release, Retry, RunCommit
+from durable.store.batch import (
+    Completion,
+    Outcome,
+    Parked,
+    PutBack,
+    Release,
+    Retry,
+    RunCommit,
+    TokenTaken,
+)
 from durable.store.questions import Answer
 from durable.store.session import ConnectionLost, DatabaseRefused, Session
 from durable_worker.clock import DatabaseClock
@@ -37,16 +46,24 @@ from durable_worker.faults import reach
 
 logger = logging.getLogger("durable.worker")
 
-SideWrite = Completion | Outcome | Retry | PutBack | Release | Answer
+SideWrite = TokenTaken | Completion | Outcome | Retry | PutBack | Parked | Release | Answer
 _SIDE_WRITES: dict[type[Any], Callable[..., Awaitable[Any]]] = {
+    TokenTaken: engine.take_tokens,
     Completion: engine.complete_jobs,
     Outcome: engine.settle_jobs,
     Retry: engine.retry_jobs,
     PutBack: engine.put_back_jobs,
+    Parked: engine.park_jobs,
     Release: engine.release_runs,
     Answer: questions.answer_queries,
 }
-_POINTS: dict[type[Any], str] = {Completion: "settle", Outcome: "settle", Retry: "retry"}
+_POINTS: dict[type[Any], str] = {
+    Completion: "settle",
+    Outcome: "settle",
+    Retry: "retry",
+    TokenTaken: "token",
+    Parked: "park",
+}
 
 
 class Ticket(Protocol):
@@ -77,12 +94,14 @@ class Committer:
         *,
         hint: Callable[[str], None],
         broken: Callable[[], None],
+        ended: Callable[[], None],
     ) -> None:
         self._session = session
         self._owner = owner
         self._clock = clock
         self._hint = hint
         self._broken = broken
+        self._ended = ended
         self._tickets: list[Ticket] = []
         self._side: dict[type[Any], list[Any]] = {kind: [] for kind in _SIDE_WRITES}
         self._gathered = asyncio.Event()
@@ -162,6 +181,7 @@ class Committer:
             self._answer(ticket)
         for push in pushes:
             self._hint(push)
+        self._ended()
 
     def _answer(self, ticket: Ticket) -> None:
         try:
@@ -221,6 +241,7 @@ class Committer:
             if kind in {Completion, Outcome}:
                 self.settled += len(records)
                 self._report_outcomes(records, *answer)
+            self._ended()
 
     def _write_later(self, kind: type[Any], records: list[Any], error: Exception) -> None:
         self._side[kind][:0] = records

@@ -25,6 +25,10 @@ POINTS = (
     "transaction.before",
     "transaction.settled",
     "transaction.committed",
+    "token.before",
+    "token.after",
+    "park.before",
+    "park.after",
     "local.before",
     "local.after",
 )

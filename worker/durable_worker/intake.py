@@ -249,7 +249,8 @@ class Intake:
         if not wanted:
             return 0
         begin = time.monotonic()
-        jobs = await engine.claim_jobs(self._session, self._owner, wanted)
+        aged = self._attempts.slots.aged()
+        jobs = await engine.claim_jobs(self._session, self._owner, wanted, aged=aged)
         got = Counter([job.queue for job in jobs])
         self._attempts.slots.answered(wanted, got, time.monotonic() - begin)
         if jobs:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid5
@@ -81,7 +82,8 @@ class Scheduling:
 def decided_about(due: DueSchedule) -> Pass:
     """What is to become of a schedule's slots now."""
     times, policy = Times.from_body(dict(due.spec)), Policy(**due.policy)
-    return decide(due.schedule_id, times, policy, due.state, due.now_us)
+    before = tuple((Times.from_body(each["spec"]), each["until_us"]) for each in due.before)
+    return decide(due.schedule_id, times, policy, replace(due.state, before=before), due.now_us)
 
 
 def start_of(schedule_id: str, kind: str, slot_us: int) -> SlotStart:

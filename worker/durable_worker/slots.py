@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator, Mapping
 from durable.store.engine import ClaimedJob
 
 HOLD_S = 0.05
+AGED_EVERY = 8
+AGED_GAP_S = 0.1
 _SMOOTHING = 0.4
 _GAP_S = 0.004
 _MOST = 512
@@ -24,11 +26,13 @@ class _Queue:
     """One queue as this worker sees it. `ended` counts the attempts that ended since `looked_at`; `per_s` is their smoothed rate."""
 
     __slots__ = (
-        "backlogged", "ended", "free", "goal", "held", "held_since", "looked_at", "per_s", "slots",
+        "backlogged", "configured", "ended", "free", "goal", "held", "held_since", "looked_at", "per_s", "slots", "special",
     )  # fmt: skip
 
     def __init__(self, slots: int) -> None:
+        self.configured = slots
         self.slots = slots
+        self.special = False
         self.free = slots
         self.backlogged = False
         self.held: deque[ClaimedJob] = deque()
@@ -56,11 +60,14 @@ class Slots:
         self._queues = {name: _Queue(slots) for name, slots in queues.items()}
         self._freed = freed
         self._answer_s = 0.002
+        self._claims = 0
+        self._aged_at = 0.0
+        self.any_special = False
 
     def take_for_eager(self, queue: str) -> bool:
         """Take a slot for what is scheduled here just now; not while others wait for it."""
         found = self._queues.get(queue)
-        if found is None or found.backlogged or found.free <= 0:
+        if found is None or found.special or found.backlogged or found.free <= 0:
             return False
         found.free -= 1
         return True
@@ -80,7 +87,7 @@ class Slots:
         """An attempt has ended: hand its slot to a job that is held, or free it."""
         queue = self._queues[name]
         queue.ended += 1
-        if queue.held:
+        if queue.held and queue.free >= 0:  # below: there are fewer slots than before
             job = queue.held.popleft()
             queue.held_since = time.monotonic()
             if (
@@ -89,7 +96,7 @@ class Slots:
                 self._freed()
             return job
         queue.free += 1
-        if queue.free == 1 or queue.backlogged:
+        if queue.free > 0 and (queue.free == 1 or queue.backlogged):
             self._freed()
         return None
 
@@ -102,10 +109,31 @@ class Slots:
         found = {}
         for name, queue in self._queues.items():
             queue.backlogged = queue.backlogged or queue.free <= 0
-            ahead = queue.ahead(self._answer_s) if queue.backlogged else 0
+            ahead = queue.ahead(self._answer_s) if queue.backlogged and queue.slots else 0
             if (count := queue.free + ahead - len(queue.held)) > 0:
                 found[name] = count
         return found
+
+    def obey(self, rules: Mapping[str, tuple[bool, int | None]]) -> None:
+        """Take up what the queues' rows say: whether there are limits, and how many slots there are (None: as the worker was started)."""
+        for name, queue in self._queues.items():
+            special, slots = rules.get(name, (False, None))
+            queue.special = special
+            wanted = queue.configured if slots is None else slots
+            queue.free += wanted - queue.slots
+            queue.slots = wanted
+        self.any_special = any(queue.special for queue in self._queues.values())
+
+    def aged(self) -> bool:
+        """Whether this claim shall think of those that have waited longest: one in eight while there is a backlog, ten in a second at most."""
+        if not any(queue.backlogged for queue in self._queues.values()):
+            return False
+        self._claims += 1
+        now = time.monotonic()
+        if self._claims % AGED_EVERY or now < self._aged_at:
+            return False
+        self._aged_at = now + AGED_GAP_S
+        return True
 
     def answered(self, wanted: Mapping[str, int], got: Mapping[str, int], took_s: float) -> None:
         """A claim came back: a queue that gave less than asked has no backlog."""

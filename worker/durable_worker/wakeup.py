@@ -63,6 +63,7 @@ async def listen(
     """Listen for hints that concern this worker and pass them on, reconnecting for ever."""
     mine = {
         f"worker:{owner}",
+        "queues",
         *(f"{kind}:{queue}" for kind in ("queue", "runs", "jobs", "queries") for queue in queues),
     }
     failures = 0

@@ -44,6 +44,7 @@ from durable_worker.housekeeping import Housekeeping
 from durable_worker.intake import INBOX, JOBS, QUERIES, RUNS, Intake
 from durable_worker.local_activities import LocalActivities
 from durable_worker.questions import Questions
+from durable_worker.queue_rules import QueueRules
 from durable_worker.retention import Retention
 from durable_worker.runs import Runs
 from durable_worker.scheduling import Scheduling, declare
@@ -125,6 +126,7 @@ class Worker:
             "housekeeping": self.housekeeping.run(),
             "hints": self._hints.run(),
             "duties": self.duties.run(),
+            "queues": self.queue_rules.run(),
         }
         if self.settings.notify:
             queues = list(self.settings.queues)
@@ -151,12 +153,9 @@ class Worker:
         self._watchdog = Watchdog(settings.block_warning_s)
         self._hints = Hints(self._keeping, owner, enabled=settings.notify)
         self.committer = Committer(
-            self._committing,
-            owner,
-            self.clock,
-            hint=self._tell,
-            broken=self._connection_broke,
-        )
+            self._committing, owner, self.clock,
+            hint=self._tell, broken=self._connection_broke, ended=self._attempts_ended,
+        )  # fmt: skip
         self.runs = Runs(
             self.committer, self.clock, max_cached=settings.max_cached_runs, watch=self._watchdog.watch, due=self._due,
             hint=self._tell,
@@ -180,6 +179,7 @@ class Worker:
             hint=self._tell,
             transactions=self._transactions,
         )
+        self.queue_rules = QueueRules(self._keeping, list(settings.queues), self.attempts.slots)
         self.runs.attempts = self.attempts
         self.local_activities = LocalActivities(
             self.clock,
@@ -206,6 +206,10 @@ class Worker:
             self._keeping, settings, owner, self.runs, self.attempts, self.committer, self.clock,
             duties=self._serving, declared_dead=self._declared_dead, wake=self.intake.wake,
         )  # fmt: skip
+        self._compose_duties()
+
+    def _compose_duties(self) -> None:
+        settings, owner = self.settings, self.worker_id
         scheduling = Scheduling(self._serving, owner, tell=self._tell)
         retention = Retention(self._serving, owner, gap_s=settings.retention_gap_s)
         rounds = {
@@ -270,6 +274,9 @@ class Worker:
         kind = hint.partition(":")[0]
         if kind == "worker":
             self.housekeeping.ask_cancels()
+        elif kind == "queues":
+            self.queue_rules.changed()
+            return
         self.intake.wake(*_HINTED.get(kind, ()))
 
     def _tell(self, hint: str) -> None:
@@ -281,6 +288,11 @@ class Worker:
 
     def _due(self, at_us: int) -> None:
         self.intake.due(at_us)
+
+    def _attempts_ended(self) -> None:
+        """Ends are recorded: where a limit counts attempts, another may start."""
+        if self.attempts.slots.any_special:
+            self.intake.wake(JOBS)
 
     def _slot_freed(self) -> None:
         self.intake.wake(JOBS)
