@@ -55,6 +55,9 @@ from durable.core.children import ChildFuture as ChildFuture
 from durable.core.futures import ActivityFuture as ActivityFuture
 from durable.core.futures import DurableFuture as DurableFuture
 from durable.core.guard import unguarded as unguarded
+from durable.core.interception import OutboundCall as OutboundCall
+from durable.core.interception import WorkflowExecution as WorkflowExecution
+from durable.core.interception import WorkflowInterceptor as WorkflowInterceptor
 from durable.core.policy import RetryPolicy as RetryPolicy
 from durable.core.schedule_times import Calendar as Calendar
 from durable.definitions import Activity as Activity
@@ -111,6 +114,11 @@ from durable.handlers import handlers_finished as handlers_finished
 from durable.handlers import query as query
 from durable.handlers import update as update
 from durable.in_process import local as local
+from durable.interceptors import ActivityExecution as ActivityExecution
+from durable.interceptors import ActivityInterceptor as ActivityInterceptor
+from durable.interceptors import ClientInterceptor as ClientInterceptor
+from durable.interceptors import ClientRequest as ClientRequest
+from durable.interceptors import use_interceptors as use_interceptors
 from durable.job_errors import BulkRefused as BulkRefused
 from durable.job_errors import JobCancelled as JobCancelled
 from durable.job_errors import JobNotFound as JobNotFound

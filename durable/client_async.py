@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from asyncio import Future
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Concatenate, Self, TypeVar, overload
@@ -23,6 +24,7 @@ from durable.descriptions import OperatorStatus, RunDescription, Status
 from durable.errors import InvalidOption
 from durable.filters import compiled_filter
 from durable.handles_async import AsyncHandle
+from durable.interceptors import ClientRequest, sending
 from durable.jobs_async import AsyncJobs
 from durable.messages import UpdateRequest
 from durable.payload import ValueCodec
@@ -282,15 +284,21 @@ class AsyncClient(
             execution_timeout,
             details,
         )
-        workflow_id, call = requests.start(target, args, arguments, options)
-        if with_signal is not None or with_update is not None:
-            call = await self._accompanied(
-                call, workflow_id, with_signal, with_update, actor, headers
+
+        async def send(asked: ClientRequest) -> AsyncHandle[Any]:
+            given = replace(options, actor=asked.actor, headers=asked.headers)
+            workflow_id, call = requests.start(target, asked.args, asked.kwargs, given)
+            if with_signal is not None or with_update is not None:
+                call = await self._accompanied(
+                    call, workflow_id, with_signal, with_update, asked.actor, asked.headers
+                )
+            started = await self._send(call, connection)
+            return AsyncHandle(
+                self, workflow_id, started.run_id, target.result, created=started.created
             )
-        started = await self._send(call, connection)
-        return AsyncHandle(
-            self, workflow_id, started.run_id, target.result, created=started.created
-        )
+
+        request = ClientRequest("start", target.name, id, args, arguments, actor, headers)
+        return await sending(request, send)
 
     @overload
     def handle(self, workflow_id: str) -> AsyncHandle[Any]: ...

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from asyncio import Future
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Concatenate, Self, TypeVar, overload
@@ -24,6 +25,7 @@ from durable.descriptions import OperatorStatus, RunDescription, Status
 from durable.errors import InvalidOption
 from durable.filters import compiled_filter
 from durable.handles_sync import Handle
+from durable.interceptors import ClientRequest, sending
 from durable.jobs_sync import Jobs
 from durable.messages import UpdateRequest
 from durable.payload import ValueCodec
@@ -279,11 +281,19 @@ class Client(Jobs, Completing, Retention, Scheduling, Batches, Queues):
             execution_timeout,
             details,
         )
-        workflow_id, call = requests.start(target, args, arguments, options)
-        if with_signal is not None or with_update is not None:
-            call = self._accompanied(call, workflow_id, with_signal, with_update, actor, headers)
-        started = self._send(call, connection)
-        return Handle(self, workflow_id, started.run_id, target.result, created=started.created)
+
+        def send(asked: ClientRequest) -> Handle[Any]:
+            given = replace(options, actor=asked.actor, headers=asked.headers)
+            workflow_id, call = requests.start(target, asked.args, asked.kwargs, given)
+            if with_signal is not None or with_update is not None:
+                call = self._accompanied(
+                    call, workflow_id, with_signal, with_update, asked.actor, asked.headers
+                )
+            started = self._send(call, connection)
+            return Handle(self, workflow_id, started.run_id, target.result, created=started.created)
+
+        request = ClientRequest("start", target.name, id, args, arguments, actor, headers)
+        return sending(request, send)
 
     @overload
     def handle(self, workflow_id: str) -> Handle[Any]: ...

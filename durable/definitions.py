@@ -14,8 +14,10 @@ from functools import update_wrapper
 from types import FunctionType
 from typing import Any, Generic, Literal, NoReturn, ParamSpec, Protocol, TypeVar, overload
 
+from durable.core import interception
 from durable.core.children import ChildFuture
 from durable.core.futures import ActivityFuture, Cancellation
+from durable.core.interception import OutboundCall
 from durable.core.loop import current
 from durable.core.names import checked_name, checked_priority
 from durable.core.plans import ActivityPlan, ChildPlan, RunDefaults
@@ -60,6 +62,11 @@ class ActivityCall(Generic[P, R]):
         if run is None:
             self.activity._refuse_outside()
         plan = self._plans.get(run.defaults) or self._plan(run.defaults)
+        if interception.workflow:
+            return interception.starting(
+                OutboundCall("activity", plan.name, args, kwargs),
+                lambda call: run.start_activity(plan, call.args, call.kwargs),
+            )
         return run.start_activity(plan, args, kwargs)
 
     def _plan(self, defaults: RunDefaults) -> ActivityPlan:
@@ -293,6 +300,11 @@ class WorkflowCall(Generic[P, R]):
         if self.workflow.require_actor and run.start.get("actor") is None:
             raise ActorRequired("workflow", self.workflow.name)
         plan = self._plans.get(run.defaults) or self._plan(run.defaults)
+        if interception.workflow:
+            return interception.starting(
+                OutboundCall("child", plan.name, args, kwargs),
+                lambda call: run.start_child(plan, call.args, call.kwargs),
+            )
         return run.start_child(plan, args, kwargs)
 
     def _plan(self, defaults: RunDefaults) -> ChildPlan:

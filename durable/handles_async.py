@@ -19,6 +19,7 @@ from durable.descriptions import (
     SignalReceipt,
 )
 from durable.histories import RecordedHistory
+from durable.interceptors import ClientRequest, sending
 from durable.operations_async import AsyncRunOperations
 from durable.payload import ValueCodec
 from durable.signals import Signal
@@ -99,11 +100,23 @@ class AsyncHandle(AsyncConversation, AsyncRunOperations[R]):
         Raises PayloadError, ActorRequired, UnknownSignal, WorkflowNotFound (nothing was written), and WorkflowClosed, after the attempt has been
         written down as evidence.
         """
-        name, payload, strict = await self._client._signal_payload(signal, value)
-        call = requests.signal(
-            self.workflow_id, name, payload, dedupe_key, actor, headers, require_actor=strict
-        )
-        return await self._client._send(call, connection)
+
+        async def send(asked: ClientRequest) -> SignalReceipt:
+            name, payload, strict = await self._client._signal_payload(signal, asked.args[0])
+            call = requests.signal(
+                self.workflow_id,
+                name,
+                payload,
+                dedupe_key,
+                asked.actor,
+                asked.headers,
+                require_actor=strict,
+            )
+            return await self._client._send(call, connection)
+
+        name = signal if isinstance(signal, str) else getattr(signal, "name", repr(signal))
+        request = ClientRequest("signal", name, self.workflow_id, (value,), {}, actor, headers)
+        return await sending(request, send)
 
     async def cancel(
         self,

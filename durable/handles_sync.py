@@ -21,6 +21,7 @@ from durable.descriptions import (
     SignalReceipt,
 )
 from durable.histories import RecordedHistory
+from durable.interceptors import ClientRequest, sending
 from durable.operations_sync import RunOperations
 from durable.payload import ValueCodec
 from durable.signals import Signal
@@ -101,11 +102,23 @@ class Handle(Conversation, RunOperations[R]):
         Raises PayloadError, ActorRequired, UnknownSignal, WorkflowNotFound (nothing was written), and WorkflowClosed, after the attempt has been
         written down as evidence.
         """
-        name, payload, strict = self._client._signal_payload(signal, value)
-        call = requests.signal(
-            self.workflow_id, name, payload, dedupe_key, actor, headers, require_actor=strict
-        )
-        return self._client._send(call, connection)
+
+        def send(asked: ClientRequest) -> SignalReceipt:
+            name, payload, strict = self._client._signal_payload(signal, asked.args[0])
+            call = requests.signal(
+                self.workflow_id,
+                name,
+                payload,
+                dedupe_key,
+                asked.actor,
+                asked.headers,
+                require_actor=strict,
+            )
+            return self._client._send(call, connection)
+
+        name = signal if isinstance(signal, str) else getattr(signal, "name", repr(signal))
+        request = ClientRequest("signal", name, self.workflow_id, (value,), {}, actor, headers)
+        return sending(request, send)
 
     def cancel(
         self,

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any, Generic, ParamSpec, TypeVar
 
+from durable.core import interception
 from durable.core.futures import ActivityFuture
+from durable.core.interception import OutboundCall
 from durable.core.loop import current
 from durable.core.plans import LocalPlan, RunDefaults
 from durable.core.policy import LIBRARY_DEFAULT, RetryPolicy, merge
@@ -32,6 +34,11 @@ class LocalCall(Generic[P, R]):
         if run is None:
             self._call.activity._refuse_outside()
         plan = self._plans.get(run.defaults.retry) or self._plan(run.defaults)
+        if interception.workflow:
+            return interception.starting(
+                OutboundCall("local", self._call.activity.name, args, kwargs),
+                lambda call: run.call_locally(plan, call.args, call.kwargs),
+            )
         return run.call_locally(plan, args, kwargs)
 
     def _plan(self, defaults: RunDefaults) -> LocalPlan:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from asyncio import Future
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, TypeVar, overload
 from uuid import UUID
@@ -18,6 +19,7 @@ from durable.definitions import Activity
 from durable.descriptions import Conflict, EnqueuedMany, FailedAttempt, JobDescription, JobReceipt
 from durable.enqueueing import Item, JobOptions
 from durable.failure import decode_failure
+from durable.interceptors import ClientRequest, sending
 from durable.payload import ValueCodec
 from durable.recorded_jobs import RecordedJob, Recorder
 from durable.requests import Target
@@ -171,17 +173,24 @@ class AsyncJobs:
         target, known = await self._activity(activity)
         keys = enqueueing.limit_options(partition_key, serial_key, weight)
         options = JobOptions(queue, priority, delay, at, tags, meta, unique, actor, headers, keys)
-        job_id, given = enqueueing.one(target, known, args, arguments, options, id)
-        kept = None
-        if (recorder := recorded_jobs.recorder.get()) is not None:
-            kept, made = await recorder.take_async(known, job_id, given)
-        else:
-            await self._expect_keys(given["queue"], keys)
-            call = job_calls.enqueue_job(job_id, given, fresh=id is None)
-            made = await self._send(call, connection)
-        return AsyncJobHandle(
-            self, made.job_id, target.result, outcome=made.outcome, state=made.state, kept=kept
-        )
+
+        async def send(asked: ClientRequest) -> AsyncJobHandle[Any]:
+            wanted = replace(options, actor=asked.actor, headers=asked.headers)
+            job_id, given = enqueueing.one(target, known, asked.args, asked.kwargs, wanted, id)
+            kept = None
+            if (recorder := recorded_jobs.recorder.get()) is not None:
+                kept, made = await recorder.take_async(known, job_id, given)
+            else:
+                await self._expect_keys(given["queue"], keys)
+                call = job_calls.enqueue_job(job_id, given, fresh=id is None)
+                made = await self._send(call, connection)
+            return AsyncJobHandle(
+                self, made.job_id, target.result, outcome=made.outcome, state=made.state, kept=kept
+            )
+
+        chosen = None if id is None else str(id)
+        request = ClientRequest("enqueue", target.name, chosen, args, arguments, actor, headers)
+        return await sending(request, send)
 
     async def enqueue_many(
         self,

@@ -48,6 +48,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.descriptions",
             "durable.in_process",
             "durable.histories",
+            "durable.interceptors",
             "durable.lint",
             "durable.refusals",
             "durable.modules",

@@ -35,7 +35,7 @@ from typing import Any, NamedTuple, NoReturn
 from uuid import UUID
 
 from durable.core import events as e
-from durable.core import semantics
+from durable.core import interception, semantics
 from durable.core.commands import Command
 from durable.core.compare import pair
 from durable.core.events import Event, Message
@@ -82,7 +82,8 @@ _OFFERLESS = _RECORDED - {e.UPDATE_ACCEPTED}
 def _offer(row: Event) -> Offer:
     """The offer that a replay makes for a recorded acceptance."""
     body = row.body
-    return Offer(body["after"], body["update_id"], body["name"], row.payload or "{}")
+    payload = row.payload or "{}"
+    return Offer(body["after"], body["update_id"], body["name"], payload, body.get("actor"))
 
 
 class Execution(Run):
@@ -320,9 +321,20 @@ class Execution(Run):
         if not self.last_seq:
             raise InternalError(f"run {self.run_id} has no WorkflowStarted")
         args, kwargs = self.definition.arguments.decode(self._input or "{}")
-        coro = as_coroutine(self.definition.style, self.definition.fn, args, kwargs)
+        coro = self._code(args, kwargs)
         self._main = self.loop.create_task(coro, name="main", context=contextvars.Context())
         return self._main
+
+    def _code(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        definition = self.definition
+        if not interception.workflow:
+            return as_coroutine(definition.style, definition.fn, args, kwargs)
+        return interception.executing(
+            interception.WorkflowExecution(definition.name, self.workflow_id, args, kwargs),
+            lambda call: as_coroutine(
+                definition.style, definition.fn, call.args, dict(call.kwargs)
+            ),
+        )
 
     def _start_over(self) -> None:
         """Undo a first turn that left no trace."""
@@ -356,7 +368,13 @@ class Execution(Run):
             if type_ not in INBOUND:
                 if type_ == e.UPDATE_REQUESTED:
                     self._offers.append(
-                        Offer(seq, body["update_id"], body["name"], payload or "{}")
+                        Offer(
+                            seq,
+                            body["update_id"],
+                            body["name"],
+                            payload or "{}",
+                            body.get("actor"),
+                        )
                     )
                     continue
                 raise InternalError(f"{type_!r} is no inbound event that this release knows")

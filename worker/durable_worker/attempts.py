@@ -11,38 +11,30 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import json
 import logging
 import random
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any
-from uuid import UUID
 
 from durable import activity_context
-from durable.activity_context import (
-    ActivityCancelledError,
-    ActivityContext,
-    ActivityInfo,
-    CompletedElsewhere,
-)
+from durable.activity_context import ActivityCancelledError, ActivityContext, CompletedElsewhere
 from durable.activity_outcomes import ActivityOutcome, Cancel, Retry, Snooze
 from durable.completion_errors import TransactionMisused
-from durable.context import rebuilt, rebuilt_headers
 from durable.core.events import Event
-from durable.core.policy import LIBRARY_DEFAULT, RetryPolicy, delay_s, is_excluded, merge
+from durable.core.policy import RetryPolicy, delay_s, is_excluded, merge
 from durable.definitions import Activity
 from durable.errors import PayloadError
 from durable.failure import encode_failure
+from durable.interceptors import ActivityExecution, around_activities, attempting
 from durable.job_errors import JobCancelled
 from durable.payload import value_codec
 from durable.store import batch
 from durable.store.batch import Completion, Outcome, PutBack
 from durable.store.engine import ClaimedJob, Heartbeat
 from durable.store.fences import TransactionRefused
+from durable_worker.attempt_facts import carried_by, info_of, parsed_options
 from durable_worker.clock import DatabaseClock
 from durable_worker.committer import Committer
 from durable_worker.elsewhere import parked, token_maker
@@ -55,7 +47,6 @@ logger = logging.getLogger("durable.worker")
 
 _UNKNOWN_DELAY_S = 3.0
 _MOST_THREADS = 1_000
-_DEFAULT_ATTEMPTS = LIBRARY_DEFAULT.max_attempts or 0
 _details_codec = value_codec(Any)
 
 
@@ -197,9 +188,9 @@ class Attempts:
         attempt.kind = job.kind
         attempt.queue = job.queue
         attempt.input = job.input
-        attempt.options = _parsed(job.options)
+        attempt.options = parsed_options(job.options)
         attempt.workflow_id = job.workflow_id
-        carried = _carried(job, attempt.options)
+        carried = carried_by(job, attempt.options)
         self._start(attempt, carried, job.heartbeat, job.scheduled_us, job.created_us)
 
     def _put_back_claimed(self, job: ClaimedJob, kind: str, message: str) -> None:
@@ -232,7 +223,7 @@ class Attempts:
             attempt.heard_at = loop.time()
         now_us = 0 if limit_s is None else self._clock.now_us()
         attempt.context = ActivityContext(
-            lambda: _info(
+            lambda: info_of(
                 attempt,
                 carried,
                 heartbeat,
@@ -301,7 +292,21 @@ class Attempts:
         assert attempt.context is not None
         args, kwargs = activity.arguments.decode(attempt.input or "{}")
         activity_context.enter(attempt.context)  # this task has a context of its own
-        if activity.is_async:
+        if around_activities():
+            return await attempting(
+                ActivityExecution(activity.name, args, kwargs),
+                lambda call: self._run_function(attempt, function, call.args, call.kwargs),
+            )
+        return await self._run_function(attempt, function, args, kwargs)
+
+    async def _run_function(
+        self,
+        attempt: Attempt,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> Any:
+        if attempt.activity.is_async:
             return await function(*args, **kwargs)
         context = contextvars.copy_context()
         attempt.thread = self._threads.submit(context.run, function, *args, **kwargs)
@@ -533,59 +538,7 @@ class Attempts:
         return beats
 
 
-@lru_cache(256)
-def _parsed(options: str) -> Mapping[str, Any]:
-    """Options of jobs, which are the same text for all jobs of an activity as a rule."""
-    parsed: Mapping[str, Any] = json.loads(options)
-    return parsed
-
-
-def _carried(job: ClaimedJob, options: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The actor and the headers that came with the run, or with the standalone job."""
-    if job.kind == "job":
-        return options
-    return {
-        "actor": json.loads(job.actor) if job.actor else None,
-        "headers": json.loads(job.headers) if job.headers else None,
-    }
-
-
 def _waits_for_an_operator(attempt: Attempt) -> bool:
     """Rather than give the failure to its run (on_exhausted="pause")."""
     asked = attempt.options.get("on_exhausted") == "pause"
     return asked and attempt.kind == "activity" and not attempt.cancel_requested
-
-
-def _info(
-    attempt: Attempt,
-    carried: Mapping[str, Any],
-    heartbeat: str | None,
-    scheduled_us: int,
-    deadline_us: int | None,
-) -> ActivityInfo:
-    retry = attempt.options.get("retry") or {}
-    snoozes = attempt.options.get("snoozes", 0)
-    limit = retry.get("max_attempts", _DEFAULT_ATTEMPTS)
-    slot = attempt.options.get("schedule") or {}
-    return ActivityInfo(
-        workflow_id=attempt.workflow_id,
-        run_id=UUID(attempt.run_id) if attempt.kind == "activity" else None,
-        activity_id=attempt.options.get("id") or attempt.run_id,
-        name=attempt.name,
-        queue=attempt.queue,
-        attempt=attempt.attempt - snoozes,
-        max_attempts=limit and limit - snoozes,
-        idempotency_key=attempt.options.get("idempotency_key") or f"{attempt.run_id}/{attempt.seq}",
-        actor=rebuilt(carried.get("actor")),
-        deadline=None if deadline_us is None else _instant(deadline_us),
-        heartbeat_details=tuple(json.loads(heartbeat)) if heartbeat else (),
-        scheduled_at=_instant(scheduled_us),
-        snoozes=snoozes,
-        schedule_id=slot.get("id"),
-        scheduled_for=_instant(slot["slot_us"]) if slot else None,
-        headers=rebuilt_headers(carried.get("headers")),
-    )
-
-
-def _instant(at_us: int) -> datetime:
-    return datetime.fromtimestamp(at_us / 1e6, tz=UTC)

@@ -14,7 +14,7 @@ import asyncio
 import contextvars
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
@@ -33,6 +33,7 @@ from durable.core.local import LocalFuture
 from durable.core.policy import RetryPolicy, delay_s, is_excluded, merge
 from durable.errors import PayloadError
 from durable.failure import encode_failure
+from durable.interceptors import ActivityExecution, attempting
 from durable_worker.clock import DatabaseClock
 from durable_worker.faults import reach
 from durable_worker.runs import LiveRun
@@ -242,13 +243,21 @@ class LocalActivities:
         assert attempt.context is not None
         args, kwargs = target.arguments.decode(attempt.future.payload)
         activity_context.enter(attempt.context)  # this task has a context of its own
-        if target.is_async:
-            value = await target.fn(*args, **kwargs)
-        else:
-            context = contextvars.copy_context()
-            attempt.thread = self._threads.submit(context.run, target.fn, *args, **kwargs)
-            value = await asyncio.wrap_future(attempt.thread)
+        value = await attempting(
+            ActivityExecution(attempt.future.name, args, kwargs),
+            lambda call: self._run_function(attempt, call.args, call.kwargs),
+        )
         return target.arguments.result.encode(value)
+
+    async def _run_function(
+        self, attempt: LocalAttempt, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Any:
+        target = attempt.future.target
+        if target.is_async:
+            return await target.fn(*args, **kwargs)
+        context = contextvars.copy_context()
+        attempt.thread = self._threads.submit(context.run, target.fn, *args, **kwargs)
+        return await asyncio.wrap_future(attempt.thread)
 
     def _leave(self, attempt: LocalAttempt) -> None:
         """The function has ended, or we wait for it no longer; a thread keeps the slot until it ends."""
