@@ -33,6 +33,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
+from durable.context import rebuilt
 from durable.core import handlers
 from durable.core.handlers import QueryHandler, UpdateHandler, UpdateInfo, codec_of
 from durable.core.loop import current
@@ -122,8 +123,9 @@ def handlers_finished() -> bool:
 
 
 def current_update() -> UpdateInfo | None:
-    """The update whose handler is calling (`id`, `name`), or None; tasks that the handler creates are part of it."""
-    return handlers.current_update.get()
+    """The update whose handler is calling (`id`, `name`, `actor`), or None; tasks that the handler creates are part of it."""
+    update = handlers.current_update.get()
+    return update and update._replace(actor=rebuilt(update.actor))
 
 
 def _run(call: str) -> Run:

@@ -28,7 +28,8 @@ create table durable.updates (
 create index updates_of_run on durable.updates (shard, run_id);
 create index updates_rejected on durable.updates (shard, ended_at) where status = 'rejected';
 
--- Questions under way: lost in a crash of the server, and asked again. `refused_by`: workers whose code does not have the workflow.
+-- Questions under way: lost in a crash of the server, and asked again. `refused_by`: workers whose code does not have the workflow. `takes`: how often one
+-- was taken; a question that three workers have not survived is not given to a fourth.
 create unlogged table durable.queries (
     shard       smallint    not null,
     query_id    uuid        not null,
@@ -38,6 +39,8 @@ create unlogged table durable.queries (
     payload     json        not null,
     asked_at    timestamptz not null,
     taken_at    timestamptz,
+    taken_by    uuid,
+    takes       smallint    not null default 0,
     refused_by  uuid[]      not null default '{}',
     answered_at timestamptz,
     result      json,
@@ -178,15 +181,15 @@ begin
     return query
     with due as materialized (
         select q.shard, q.query_id from durable.queries q join durable.runs r on r.shard = q.shard and r.run_id = q.run_id
-         where q.queue = any (p_queues) and q.answered_at is null and (q.taken_at is null or q.taken_at < v_now - interval '3 seconds')
+         where q.queue = any (p_queues) and q.answered_at is null and q.takes < 3 and (q.taken_at is null or q.taken_at < v_now - interval '3 seconds')
            and p_worker <> all (q.refused_by) and (r.build is null or r.build = v_build or r.status <> 'running')
-           and (r.owner = p_worker or r.status <> 'running'
+           and ((r.owner = p_worker and q.taken_by is distinct from p_worker) or r.status <> 'running'
                 or (r.owner is null and r.ready_at is null and not exists (
                         select from durable.inbox i where i.shard = r.shard and i.run_id = r.run_id))
-                or (q.asked_at < v_now - interval '1 second' and r.started_at is not null))
+                or (q.asked_at < v_now - interval '1 second' and r.started_at is not null and r.owner is distinct from p_worker))
          order by q.asked_at limit p_limit for update of q skip locked
     )
-    update durable.queries q set taken_at = v_now from due d join durable.runs r on r.shard = d.shard
+    update durable.queries q set taken_at = v_now, taken_by = p_worker, takes = q.takes + 1 from due d join durable.runs r on r.shard = d.shard
      where q.shard = d.shard and q.query_id = d.query_id and r.run_id = q.run_id
     returning q.shard, q.query_id, q.run_id, q.name, q.payload::text, r.workflow_id, r.workflow, r.version, r.started_at is not null;
 end $$;
@@ -198,6 +201,7 @@ language sql as $$
        set result = a.result, failure = a.failure,
            answered_at = case when a.result is not null or a.failure is not null then durable.now() end,
            taken_at = case when a.result is not null or a.failure is not null then q.taken_at end,
+           takes = case when a.result is not null or a.failure is not null then q.takes else q.takes - 1 end::smallint,
            refused_by = case when a.result is null and a.failure is null then q.refused_by || p_worker else q.refused_by end
       from unnest(q_shard, q_id, q_result, q_failure) as a(shard, id, result, failure)
      where q.shard = a.shard and q.query_id = a.id and q.answered_at is null

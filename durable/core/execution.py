@@ -82,7 +82,8 @@ _OFFERLESS = _RECORDED - {e.UPDATE_ACCEPTED}
 def _offer(row: Event) -> Offer:
     """The offer that a replay makes for a recorded acceptance."""
     body = row.body
-    return Offer(body["after"], body["update_id"], body["name"], row.payload or "{}")
+    payload = row.payload or "{}"
+    return Offer(body["after"], body["update_id"], body["name"], payload, body.get("actor"))
 
 
 class Execution(Run):
@@ -367,7 +368,13 @@ class Execution(Run):
             if type_ not in INBOUND:
                 if type_ == e.UPDATE_REQUESTED:
                     self._offers.append(
-                        Offer(seq, body["update_id"], body["name"], payload or "{}")
+                        Offer(
+                            seq,
+                            body["update_id"],
+                            body["name"],
+                            payload or "{}",
+                            body.get("actor"),
+                        )
                     )
                     continue
                 raise InternalError(f"{type_!r} is no inbound event that this release knows")

@@ -58,10 +58,11 @@ _VALIDATOR = "an update's validator must only read state; it may not start, canc
 
 
 class UpdateInfo(NamedTuple):
-    """The update whose handler is calling; `durable.current_update()`."""
+    """The update whose handler is calling; `durable.current_update()`. `actor`: who requested it, if that is known."""
 
     id: str
     name: str
+    actor: Any = None
 
 
 current_update: ContextVar[UpdateInfo | None] = ContextVar("durable_update", default=None)
@@ -74,6 +75,7 @@ class Offer(NamedTuple):
     update_id: str
     name: str
     payload: str
+    actor: Any = None
 
 
 class Verdicts(NamedTuple):
@@ -203,10 +205,16 @@ class Handlers:
             run.spoil(error)
             return
         self._accepted += 1
-        body = {"update_id": offer.update_id, "name": offer.name, "after": offer.after}
+        body: dict[str, Any] = {
+            "update_id": offer.update_id,
+            "name": offer.name,
+            "after": offer.after,
+        }
+        if offer.actor is not None:
+            body["actor"] = offer.actor
         run.emit(Command(e.UPDATE_ACCEPTED, body, payload))
         context = handler.context.copy()
-        context.run(current_update.set, UpdateInfo(offer.update_id, offer.name))
+        context.run(current_update.set, UpdateInfo(offer.update_id, offer.name, offer.actor))
         self.running[offer.update_id] = offer
         coro = self._carry_out(handler, offer, args, kwargs)
         run.loop.begin_task(coro, f"update {offer.name!r} ({offer.update_id})", context)

@@ -464,9 +464,9 @@ async def restarts() -> None:
         durable.continue_as_new()
 
     @durable.update
-    def who() -> list[str | None]:
+    def who() -> list[Any]:
         info = durable.current_update()
-        return [info and info.id, info and info.name]
+        return list(info) if info else []
 
     assert durable.current_update() is None
     await said.receive()
@@ -483,7 +483,11 @@ def test_a_handler_cannot_continue_as_new_and_says_so() -> None:
 def test_a_handler_knows_which_update_it_is() -> None:
     sim = started(restarts)
     sim.turn(sim.updating("who", update_id="u-7"))
-    assert sim.history[-1].payload == '["u-7","who"]'
+    assert sim.history[-1].payload == '["u-7","who",null]'
+    request = sim.updating("who", update_id="u-8")
+    sim.turn(request._replace(body={**request.body, "actor": "ann"}))
+    assert sim.history[-2].body["actor"] == "ann"
+    assert sim.history[-1].payload == '["u-8","who","ann"]'
     sim.check()
 
 

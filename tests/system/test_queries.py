@@ -66,6 +66,32 @@ def test_who_signals_and_then_asks_sees_the_signal(
     assert_sound(sql)
 
 
+def test_a_query_does_not_see_a_turn_that_may_still_be_lost(
+    fleet: Fleet, system_url: str, client: Client, sql: Sql
+) -> None:
+    """While the commit of a turn is under way (here: held up by a lock), its owner answers nothing, and others what is committed."""
+    first = fleet.hire(system_url, *MODULES, lease_s=60.0).ready()
+    handle = client.start(flows.ticking, id="t")
+    handle.signal(flows.tick, 1)
+    assert handle.query("latest", returns=int) == 1
+    with psycopg.connect(sql.info.dsn, password=sql.info.password) as locking:
+        locking.execute("select from durable.runs for no key update")
+        handle.signal(flows.tick, 2)
+        eventually(
+            lambda: (
+                sql.execute("select count(*) from pg_locks where not granted").fetchone() != (0,)
+            )
+        )
+        with pytest.raises(QueryTimeout):
+            handle.query("latest", timeout=0.3)
+        fleet.hire(system_url, *MODULES, lease_s=60.0).ready()
+        assert handle.query("latest", returns=int, timeout=30) == 1
+    eventually(lambda: handle.query("latest", returns=int) == 2)
+    first.stop()
+    handle.terminate("done")
+    assert_sound(sql)
+
+
 def test_errors_go_to_the_asker_and_the_run_is_unharmed(
     working: Working, client: Client, sql: Sql
 ) -> None:
@@ -218,6 +244,19 @@ def test_a_question_that_a_crash_of_the_server_lost_is_asked_again(
     with working(*MODULES):
         assert handle.query("content", returns=Basket, timeout=30) == EMPTY
     assert sql.execute("select n from lost").fetchone() == (2,)
+
+
+def test_a_question_that_three_workers_did_not_survive_is_not_given_to_a_fourth(
+    working: Working, client: Client, sql: Sql
+) -> None:
+    handle = client.start(flows.basket, "ann", id="b")
+    sql.execute("alter table durable.queries alter takes set default 3")
+    with working(*MODULES):
+        with pytest.raises(QueryTimeout):
+            handle.query("content", timeout=0.5)
+        sql.execute("alter table durable.queries alter takes set default 2")
+        assert handle.query("content", returns=Basket, timeout=30) == EMPTY
+    handle.terminate("done")
 
 
 def test_without_notify_everything_is_found(working: Working, database_url: str) -> None:
