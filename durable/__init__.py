@@ -146,10 +146,12 @@ if TYPE_CHECKING:
     from durable import embedded as embedded
     from durable.client_async import AsyncClient as AsyncClient
     from durable.client_sync import Client as Client
+    from durable.grouping import JobCall as JobCall
     from durable.messages import UpdateRequest as UpdateRequest
     from durable.store.payload_store import PostgresStore as PostgresStore
 
 _LAZY = {
+    "JobCall": "durable.grouping",
     "AsyncClient": "durable.client_async",
     "Client": "durable.client_sync",
     "PostgresStore": "durable.store.payload_store",
