@@ -15,7 +15,7 @@ from durable.store.calls import Call, Sent
 from durable.store.completion_calls import Settlement, Settling
 
 if TYPE_CHECKING:
-    from durable.store.client_session_async import AsyncConnection
+    from durable.store.client_session_async import AsyncTransaction
 
 T = TypeVar("T")
 
@@ -32,7 +32,7 @@ class AsyncCompleting:
     the caller's transaction.
     """
 
-    async def _send(self, call: Call[Sent[T]], connection: AsyncConnection | None) -> T:
+    async def _send(self, call: Call[Sent[T]], connection: AsyncTransaction | None) -> T:
         raise NotImplementedError
 
     async def complete(
@@ -41,7 +41,7 @@ class AsyncCompleting:
         value: Any = None,
         *,
         actor: Any = None,
-        connection: AsyncConnection | None = None,
+        connection: AsyncTransaction | None = None,
     ) -> None:
         """Give the activity its result: a value of its return type, or the plain JSON for one.
 
@@ -59,7 +59,7 @@ class AsyncCompleting:
         *,
         retry: bool = True,
         actor: Any = None,
-        connection: AsyncConnection | None = None,
+        connection: AsyncTransaction | None = None,
     ) -> None:
         """Have the attempt fail with `error`, an exception or a message. It is tried again as its policy says, unless `retry` is False."""
         read = read_token(token)
@@ -67,7 +67,7 @@ class AsyncCompleting:
         await self._settle(read, settlement, actor, connection)
 
     async def heartbeat(
-        self, token: str, *details: Any, connection: AsyncConnection | None = None
+        self, token: str, *details: Any, connection: AsyncTransaction | None = None
     ) -> CompletionHeartbeat:
         """Say that the work goes on, and leave `details` (JSON values) for the next attempt should it not be. Tells whether it is still wanted."""
         read = read_token(token)
@@ -85,7 +85,7 @@ class AsyncCompleting:
         read: ReadToken,
         settlement: Settlement,
         actor: Any,
-        connection: AsyncConnection | None,
+        connection: AsyncTransaction | None,
     ) -> None:
         settling = Settling(read, settlement, requests.actor(actor))
         for patient, gap_s in _tries():

@@ -17,7 +17,7 @@ from durable.store.calls import Call, Sent
 from durable.store.completion_calls import Settlement, Settling
 
 if TYPE_CHECKING:
-    from durable.store.client_session_sync import Connection
+    from durable.store.client_session_sync import Transaction
 
 T = TypeVar("T")
 
@@ -34,7 +34,7 @@ class Completing:
     the caller's transaction.
     """
 
-    def _send(self, call: Call[Sent[T]], connection: Connection | None) -> T:
+    def _send(self, call: Call[Sent[T]], connection: Transaction | None) -> T:
         raise NotImplementedError
 
     def complete(
@@ -43,7 +43,7 @@ class Completing:
         value: Any = None,
         *,
         actor: Any = None,
-        connection: Connection | None = None,
+        connection: Transaction | None = None,
     ) -> None:
         """Give the activity its result: a value of its return type, or the plain JSON for one.
 
@@ -61,7 +61,7 @@ class Completing:
         *,
         retry: bool = True,
         actor: Any = None,
-        connection: Connection | None = None,
+        connection: Transaction | None = None,
     ) -> None:
         """Have the attempt fail with `error`, an exception or a message. It is tried again as its policy says, unless `retry` is False."""
         read = read_token(token)
@@ -69,7 +69,7 @@ class Completing:
         self._settle(read, settlement, actor, connection)
 
     def heartbeat(
-        self, token: str, *details: Any, connection: Connection | None = None
+        self, token: str, *details: Any, connection: Transaction | None = None
     ) -> CompletionHeartbeat:
         """Say that the work goes on, and leave `details` (JSON values) for the next attempt should it not be. Tells whether it is still wanted."""
         read = read_token(token)
@@ -87,7 +87,7 @@ class Completing:
         read: ReadToken,
         settlement: Settlement,
         actor: Any,
-        connection: Connection | None,
+        connection: Transaction | None,
     ) -> None:
         settling = Settling(read, settlement, requests.actor(actor))
         for patient, gap_s in _tries():

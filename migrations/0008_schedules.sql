@@ -468,7 +468,7 @@ begin
     return next;
 end $$;
 
--- PRUNE JOBS of their own, in the same way.
+-- PRUNE JOBS of their own, in the same way, with what late answers and tokens have left.
 create function durable.prune_jobs(p_worker uuid, p_epoch integer, p_shard smallint, p_after uuid, p_scan integer, p_rules jsonb, p_dry boolean)
 returns table (last_id uuid, pruned integer, archived integer)
 language plpgsql
@@ -480,6 +480,7 @@ declare
     v_walked integer;
     v_ids uuid[];
     v_kept uuid[];
+    v_table text;
 begin
     if p_worker is not null then
         perform durable.hold_duty(p_worker, 'retention', p_epoch);
@@ -515,6 +516,9 @@ begin
       from durable.jobs j where j.shard = p_shard and j.run_id = any (v_kept) and j.run_id = any (v_ids) and j.seq = 0
     on conflict do nothing;
     get diagnostics archived = row_count;
+    foreach v_table in array durable.tables_of_runs() loop
+        execute format('delete from durable.%I t where t.shard = $1 and t.run_id = any ($2)', v_table) using p_shard, v_ids;
+    end loop;
     delete from durable.completions c where c.shard = p_shard and c.run_id = any (v_ids);
     delete from durable.jobs j where j.shard = p_shard and j.run_id = any (v_ids) and j.seq = 0 and j.finished_at is not null;
     return next;

@@ -14,4 +14,4 @@ select verdict, name, hint from durable.settle_completion(
 
 -- name: heartbeat_completion
 select verdict, cancel_requested from durable.heartbeat_completion(
-    %(shard)s::smallint, %(run_id)s::uuid, %(seq)s, %(attempt)s, decode(%(digest)s, 'hex'), %(details)s::json, %(patient)s)
+    %(shard)s::smallint, %(run_id)s::uuid, %(seq)s, %(attempt)s, decode(%(digest)s, 'hex'), %(heartbeat)s::json, %(patient)s)

@@ -76,5 +76,5 @@ def heartbeat(token: ReadToken, details: str, *, patient: bool) -> Call[Sent[boo
             raise CompletionRefused(row["verdict"], None)
         return Sent(row["cancel_requested"] if row["verdict"] == "accepted" else None)
 
-    parameters = {**token._asdict(), "details": details, "patient": patient}
+    parameters = {**token._asdict(), "heartbeat": details, "patient": patient}
     return Call(_SQL["heartbeat_completion"], parameters, decode)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -12,19 +13,31 @@ from durable.store.queries import load_queries
 
 T = TypeVar("T")
 
-CARRIERS = ("payload", "input", "with_signal_payload", "with_update_payload")
+CARRIERS = ("payload", "input", "with_signal_payload", "with_update_payload", "heartbeat")
 """The parameters that carry an author's values as JSON text."""
+
+FAILURE = "failure"
+"""The parameter that carries an exception, as JSON text of its document."""
 
 
 def has_payload(call: Call[Any]) -> bool:
-    return any(isinstance(call.parameters.get(name), str) for name in CARRIERS)
+    return any(isinstance(call.parameters.get(name), str) for name in (*CARRIERS, FAILURE))
 
 
 def sealed(payloads: Payloads, call: Call[T]) -> Call[T]:
     """The call as the database gets it. Raises DatabaseUnavailable when the payload store does not answer."""
     given = {name: text for name in CARRIERS if isinstance(text := call.parameters.get(name), str)}
     covered = {name: sealed_text(payloads, text) for name, text in given.items()}
+    if isinstance(failure := call.parameters.get(FAILURE), str):
+        covered[FAILURE] = _sealed_failure(payloads, failure)
     return replace(call, parameters={**call.parameters, **covered})
+
+
+def _sealed_failure(payloads: Payloads, failure: str) -> str:
+    try:
+        return json.dumps(payloads.sealed_body({FAILURE: json.loads(failure)})[FAILURE])
+    except PayloadStoreUnavailable as error:
+        raise DatabaseUnavailable(f"{error}; nothing was written") from error
 
 
 def sealed_text(payloads: Payloads, text: str) -> str:
