@@ -220,3 +220,15 @@ def test_the_statements_did_what_they_are_for(measured: Measured) -> None:
         assert len(answers["heartbeat_jobs"]) == BATCH
         assert answers["retry_jobs"] == [(None,)], "none was refused"
         assert answers["put_back_jobs"] == answers["release_runs"] == [(BATCH,)]
+
+
+def test_the_end_of_an_attempt_touches_no_index(sql: Sql) -> None:
+    """A heap-only tuple: PostgreSQL makes none where an index, or its condition, names a column whose value changes. `phase` does not change then."""
+    changing = "state|owner|finished_at|result|errors|note|heartbeat|unique_key"
+    assert (
+        sql.execute(
+            "select indexname from pg_indexes where schemaname = 'durable' and tablename = 'jobs' and indexdef ~ %s",
+            (rf"\m({changing})\M",),
+        ).fetchall()
+        == []
+    )
