@@ -123,6 +123,7 @@ from durable.job_errors import BulkRefused as BulkRefused
 from durable.job_errors import JobCancelled as JobCancelled
 from durable.job_errors import JobNotFound as JobNotFound
 from durable.job_errors import JobRefused as JobRefused
+from durable.logs import logger as logger
 from durable.patching import deprecate_patch as deprecate_patch
 from durable.patching import patched as patched
 from durable.payload_codecs import Compression as Compression

@@ -50,6 +50,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.histories",
             "durable.interceptors",
             "durable.lint",
+            "durable.logs",
             "durable.refusals",
             "durable.modules",
             "durable.options",

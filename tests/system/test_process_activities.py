@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,13 @@ Sql = psycopg.Connection[tuple[Any, ...]]
 FLOWS = ("tests.system.flows", "tests.system.process_flows")
 
 
-def is_alive(pid: int) -> bool:
+def is_gone(pid: int | None) -> bool:
+    assert pid is not None
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
-        return False
-    return True
+        return True
+    return False
 
 
 def spinning(sql: Sql) -> int | None:
@@ -51,7 +53,7 @@ def test_results_come_from_another_process_that_is_used_again(
         assert handle.result(timeout=30) == [25]
         assert (first[1], again[1]) == ([1, 4, 9], [16])
         assert first[0] == again[0] != os.getpid()
-    eventually(lambda: not is_alive(first[0]))
+    eventually(partial(is_gone, first[0]))
 
 
 def test_failures_and_outcomes_are_those_of_any_activity(working: Working, client: Client) -> None:
@@ -73,7 +75,7 @@ def test_a_spinning_activity_is_killed_when_it_times_out(
         handle = client.start(process_flows.gives_up_spinning, id="s")
         pid = eventually(lambda: spinning(sql))
         assert handle.result(timeout=30) == "timed out"
-        assert not is_alive(pid)
+        assert is_gone(pid)
 
 
 def test_a_spinning_activity_is_killed_when_it_is_cancelled(
@@ -86,7 +88,7 @@ def test_a_spinning_activity_is_killed_when_it_is_cancelled(
         with pytest.raises(ActivityError) as ended:
             job.result(timeout=30)
         assert ended.value.retry_state == "cancelled"
-        eventually(lambda: not is_alive(pid))
+        eventually(partial(is_gone, pid))
 
 
 def test_a_child_dies_with_its_worker(
@@ -96,7 +98,7 @@ def test_a_child_dies_with_its_worker(
     client.enqueue(process_flows.spins)
     pid = eventually(lambda: spinning(sql))
     worker.kill()
-    eventually(lambda: not is_alive(pid))
+    eventually(partial(is_gone, pid))
 
 
 def test_heartbeats_and_facts_go_through(
