@@ -92,17 +92,17 @@ class Measurement:
 
     def _enqueueing(self, name: str, child: Child) -> None:
         one, bulk = self._options.one_by_one, self._options.bulk
-        took_s = child.ask(do="one by one", count=one)["seconds"]
+        took_s = child.ask(900.0, do="one by one", count=one)["seconds"]
         self.figures.one_by_one[name].append(one / took_s)
-        took_s = child.ask(do="bulk", count=bulk)["seconds"]
+        took_s = child.ask(900.0, do="bulk", count=bulk)["seconds"]
         self.figures.bulk[name].append(bulk / took_s)
-        child.ask(do="run", width=64, count=one + bulk)  # warms up, too
+        child.ask(900.0, do="run", width=64, count=one + bulk)  # warms up, too
 
     def _run(self, name: str, child: Child, waiting: int, width: int) -> None:
         pace = PACE[name.partition(" ")[0]]
         count = int(self._options.window * pace[min(pace, key=lambda known: abs(known - width))])
-        child.ask(do="bulk", count=count)
-        spent = child.ask(300.0, do="run", width=width, count=count)
+        child.ask(900.0, do="bulk", count=count)
+        spent = child.ask(900.0, do="run", width=width, count=count)
         run = Run.of(count, spent)
         self.figures.runs[name][width, waiting].append(run)
         progress(f"{name:22} K={width:<4} {waiting:>9,} waiting {run.jobs_s:>9,.0f} jobs/s")

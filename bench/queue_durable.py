@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from bench.queue_cell import Tally, serve
-from durable import AsyncClient, activity
+from durable import AsyncClient, RateLimit, Unique, activity
 from durable_worker.main import run
 from durable_worker.worker import Worker
 
@@ -22,22 +22,28 @@ async def no_op(number: int) -> None:  # noqa: ARG001 - as everywhere, a job has
 
 
 class Durable:
-    """See Queue."""
+    """See Queue. `feature` is what is switched on; it has a queue of its own."""
 
-    def __init__(self, url: str, client: AsyncClient) -> None:
+    def __init__(self, url: str, client: AsyncClient, feature: str | None) -> None:
         self._url = url
         self._client = client
+        self._unique = Unique() if feature == "unique" else None
+        self._queue = feature or "default"
         self._worker: Worker | None = None
+        self._number = 0
 
     async def enqueue_one(self) -> None:
-        await self._client.enqueue(no_op, 1)
+        await self._client.enqueue(no_op, 1, queue=self._queue)
 
     async def enqueue(self, count: int) -> None:
-        await self._client.enqueue_many(no_op, ((number,) for number in range(count)))
+        begin = self._number
+        self._number += count
+        items = ((begin + n,) for n in range(count))
+        await self._client.enqueue_many(no_op, items, queue=self._queue, unique=self._unique)
 
     @contextlib.asynccontextmanager
     async def worker(self, width: int) -> AsyncIterator[None]:
-        worker = Worker(self._url, activities=[no_op], name="bench", queues={"default": width})
+        worker = Worker(self._url, activities=[no_op], name="bench", queues={self._queue: width})
         async with worker:
             self._worker = worker
             yield
@@ -49,12 +55,24 @@ class Durable:
             await asyncio.sleep(0.0005)
 
 
+async def _switch_on(client: AsyncClient, feature: str | None) -> None:
+    """Limits that are never reached: what is measured is what it costs to look."""
+    if feature == "global limit":
+        await client.queue(feature).set(global_limit=100_000)
+    elif feature == "rate limit":
+        await client.queue(feature).set(rate_limit=RateLimit(1e9, 60))
+    elif feature == "rate bucket":
+        await client.queue(feature).set(rate_limit=RateLimit(1e9, 60, "bucket"))
+
+
 @contextlib.asynccontextmanager
-async def _open(url: str, tally: Tally, _options: dict[str, Any]) -> AsyncIterator[Durable]:
+async def _open(url: str, tally: Tally, options: dict[str, Any]) -> AsyncIterator[Durable]:
     global _tally
     _tally = tally
+    feature = options.get("feature")
     async with AsyncClient(url) as client:
-        yield Durable(url, client)
+        await _switch_on(client, feature)
+        yield Durable(url, client, feature)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from bench.report import QUIET, header, number, ratio, table
 __all__ = ["DURABLE", "FEATURES", "PGQUEUER", "PROCRASTINATE", "Figures", "Run", "everything", "header"]  # fmt: skip
 
 DURABLE, PGQUEUER, PROCRASTINATE = "durable", "PgQueuer", "Procrastinate"
-FEATURES: tuple[str, ...] = ()
+FEATURES = ("unique", "global limit", "rate limit", "rate bucket")
 """What of ours is switched on, one at a time, to see what it costs."""
 
 

@@ -148,7 +148,7 @@ create table durable.jobs (
         when 'available' then case when options ? 'limit_key' then 'keyed' else 'ready' end
         when 'scheduled' then 'due' when 'retryable' then 'due'
         when 'executing' then case when limited then 'limited' end
-        when 'paused' then 'paused' end) stored,
+        when 'paused' then 'paused' when 'waiting' then 'waiting' end) stored,
     primary key (shard, run_id, seq),
     constraint jobs_kind_known check (kind in ('activity', 'timer', 'job')),
     constraint jobs_state_known check (state in ('scheduled', 'available', 'executing', 'retryable', 'waiting', 'paused', 'completed', 'discarded', 'cancelled')),

@@ -286,7 +286,7 @@ select r.workflow_id, r.run_id, r.workflow, r.version, r.status, r.queue, r.prio
        r.cancel_requested_at, r.attributes, r.actor, r.waiting_on, r.review, r.owner, r.last_seq, r.generation, r.shard,
        r.paused,
        case when r.status <> 'running' then 'done'
-            when exists (select from durable.jobs j where j.shard = r.shard and j.run_id = r.run_id and j.state = 'paused'
+            when exists (select from durable.jobs j where j.shard = r.shard and j.run_id = r.run_id and j.phase = 'paused'
                             and j.paused ->> 'kind' = 'exhausted') then 'needs_review'
             when r.paused is not null then 'blocked'
             when r.review is not null and r.review ->> 'kind' <> 'unknown_workflow' then 'needs_review'

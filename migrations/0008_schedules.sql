@@ -191,13 +191,18 @@ begin
         select durable.to_us(t.slot_at) into slot_us from durable.schedule_slots t
          where t.schedule_id = p_id and t.origin = 'trigger' and v_old.request_id = p_request order by t.slot_at desc limit 1;
         if found then  -- the answer was lost, and the same client asks again
-            return next; return;
+            asked := 1; return next; return;
         end if;
         while exists (select from durable.schedule_slots t where t.schedule_id = p_id and t.slot_at = v_at) loop
             v_at := v_at + interval '1 microsecond';
         end loop;
         slot_us := durable.to_us(v_at);
         asked := durable.ask_slots(p_id, array[slot_us], 'trigger', p_overlap, v_now);
+    elsif p_command = 'backfill' and v_old.request_id = p_request then  -- again
+        select count(*) into asked from durable.schedule_slots t
+         where t.schedule_id = p_id and t.origin = 'backfill' and t.slot_at = any (select durable.from_us(u) from unnest(p_slots) u)
+           and t.decided_at >= v_old.updated_at;
+        return next; return;
     elsif p_command = 'backfill' then
         asked := durable.ask_slots(p_id, p_slots, 'backfill', p_overlap, v_now);
     end if;
@@ -468,7 +473,7 @@ begin
     return next;
 end $$;
 
--- PRUNE JOBS of their own, in the same way.
+-- PRUNE JOBS of their own, in the same way, with what late answers and tokens have left.
 create function durable.prune_jobs(p_worker uuid, p_epoch integer, p_shard smallint, p_after uuid, p_scan integer, p_rules jsonb, p_dry boolean)
 returns table (last_id uuid, pruned integer, archived integer)
 language plpgsql
@@ -480,6 +485,7 @@ declare
     v_walked integer;
     v_ids uuid[];
     v_kept uuid[];
+    v_table text;
 begin
     if p_worker is not null then
         perform durable.hold_duty(p_worker, 'retention', p_epoch);
@@ -515,6 +521,9 @@ begin
       from durable.jobs j where j.shard = p_shard and j.run_id = any (v_kept) and j.run_id = any (v_ids) and j.seq = 0
     on conflict do nothing;
     get diagnostics archived = row_count;
+    foreach v_table in array durable.tables_of_runs() loop
+        execute format('delete from durable.%I t where t.shard = $1 and t.run_id = any ($2)', v_table) using p_shard, v_ids;
+    end loop;
     delete from durable.completions c where c.shard = p_shard and c.run_id = any (v_ids);
     delete from durable.jobs j where j.shard = p_shard and j.run_id = any (v_ids) and j.seq = 0 and j.finished_at is not null;
     return next;

@@ -14,7 +14,7 @@ alter table durable.operator_commands
         'job_ended', 'job_executing', 'unique_key_taken')),
     add constraint operator_commands_code_says_accepted check (accepted = (code = 'accepted'));
 
-create index jobs_paused on durable.jobs (shard, run_id) where state = 'paused';
+create index jobs_paused on durable.jobs (shard, run_id) where phase = 'paused';  -- not the state: see durable.jobs
 
 -- What a command changes of a run, for the log.
 create function durable.standing(r durable.runs) returns jsonb language sql stable as $$

@@ -98,4 +98,6 @@ create function durable.payload_refs() returns setof text language sql stable as
         union all select result from durable.updates union all select payload from durable.queries union all select result from durable.queries
         union all select input from durable.schedules union all select input from durable.jobs union all select result from durable.jobs union all select heartbeat from durable.jobs
     ) e where e.payload::text like '{"durable:encoded":%' and json_typeof(e.payload -> 'ref') = 'string'
+    union all
+    select m[1] from durable.archive a cross join lateral regexp_matches(a.record::text, '"ref" *: *"([0-9a-f]{64})"', 'g') m
 $$;

@@ -190,6 +190,30 @@ def test_every_table_of_a_run_is_pruned(database: Database) -> None:
     assert "archive" not in found
 
 
+def test_what_late_answers_have_left_goes_with_a_job(client: Client, database: Database) -> None:
+    ((shard, job_id),) = database.rows(
+        "select shard, run_id from durable.jobs where state = 'completed'"
+    )
+    database.rows(
+        "insert into durable.evidence (shard, run_id, at, kind, body) values (%s, %s, now(), 'OutcomeRefused', '{}')",
+        shard,
+        job_id,
+    )
+    client.prune(kind="job", older_than=DAY)
+    assert database.rows("select * from durable.evidence where run_id = %s", job_id) == []
+
+
+def test_large_payloads_of_what_was_archived_are_still_referred_to(
+    client: Client, database: Database
+) -> None:
+    key = "ab" * 32
+    envelope = f'{{"durable:encoded": [], "ref": "{key}", "size": 5}}'
+    database.rows("update durable.history set payload = %s::json where seq = 1", envelope)
+    client.prune(kind="run", older_than=DAY, archive=True)
+    database.rows("delete from durable.history")
+    assert (key,) in database.rows("select durable.payload_refs()")
+
+
 @pytest.mark.parametrize(
     "nonsense",
     [
