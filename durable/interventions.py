@@ -19,8 +19,7 @@ from durable.definitions import DEFAULTS_KEY, registered_activities
 from durable.descriptions import OperatorStatus, Status
 from durable.errors import InvalidOption
 from durable.payload import ValueCodec
-from durable.store.calls import Definition
-from durable.store.operations import RewindOptions
+from durable.store.operations import RewindOptions, ScheduledActivity
 
 BatchAction = Literal["cancel", "terminate", "retry", "reset", "pause", "resume", "signal", "move"]
 TimersLeft = Literal["remaining", "original"]
@@ -95,24 +94,24 @@ def rewind_options(
 # -- an activity by hand --------------------------------------------------------------------------------------------------
 
 
-def new_input(definition: Definition, value: Any) -> str:
+def new_input(scheduled: ScheduledActivity, value: Any) -> str:
     """The arguments of an activity, by name, as JSON text. Raises PayloadError when they do not fit."""
     for it in registered_activities():
-        if it.name == definition.name:
+        if it.name == scheduled.name:
             given = _ANY.encode(value)
             return it.arguments.encode(*targets.read(it.arguments.decode, given))
-    schema = {key: part for key, part in definition.schema.items() if key != DEFAULTS_KEY}
+    schema = {key: part for key, part in scheduled.schema.items() if key != DEFAULTS_KEY}
     return targets.checked_by_schema("arguments", schema, value)
 
 
-def new_result(definition: Definition, value: Any) -> str:
+def new_result(scheduled: ScheduledActivity, value: Any) -> str:
     """A result of an activity as JSON text. Raises PayloadError when it does not fit."""
     for it in registered_activities():
-        if it.name == definition.name:
+        if it.name == scheduled.name:
             codec = it.arguments.result
             given = value if not _is_json(value) else targets.read(codec.decode, _ANY.encode(value))
             return codec.encode(given)
-    schema = definition.schema.get(DEFAULTS_KEY, {}).get("result", {})
+    schema = scheduled.schema.get(DEFAULTS_KEY, {}).get("result", {})
     return targets.checked_by_schema("result", schema, value)
 
 

@@ -14,8 +14,7 @@ from durable.descriptions import CommandRecord, RewindReceipt
 from durable.errors import OperationRefused
 from durable.interventions import Point, TimersLeft
 from durable.store import calls, operations
-from durable.store.calls import Definition
-from durable.store.operations import Order, RewindOptions
+from durable.store.operations import Order, RewindOptions, ScheduledActivity
 
 if TYPE_CHECKING:
     from durable.client_async import AsyncClient
@@ -182,14 +181,14 @@ class AsyncPendingActivity:
 
     async def edit_input(self, arguments: Any, reason: str, *, actor: Any = None) -> None:
         """Give it other arguments, by name, for all attempts from now on; it is not begun by this. Raises PayloadError when they do not fit."""
-        definition = await self._definition(reason, actor)
-        payload = interventions.new_input(definition, arguments)
+        scheduled = await self._scheduled(reason, actor)
+        payload = interventions.new_input(scheduled, arguments)
         await self._act("edit_input", reason, actor, payload)
 
     async def set_result(self, value: Any, reason: str, *, actor: Any = None) -> None:
         """End it with this result. An attempt under way loses its say. Raises PayloadError when the value does not fit."""
-        definition = await self._definition(reason, actor)
-        payload = interventions.new_result(definition, value)
+        scheduled = await self._scheduled(reason, actor)
+        payload = interventions.new_result(scheduled, value)
         await self._act("set_result", reason, actor, payload)
 
     async def set_failure(
@@ -199,14 +198,14 @@ class AsyncPendingActivity:
         failure = interventions.new_failure(message, type)
         await self._act("set_failure", reason, actor, None, failure)
 
-    async def _definition(self, reason: str, actor: Any) -> Definition:
+    async def _scheduled(self, reason: str, actor: Any) -> ScheduledActivity:
         """What is known of the activity; that there is none is refused by the command itself."""
-        call = operations.read_definition_of_activity(self.workflow_id, self.seq)
-        definition = await self._client._execute(call)
-        if definition is None:
+        call = operations.read_scheduled_activity(self.workflow_id, self.seq)
+        scheduled = await self._client._execute(call)
+        if scheduled is None:
             await self._act("retry", reason, actor)  # refused, and recorded
             raise OperationRefused(f"no activity {self.seq}")
-        return definition
+        return scheduled
 
     async def _act(
         self,

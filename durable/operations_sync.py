@@ -16,8 +16,7 @@ from durable.descriptions import CommandRecord, RewindReceipt
 from durable.errors import OperationRefused
 from durable.interventions import Point, TimersLeft
 from durable.store import calls, operations
-from durable.store.calls import Definition
-from durable.store.operations import Order, RewindOptions
+from durable.store.operations import Order, RewindOptions, ScheduledActivity
 
 if TYPE_CHECKING:
     from durable.client_sync import Client
@@ -182,14 +181,14 @@ class PendingActivity:
 
     def edit_input(self, arguments: Any, reason: str, *, actor: Any = None) -> None:
         """Give it other arguments, by name, for all attempts from now on; it is not begun by this. Raises PayloadError when they do not fit."""
-        definition = self._definition(reason, actor)
-        payload = interventions.new_input(definition, arguments)
+        scheduled = self._scheduled(reason, actor)
+        payload = interventions.new_input(scheduled, arguments)
         self._act("edit_input", reason, actor, payload)
 
     def set_result(self, value: Any, reason: str, *, actor: Any = None) -> None:
         """End it with this result. An attempt under way loses its say. Raises PayloadError when the value does not fit."""
-        definition = self._definition(reason, actor)
-        payload = interventions.new_result(definition, value)
+        scheduled = self._scheduled(reason, actor)
+        payload = interventions.new_result(scheduled, value)
         self._act("set_result", reason, actor, payload)
 
     def set_failure(
@@ -199,14 +198,14 @@ class PendingActivity:
         failure = interventions.new_failure(message, type)
         self._act("set_failure", reason, actor, None, failure)
 
-    def _definition(self, reason: str, actor: Any) -> Definition:
+    def _scheduled(self, reason: str, actor: Any) -> ScheduledActivity:
         """What is known of the activity; that there is none is refused by the command itself."""
-        call = operations.read_definition_of_activity(self.workflow_id, self.seq)
-        definition = self._client._execute(call)
-        if definition is None:
+        call = operations.read_scheduled_activity(self.workflow_id, self.seq)
+        scheduled = self._client._execute(call)
+        if scheduled is None:
             self._act("retry", reason, actor)  # refused, and recorded
             raise OperationRefused(f"no activity {self.seq}")
-        return definition
+        return scheduled
 
     def _act(
         self,

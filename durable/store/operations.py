@@ -14,8 +14,7 @@ from durable.errors import OperationRefused, WorkflowClosed
 from durable.ids import uuid7
 from durable.refusals import REFUSALS, steps
 from durable.store.arrays import plain, quoted
-from durable.store.calls import Call, Definition, Row, Sent, not_found
-from durable.store.calls import _first as first
+from durable.store.calls import Call, Row, Sent, not_found
 from durable.store.calls import _record as record
 from durable.store.queries import load_queries
 from durable.store.shards import SHARD_KEYS, shard_of
@@ -205,17 +204,24 @@ def _rewind(
 # -- reading ----------------------------------------------------------------------------------------------------------
 
 
-def read_definition_of_activity(workflow_id: str, seq: int) -> Call[Definition | None]:
-    """What is known of the activity that an event scheduled; `version` 0 when no worker has registered it. None: there is no such activity."""
+@dataclass(frozen=True, slots=True)
+class ScheduledActivity:
+    """The activity that an event scheduled, and what a worker has registered of it: `schema` is that of its arguments, empty when none has."""
 
-    def decode(rows: list[Row]) -> Definition | None:
-        given = [
-            {**row, "version": row["version"] or 0, "schema": row["schema"] or "{}"} for row in rows
-        ]
-        return first(Definition, given)
+    name: str
+    schema: dict[str, Any]
+
+
+def read_scheduled_activity(workflow_id: str, seq: int) -> Call[ScheduledActivity | None]:
+    """None: there is no such activity."""
+
+    def decode(rows: list[Row]) -> ScheduledActivity | None:
+        if not rows:
+            return None
+        return ScheduledActivity(rows[0]["name"], json.loads(rows[0]["schema"] or "{}"))
 
     parameters = {"shard": shard_of(workflow_id), "workflow_id": workflow_id, "seq": seq}
-    return Call(_SQL["read_definition_of_activity"], parameters, decode)
+    return Call(_SQL["read_scheduled_activity"], parameters, decode)
 
 
 def list_commands(

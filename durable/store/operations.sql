@@ -29,9 +29,9 @@ select run_id::text, code, pushes::text from durable.stop_in_batch(
     %(shard)s::smallint, %(workflow_id)s, %(run_id)s::uuid, %(action)s, %(signal)s, %(payload)s::json, %(reason)s, %(actor)s::jsonb,
     %(command_id)s::uuid, %(batch_id)s::uuid)
 
--- name: read_definition_of_activity
+-- name: read_scheduled_activity
 -- The activity that an event has scheduled, with what a worker has registered of it.
-select h.body ->> 'name' as name, d.version, d.queue, d.schema::text
+select h.body ->> 'name' as name, d.schema::text
   from durable.runs r join durable.history h on h.shard = r.shard and h.run_id = r.run_id and h.seq = %(seq)s::int and h.type = 'ActivityScheduled'
   left join durable.definitions d on d.kind = 'activity' and d.name = h.body ->> 'name'
  where r.shard = %(shard)s::smallint and r.workflow_id = %(workflow_id)s
