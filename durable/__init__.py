@@ -123,6 +123,7 @@ from durable.job_errors import BulkRefused as BulkRefused
 from durable.job_errors import JobCancelled as JobCancelled
 from durable.job_errors import JobNotFound as JobNotFound
 from durable.job_errors import JobRefused as JobRefused
+from durable.logs import logger as logger
 from durable.patching import deprecate_patch as deprecate_patch
 from durable.patching import patched as patched
 from durable.payload_codecs import Compression as Compression
@@ -145,10 +146,12 @@ if TYPE_CHECKING:
     from durable import embedded as embedded
     from durable.client_async import AsyncClient as AsyncClient
     from durable.client_sync import Client as Client
+    from durable.grouping import JobCall as JobCall
     from durable.messages import UpdateRequest as UpdateRequest
     from durable.store.payload_store import PostgresStore as PostgresStore
 
 _LAZY = {
+    "JobCall": "durable.grouping",
     "AsyncClient": "durable.client_async",
     "Client": "durable.client_sync",
     "PostgresStore": "durable.store.payload_store",

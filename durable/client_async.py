@@ -23,9 +23,9 @@ from durable.definitions import Workflow, checked_version
 from durable.descriptions import OperatorStatus, RunDescription, Status
 from durable.errors import InvalidOption
 from durable.filters import compiled_filter
+from durable.groups_async import AsyncGroups
 from durable.handles_async import AsyncHandle
 from durable.interceptors import ClientRequest, sending
-from durable.jobs_async import AsyncJobs
 from durable.messages import UpdateRequest
 from durable.payload import ValueCodec
 from durable.payload_codecs import Payloads, default_payloads
@@ -47,7 +47,7 @@ V = TypeVar("V")
 
 
 class AsyncClient(
-    AsyncJobs, AsyncCompleting, AsyncRetention, AsyncScheduling, AsyncBatches, AsyncQueues
+    AsyncGroups, AsyncCompleting, AsyncRetention, AsyncScheduling, AsyncBatches, AsyncQueues
 ):
     """Talks to one database. Use it as a context manager, or call `close()`.
 

@@ -24,9 +24,9 @@ from durable.definitions import Workflow, checked_version
 from durable.descriptions import OperatorStatus, RunDescription, Status
 from durable.errors import InvalidOption
 from durable.filters import compiled_filter
+from durable.groups_sync import Groups
 from durable.handles_sync import Handle
 from durable.interceptors import ClientRequest, sending
-from durable.jobs_sync import Jobs
 from durable.messages import UpdateRequest
 from durable.payload import ValueCodec
 from durable.payload_codecs import Payloads, default_payloads
@@ -47,7 +47,7 @@ C = TypeVar("C")
 V = TypeVar("V")
 
 
-class Client(Jobs, Completing, Retention, Scheduling, Batches, Queues):
+class Client(Groups, Completing, Retention, Scheduling, Batches, Queues):
     """Talks to one database. Use it as a context manager, or call `close()`.
 
     `url` defaults to DURABLE_DATABASE_URL; a connection is opened by the first operation. `notify=False` sends no NOTIFY at all: for

@@ -208,6 +208,22 @@ class FailedAttempt:
 
 
 @dataclass(frozen=True, slots=True)
+class GroupDescription:
+    """How a group of jobs stands: `open` ones have not ended. `fired` are the events that have happened (each once)."""
+
+    group_id: str
+    name: str | None
+    total: int
+    open: int
+    completed: int
+    discarded: int
+    cancelled: int
+    fired: list[str]
+    created_at: datetime
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class JobReceipt:
     """What a cancel did: `cancelled` now; `requested` of an executing job, or `already_requested` before; `ended`: it was over (`state`)."""
 

@@ -62,6 +62,14 @@ Interceptor = ClientInterceptor | WorkflowInterceptor | ActivityInterceptor
 
 _client: tuple[ClientInterceptor, ...] = ()
 _activity: tuple[ActivityInterceptor, ...] = ()
+_observers: tuple[ClientInterceptor | None, ActivityInterceptor | None] = (None, None)
+"""Telemetry's own, outermost whatever the application sets."""
+
+
+def observe(client: ClientInterceptor | None, activity: ActivityInterceptor | None) -> None:
+    """For telemetry: be around everything that the application's interceptors are around, and them."""
+    global _observers
+    _observers = client, activity
 
 
 def use_interceptors(
@@ -92,6 +100,8 @@ def sending(request: ClientRequest, innermost: Callable[[ClientRequest], T]) -> 
     step = innermost
     for it in reversed(_client):
         step = partial(it.send, next=step)
+    if (observer := _observers[0]) is not None:
+        return observer.send(request, step)
     return step(request)
 
 
@@ -102,8 +112,10 @@ def attempting(
     step = innermost
     for it in reversed(_activity):
         step = partial(it.execute, next=step)
+    if (observer := _observers[1]) is not None:
+        return observer.execute(call, step)
     return step(call)
 
 
 def around_activities() -> bool:
-    return bool(_activity)
+    return bool(_activity) or _observers[1] is not None

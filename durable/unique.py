@@ -78,10 +78,11 @@ class Unique:
                 raise InvalidOption(
                     f"unique: a job that is {state} takes nothing over; replace works in {', '.join(sorted(WAITING))}"
                 )
-            if isinstance(names, str) or (unknown := set(names) - set(get_args(ReplaceField))):
-                shown = names if isinstance(names, str) else min(unknown)
+            if isinstance(names, str):
+                raise InvalidOption(f"unique: replace is {names!r}; give a collection of names")
+            if unknown := set(names) - set(get_args(ReplaceField)):
                 raise InvalidOption(
-                    f"unique: replace has {shown!r}; there are {', '.join(get_args(ReplaceField))}"
+                    f"unique: replace has {min(unknown)!r}; there are {', '.join(get_args(ReplaceField))}"
                 )
         return {state: list(names) for state, names in by_state.items() if names} or None
 

@@ -319,3 +319,105 @@ select j.run_id as job_id, j.name as activity, j.queue, j.priority, j.state, j.a
        coalesce((j.options ->> 'snoozes')::int, 0) as snoozes, j.tags, j.meta, j.unique_key, j.created_at, j.scheduled_at, j.finished_at,
        j.cancel_requested_at, j.owner, j.errors, j.input, j.result, j.options, j.note, j.shard
   from durable.jobs j where j.kind = 'job';
+
+-- GROUPS. Jobs that belong together, and the jobs that their progress enqueues: first_failure, first_cancelled, all_done, all_succeeded, each at
+-- most once, in the transaction that records the outcome which brings it about. The row's lock puts concurrent outcomes in order, so that exactly one of them
+-- is the last. `callbacks` is json and not jsonb, because the arguments in it are the author's. A chain is a row of groups of one.
+create table durable.job_groups (
+    shard       smallint    not null,
+    group_id    uuid        not null,
+    name        text,
+    total       integer     not null,
+    open        integer     not null,
+    completed   integer     not null default 0,
+    discarded   integer     not null default 0,
+    cancelled   integer     not null default 0,
+    callbacks   json        not null default '{}',
+    fired       text[]      not null default '{}',
+    created_at  timestamptz not null,
+    finished_at timestamptz,
+    primary key (shard, group_id),
+    constraint job_groups_add_up check (total = open + completed + discarded + cancelled and open >= 0)
+) with (fillfactor = 50);
+alter table durable.jobs add column group_id uuid;
+
+-- A job from a callback or a chain. Its id was made beforehand, so it is made once.
+create function durable.enqueue_described(p_job json) returns void language plpgsql as $$
+declare
+    v_now timestamptz := durable.now();
+    v_options jsonb := p_job -> 'options';
+begin
+    insert into durable.jobs (shard, run_id, seq, kind, name, queue, priority, state, scheduled_at, deadline_at, deadline_kind, input, options, created_at, group_id)
+    select durable.shard_of(p_job ->> 'job_id'), (p_job ->> 'job_id')::uuid, 0, 'job', p_job ->> 'name', p_job ->> 'queue', (p_job ->> 'priority')::smallint,
+           'available', v_now, d.at, d.kind, p_job -> 'input', v_options, v_now, (p_job ->> 'group_id')::uuid
+      from durable.new_job_deadline(v_options, v_now, v_now) d
+    on conflict do nothing;
+    if found then
+        perform pg_notify('durable', 'jobs:' || (p_job ->> 'queue'));
+    end if;
+end $$;
+
+-- Enqueue what a group's numbers say now and have not said before.
+create function durable.fire_group(p_shard smallint, p_group uuid) returns void language plpgsql as $$
+declare
+    v_group durable.job_groups;
+    v_event text;
+begin
+    select g.* into v_group from durable.job_groups g where g.shard = p_shard and g.group_id = p_group;
+    foreach v_event in array array_remove(array[
+        case when v_group.discarded > 0 then 'first_failure' end, case when v_group.cancelled > 0 then 'first_cancelled' end,
+        case when v_group.open = 0 then 'all_done' end, case when v_group.open = 0 and v_group.completed = v_group.total then 'all_succeeded' end], null)
+    loop
+        if v_event <> all (v_group.fired) then
+            update durable.job_groups g set fired = g.fired || v_event where g.shard = p_shard and g.group_id = p_group;
+            if v_group.callbacks -> v_event is not null then
+                perform durable.enqueue_described(v_group.callbacks -> v_event);
+            end if;
+        end if;
+    end loop;
+end $$;
+
+-- A trigger, against the rule that hot tables have none: it can be forgotten by no function that ends a job, now or later, and its condition is
+-- false for every job without a group, so that those never call it.
+create function durable.count_in_group() returns trigger language plpgsql as $$
+declare
+    v_shard smallint := durable.shard_of(old.group_id::text);
+    v_ends text := case when tg_op = 'DELETE' then 'cancelled' when new.finished_at is not null then new.state else old.state end;
+    v_by integer := case when tg_op = 'DELETE' or new.finished_at is not null then 1 else -1 end;
+begin
+    update durable.job_groups g
+       set open = g.open - v_by, completed = g.completed + case v_ends when 'completed' then v_by else 0 end,
+           discarded = g.discarded + case v_ends when 'discarded' then v_by else 0 end,
+           cancelled = g.cancelled + case v_ends when 'cancelled' then v_by else 0 end,
+           finished_at = case when g.open = v_by then durable.now() end
+     where g.shard = v_shard and g.group_id = old.group_id;
+    perform durable.fire_group(v_shard, old.group_id);
+    return null;
+end $$;
+create trigger jobs_count_in_group after update on durable.jobs for each row
+    when (old.group_id is not null and (old.finished_at is null) <> (new.finished_at is null)) execute function durable.count_in_group();
+create trigger jobs_leave_group after delete on durable.jobs for each row
+    when (old.group_id is not null and old.finished_at is null) execute function durable.count_in_group();
+
+-- The numbers of a new group, once its jobs are there; one without jobs is done.
+create function durable.open_group(p_group uuid, p_name text, p_total integer, p_callbacks json) returns void language plpgsql as $$
+declare
+    v_shard smallint := durable.shard_of(p_group::text);
+begin
+    insert into durable.job_groups (shard, group_id, name, total, open, callbacks, created_at, finished_at)
+    values (v_shard, p_group, p_name, p_total, p_total, p_callbacks, durable.now(), case when p_total = 0 then durable.now() end);
+    perform durable.fire_group(v_shard, p_group);
+end $$;
+
+-- A chain: each job enqueues the next one when it has completed, in the same transaction.
+create function durable.enqueue_chain(p_jobs json) returns boolean language plpgsql as $$
+begin
+    for v_at in 0 .. json_array_length(p_jobs) - 2 loop
+        if not exists (select from durable.job_groups g where g.shard = durable.shard_of(p_jobs -> v_at ->> 'group_id')
+                          and g.group_id = (p_jobs -> v_at ->> 'group_id')::uuid) then  -- else the answer was lost and the same client asks again
+            perform durable.open_group((p_jobs -> v_at ->> 'group_id')::uuid, 'chain', 1, json_build_object('all_succeeded', p_jobs -> (v_at + 1)));
+        end if;
+    end loop;
+    perform durable.enqueue_described(p_jobs -> 0);
+    return true;
+end $$;

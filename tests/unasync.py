@@ -22,6 +22,7 @@ FILES = {
     "durable/conversation_async.py": "durable/conversation_sync.py",
     "durable/handles_async.py": "durable/handles_sync.py",
     "durable/jobs_async.py": "durable/jobs_sync.py",
+    "durable/groups_async.py": "durable/groups_sync.py",
     "durable/queues_async.py": "durable/queues_sync.py",
     "durable/client_async.py": "durable/client_sync.py",
     "durable/retention_async.py": "durable/retention_sync.py",
@@ -44,11 +45,11 @@ RULES = [
     (r"\bpsycopg\.Async(Connection|Cursor)\b", r"psycopg.\1"),
     (r"\b(ensure_current|joined|take)_async\b", r"\1"),
     (
-        r"\bAsync(Connection|Transaction|ClientSession|Client|Handle|JobHandle|Jobs|QueueHandle|Queues|Scheduling|ScheduleHandle|Transactions|Retention|Conversation|UpdateHandle|RunOperations|PendingActivity|Batches|Completing)\b",
+        r"\bAsync(Connection|Transaction|ClientSession|Client|Handle|JobHandle|JobGroup|JobChain|Jobs|Groups|QueueHandle|Queues|Scheduling|ScheduleHandle|Transactions|Retention|Conversation|UpdateHandle|RunOperations|PendingActivity|Batches|Completing)\b",
         r"\1",
     ),
     (
-        r"\b(client_session|client|conversation|handles|jobs|queues|scheduling|transactions|retention|operations|batches|completing)_async\b",
+        r"\b(client_session|client|conversation|handles|jobs|groups|queues|scheduling|transactions|retention|operations|batches|completing)_async\b",
         r"\1_sync",
     ),
     (r"\bAn asynchronous\b", "A synchronous"),

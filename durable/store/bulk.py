@@ -36,7 +36,7 @@ class Bulk:
         shared = (
             "0", "0", "job", given["name"], given["queue"], str(given["priority"]), given["options"],
             None if tags is None else _array(tags), given["meta"], plan["state"], plan["scheduled_at"], plan["deadline_at"],
-            plan["deadline_kind"], plan["created_at"],
+            plan["deadline_kind"], plan["created_at"], given.get("group_id"),
         )  # fmt: skip
         tail = "\t" + "\t".join(_field(value) for value in shared) + "\n"
         for piece in self.pieces:

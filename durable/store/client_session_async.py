@@ -112,6 +112,9 @@ class AsyncClientSession:
 
     async def _copy(self, connection: AsyncConnection, many: Bulk) -> EnqueuedMany:
         try:
+            await connection.execute(
+                bulk.SQL["read_now"]
+            )  # begins the caller's transaction, which a bare block would commit
             async with connection.transaction(), connection.cursor(row_factory=dict_row) as cursor:
                 if many.keyed:
                     return await _enqueue_staged(cursor, many)
@@ -206,6 +209,8 @@ async def _enqueue_plain(cursor: psycopg.AsyncCursor[Row], many: Bulk) -> Enqueu
     async with cursor.copy(bulk.SQL["copy_jobs"]) as copy:
         for piece in many.plain(plan):
             await copy.write(piece)
+    if many.given.get("group_id") is not None:
+        await cursor.execute(bulk.SQL["open_group"], {**many.given, "total": many.count})
     return EnqueuedMany(many.count, [])
 
 

@@ -110,6 +110,9 @@ class ClientSession:
 
     def _copy(self, connection: Connection, many: Bulk) -> EnqueuedMany:
         try:
+            connection.execute(
+                bulk.SQL["read_now"]
+            )  # begins the caller's transaction, which a bare block would commit
             with connection.transaction(), connection.cursor(row_factory=dict_row) as cursor:
                 if many.keyed:
                     return _enqueue_staged(cursor, many)
@@ -202,6 +205,8 @@ def _enqueue_plain(cursor: psycopg.Cursor[Row], many: Bulk) -> EnqueuedMany:
     with cursor.copy(bulk.SQL["copy_jobs"]) as copy:
         for piece in many.plain(plan):
             copy.write(piece)
+    if many.given.get("group_id") is not None:
+        cursor.execute(bulk.SQL["open_group"], {**many.given, "total": many.count})
     return EnqueuedMany(many.count, [])
 
 

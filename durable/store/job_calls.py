@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from durable.core.job_life import JobState
-from durable.descriptions import JobDescription, JobReceipt
+from durable.descriptions import GroupDescription, JobDescription, JobReceipt
 from durable.ids import uuid7
 from durable.job_errors import JobNotFound, JobRefused
 from durable.store.calls import Call, Row, Sent, _first, _record
@@ -56,6 +56,11 @@ def enqueue_job(job_id: str, given: Mapping[str, Any], *, fresh: bool) -> Call[S
     return Call(
         _SQL["enqueue_jobs"], {**given, "shard": shard_of(job_id), "job_id": job_id}, decode
     )
+
+
+def enqueue_chain(jobs: str, queue: str) -> Call[Sent[None]]:
+    """Enqueue the first of a chain of jobs, described as a JSON array; each brings the next."""
+    return Call(_SQL["enqueue_chain"], {"jobs": jobs}, lambda _: Sent(None, (f"jobs:{queue}",)))
 
 
 def cancel_job(job_id: str, reason: str | None, actor: str | None) -> Call[Sent[JobReceipt]]:
@@ -131,6 +136,18 @@ def describe_job(job_id: str) -> Call[JobDescription]:
     return Call(
         _SQL["describe_job"], _job(job_id), lambda rows: _found(JobDescription, rows, job_id)
     )
+
+
+def describe_group(group_id: str) -> Call[GroupDescription]:
+    """Raises JobNotFound."""
+
+    def decode(rows: list[Row]) -> GroupDescription:
+        if not rows:
+            raise JobNotFound(f"no group of jobs has the id {group_id} in this database")
+        return _record(GroupDescription, rows[0])
+
+    parameters = {"shard": shard_of(group_id), "group_id": group_id}
+    return Call(_SQL["describe_group"], parameters, decode)
 
 
 def list_jobs(filters: Mapping[str, Any]) -> Call[list[JobDescription]]:

@@ -12,7 +12,7 @@ select durable.to_us(durable.now()) as now_us
 -- name: copy_jobs
 -- One line a job: what differs first.
 copy durable.jobs (shard, run_id, input, seq, attempt, kind, name, queue, priority, options, tags, meta, state, scheduled_at,
-                   deadline_at, deadline_kind, created_at) from stdin
+                   deadline_at, deadline_kind, created_at, group_id) from stdin
 
 -- name: plan_copy
 -- What is the same for all jobs of one COPY, as the text of its columns from `state` on.
@@ -77,3 +77,14 @@ select status, queue from durable.retry_job(%(shard)s::smallint, %(job_id)s::uui
 
 -- name: delete_job
 select durable.delete_job(%(shard)s::smallint, %(job_id)s::uuid, %(actor)s::jsonb, %(command_id)s::uuid) as status
+
+-- name: open_group
+select durable.open_group(%(group_id)s::uuid, %(group_name)s, %(total)s::int, %(callbacks)s::json)
+
+-- name: enqueue_chain
+select durable.enqueue_chain(%(jobs)s::json)
+
+-- name: describe_group
+select g.group_id::text, g.name, g.total, g.open, g.completed, g.discarded, g.cancelled, g.fired, durable.to_us(g.created_at) as created_at,
+       durable.to_us(g.finished_at) as finished_at
+  from durable.job_groups g where g.shard = %(shard)s::smallint and g.group_id = %(group_id)s::uuid

@@ -172,6 +172,18 @@ def test_a_refused_bulk_leaves_the_callers_transaction_usable(
     assert database.rows("select input ->> 'to' from durable.jobs") == [("kept",)]
 
 
+def test_a_bulk_that_comes_first_in_a_transaction_does_not_commit_it(
+    client: Client, database: Database
+) -> None:
+    with psycopg.connect(database.url) as mine:
+        client.enqueue_many(send_letter, letters(2), connection=mine)
+        mine.rollback()
+        assert database.counts()["jobs"] == 0
+        client.enqueue_many(send_letter, letters(2), connection=mine)
+        mine.commit()
+    assert database.counts()["jobs"] == 2
+
+
 # -- many -------------------------------------------------------------------------------------------------------------
 
 

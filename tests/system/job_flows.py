@@ -72,3 +72,26 @@ async def learns_of_a_change_of_mind() -> list[str | None]:
 @workflow
 async def asks_for_more() -> int:
     return await wants_more(7200.0)  # type: ignore[return-value]
+
+
+@activity(retry=RetryPolicy(max_attempts=1))
+async def member(number: int) -> int:
+    if number < 0:
+        raise ValueError("negative")
+    if number == 0:
+        raise Cancel("nothing to do")
+    return number
+
+
+@activity
+async def reports(event: str, about: dict[str, int]) -> str:
+    wrote(f"{event}: {list(about)}")
+    return event
+
+
+@activity
+async def adds(text: str, more: str) -> str:
+    wrote(f"{text}{more}")
+    if more == "stop":
+        raise Cancel("as told")
+    return text + more

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from itertools import islice
@@ -30,6 +31,7 @@ from durable.failure import encode_failure
 from durable.store.batch import Outcome, PutBack, Release, RunCommit
 from durable.store.engine import ClaimedRun, InboxRow
 from durable.store.questions import Question
+from durable.telemetry import Telemetry
 from durable_worker.clock import DatabaseClock
 from durable_worker.committer import Committer, Ticket
 from durable_worker.effects import add_effects, refuse_updates
@@ -169,6 +171,7 @@ class Runs:
         self.answering: Answering
         self.local_activities: LocalHandOver
         self.eager = True
+        self.telemetry: Telemetry | None = None
 
     def __len__(self) -> int:
         return len(self._runs)
@@ -281,14 +284,20 @@ class Runs:
             return
         run.fresh = False
         self._watch(run)
+        began = 0.0 if self.telemetry is None else time.monotonic()
         try:
             decision = run.execution.activate([i.message for i in inbound], self._clock.now_us())
+            if self.telemetry is not None and decision.events:
+                took_s = time.monotonic() - began
+                self.telemetry.turn_taken(run, took_s, len(decision.events), None)
             if run.execution.verdicts is not None:
                 inbound = _without_left(inbound, run.execution.verdicts)
             for warning in decision.warnings:
                 logger.warning("%s %s: %s", run.name, run.workflow_id, warning)
             self._submit(run, inbound, decision)
         except Exception as error:
+            if self.telemetry is not None:
+                self.telemetry.turn_taken(run, time.monotonic() - began, 0, error)
             self._drop(run, inbound)
             self._park(run, error)
             return
@@ -403,6 +412,8 @@ class Runs:
         self._hand_outcomes(run.pending)
         run.execution.evict()
         self.attempts.cancel_run(run.run_id)
+        if self.telemetry is not None:
+            self.telemetry.run_closed(run, status)
         logger.info("%s %s: %s", run.name, run.workflow_id, status)
 
     def lost(self, ticket: TurnTicket) -> None:

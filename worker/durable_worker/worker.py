@@ -25,7 +25,7 @@ from importlib import import_module
 from types import ModuleType, TracebackType
 from typing import Any, Self, TypeVar
 
-from durable import definitions
+from durable import definitions, telemetry
 from durable.core.names import checked_name
 from durable.definitions import Activity, Workflow, described
 from durable.errors import DatabaseUnavailable, InvalidOption
@@ -161,6 +161,7 @@ class Worker:
             hint=self._tell,
         )  # fmt: skip
         self.runs.eager = settings.eager
+        self.runs.telemetry = telemetry.active()
         self._transactions = TransactionalAttempts(
             url,
             owner,
