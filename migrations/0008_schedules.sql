@@ -191,13 +191,18 @@ begin
         select durable.to_us(t.slot_at) into slot_us from durable.schedule_slots t
          where t.schedule_id = p_id and t.origin = 'trigger' and v_old.request_id = p_request order by t.slot_at desc limit 1;
         if found then  -- the answer was lost, and the same client asks again
-            return next; return;
+            asked := 1; return next; return;
         end if;
         while exists (select from durable.schedule_slots t where t.schedule_id = p_id and t.slot_at = v_at) loop
             v_at := v_at + interval '1 microsecond';
         end loop;
         slot_us := durable.to_us(v_at);
         asked := durable.ask_slots(p_id, array[slot_us], 'trigger', p_overlap, v_now);
+    elsif p_command = 'backfill' and v_old.request_id = p_request then  -- again
+        select count(*) into asked from durable.schedule_slots t
+         where t.schedule_id = p_id and t.origin = 'backfill' and t.slot_at = any (select durable.from_us(u) from unnest(p_slots) u)
+           and t.decided_at >= v_old.updated_at;
+        return next; return;
     elsif p_command = 'backfill' then
         asked := durable.ask_slots(p_id, p_slots, 'backfill', p_overlap, v_now);
     end if;

@@ -138,7 +138,7 @@ $$ select least(p_weight, coalesce((p_rate ->> 'burst')::float8, (p_rate ->> 'li
 -- The keys of a queue that have jobs waiting: the next ones after the one looked at last, in a circle.
 create function durable.next_keys(p_queue text, p_after text, p_limit integer) returns text[]
 language plpgsql stable
-set jit = off set enable_seqscan = off set plan_cache_mode = force_generic_plan
+set jit = off set enable_seqscan = off set enable_sort = off set enable_bitmapscan = off set plan_cache_mode = force_generic_plan
 as $$
 declare
     v_keys text[] := '{}';
@@ -172,7 +172,7 @@ create type durable.chosen_jobs as (
 create function durable.startable(p_queue durable.queues, p_room integer, p_now timestamptz, p_aged boolean)
 returns table (shard smallint, run_id uuid, seq integer, weight real, key text, serial boolean, place bigint)
 language plpgsql
-set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set plan_cache_mode = force_generic_plan
+set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set enable_sort = off set enable_bitmapscan = off set plan_cache_mode = force_generic_plan
 as $$
 declare
     v_keys text[] := '{}';

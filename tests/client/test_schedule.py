@@ -12,6 +12,7 @@ import durable
 from durable import InvalidOption, PayloadError, UnknownWorkflow
 from durable.client_async import AsyncClient
 from durable.client_sync import Client
+from durable.store import schedule_calls
 from tests.client.database import Database
 from tests.client.shop import ORDER, bill, nothing, purchase
 
@@ -206,6 +207,37 @@ def test_a_backfill_is_bounded_and_ends_now(client: Client) -> None:
     assert handle.backfill(now - HOUR, now + HOUR) in (60, 61)
     assert {slot.decision for slot in handle.slots()} == {"pending"}
     assert handle.describe().waiting in (60, 61)
+
+
+def test_a_lost_answer_does_nothing_twice(client: Client, database: Database) -> None:
+    """The session sends a statement again when its answer was lost: each recognises its own request."""
+    handle = client.schedule("s", nothing, every=HOUR)
+    begin = int(datetime.now(UTC).timestamp() // 3600 - 5) * 3_600_000_000
+    trigger = schedule_calls.command_schedule("s", "trigger")
+    backfill = schedule_calls.command_schedule(
+        "s", "backfill", slots=[begin, begin + 3_600_000_000]
+    )
+    for call in (trigger, backfill):
+        first, again = client._execute(call).answer, client._execute(call).answer
+        assert first == again
+    assert len(handle.slots()) == 3
+    given = {"spec": "{}", "policy": "{}", "action": "{}", "input": None}
+    put = schedule_calls.put_schedule("n", "fail", given)
+    assert [client._execute(put), client._execute(put)] == ["created", "created"]
+    revise = schedule_calls.put_schedule("n", "revise", given, revision=1)
+    assert [client._execute(revise), client._execute(revise)] == ["updated", "updated"]
+    delete = schedule_calls.command_schedule("s", "delete")
+    client._execute(delete)
+    client._execute(delete)
+    assert count(database) == 2
+
+
+def test_what_waits_when_a_schedule_is_deleted_is_recorded(client: Client) -> None:
+    handle = client.schedule("s", nothing, every=HOUR)
+    handle.trigger()
+    handle.delete()
+    (slot,) = handle.slots()
+    assert (slot.decision, slot.reason) == ("skipped", "the schedule was deleted")
 
 
 def test_the_list_is_in_the_order_of_ids(client: Client) -> None:

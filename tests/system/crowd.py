@@ -20,6 +20,8 @@ PREPARE = """
 set synchronous_commit = off;
 insert into durable.workers (worker_id, name, queues, started_at, beat_at, lease_until)
 select w, 'crowd', '{}', now(), now(), now() + interval '1 day' from unnest(array[%(me)s, %(other)s]::uuid[]) w;
+insert into durable.queues (name, global_limit, rate_limit, keyed, created_at, updated_at)
+values ('theirs', 1000000, '{"limit": 1e9, "period_s": 60, "kind": "window"}', true, now(), now());
 create function pg_temp.id(n bigint) returns uuid language sql immutable as
 $$ select (lpad(to_hex(1780000000000 + n / 64), 12, '0') || '7' || substr(md5(n::text), 1, 3) || '8' || substr(md5(n::text), 4, 15))::uuid $$;
 """
@@ -52,9 +54,10 @@ select r.shard, r.run_id, 2, 'activity', 'crowd', r.queue, 'executing', 1, now()
 union all
 select r.shard, r.run_id, s, 'activity', 'crowd', r.queue, 'available', 0, now() - s * interval '1 second', null, null, null, now()
   from pg_temp.added r, generate_series(2, 4) s where r.ready_at is not null;
-insert into durable.jobs (shard, run_id, seq, kind, name, queue, priority, state, scheduled_at, input, created_at)
+insert into durable.jobs (shard, run_id, seq, kind, name, queue, priority, state, scheduled_at, input, options, created_at)
 select (durable.shard_keys())[1 + n %% 64], pg_temp.id(1000000 + %(first)s + n), 0, 'job', 'crowd', case when n %% 3 = 0 then 'ours' else 'theirs' end, n %% 10,
-       'available', now() - n * interval '1 millisecond', '{}', now()
+       'available', now() - n * interval '1 millisecond', '{}',
+       case when n %% 30 = 1 then jsonb_build_object('limit_key', 'k' || n %% 7001) end, now()
   from generate_series(0, %(jobs)s - 1) n;
 
 -- Messages: many for a queue of others, some for runs of ours without an owner, some for another worker's, some for ours.

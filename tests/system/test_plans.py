@@ -107,6 +107,7 @@ def statements(runs: list[Held]) -> dict[str, tuple[str, Any]]:
         "stage_due": (STAGE,),
         "read_inbox": (ME, ["ours"], 2_000),
         "commit": commit_arguments(ME, turns),
+        "complete_jobs": (ME, shards, ids, [1] * len(runs), ["{}"] * len(runs)),
         "settle_jobs": outcome_arguments(ME, outcomes),
         "retry_jobs": retry_arguments(ME, retries),
         "put_back_jobs": retry_arguments(ME, retries),
@@ -116,10 +117,18 @@ def statements(runs: list[Held]) -> dict[str, tuple[str, Any]]:
         "expire_deadlines": (5.0, 200),
         "bury_dead_workers": (1_000,),
     }
+    claims = {
+        "claim_from_limited_queue": ("theirs", False),
+        "claim_longest_waiting": ("ours", True),
+    }
     messages = "select count(*) from durable.inbox where queue = any(%s)", (["ours"],)
     return {
         "messages": messages,
         **{name: (engine._SQL[name], params) for name, params in given.items()},
+        **{
+            name: (engine._SQL["claim_jobs"], (ME, [queue], [SLOTS], aged))
+            for name, (queue, aged) in claims.items()
+        },
     }
 
 
@@ -171,6 +180,13 @@ BOUNDS = {
     "commit": Bound(
         BATCH * 80, {"runs_pkey": 2 * BATCH, "jobs_pkey": 4 * BATCH, "inbox_pkey": 4 * BATCH}
     ),
+    "claim_from_limited_queue": Bound(
+        12_000, {"jobs_claimable": SHARDS * (2 + SLOTS // 24), "jobs_keyed": 6 * (64 + SLOTS)}
+    ),
+    "claim_longest_waiting": Bound(
+        8_000, {"jobs_claimable": SHARDS * 10 + SHARDS * (2 + SLOTS // 24)}
+    ),
+    "complete_jobs": Bound(BATCH * 20, {"jobs_pkey": 2 * BATCH}),
     "settle_jobs": Bound(BATCH * 50, {"jobs_pkey": 4 * BATCH, "runs_pkey": 2 * BATCH}),
     "retry_jobs": Bound(BATCH * 80, {"jobs_pkey": 8 * BATCH}),
     "put_back_jobs": Bound(BATCH * 80, {"jobs_pkey": 8 * BATCH}),
@@ -214,6 +230,8 @@ def test_the_statements_did_what_they_are_for(measured: Measured) -> None:
     for session in ("stale", "fresh"):
         answers = {name: rows for (of, name), (rows, _) in measured.items() if of == session}
         assert len(answers["claim_jobs"]) == SLOTS
+        assert len(answers["claim_from_limited_queue"]) == SLOTS
+        assert len(answers["claim_longest_waiting"]) == SLOTS
         assert len(answers["claim_runs"]) == CLAIM
         assert len(answers["load_history"]) == 2 * BATCH
         assert sum(answers["stage_due"][0][:2]) >= SHARDS

@@ -9,6 +9,7 @@ import pytest
 
 from durable.client_sync import Client
 from durable.errors import (
+    NondeterminismError,
     QueryFailed,
     QueryTimeout,
     ReadOnlyViolation,
@@ -197,6 +198,21 @@ def test_a_run_whose_worker_died_is_answered_by_another(
     assert handle.query(flows.content, timeout=30).items == [Item(sku="tea")]
     handle.terminate("done")
     assert_sound(sql)
+
+
+def test_a_run_that_needs_review_says_why(fleet: Fleet, system_url: str, client: Client) -> None:
+    """C8: its code cannot be brought to where its history ends, so there is no state to ask."""
+    from tests.system import code_v1
+
+    right = fleet.hire(system_url, "tests.system.flows", "tests.system.code_v1").ready()
+    handle = client.start(code_v1.evolving, id="e")
+    eventually(lambda: "go" in str(handle.describe().waiting_on))
+    right.stop()
+    fleet.hire(system_url, "tests.system.flows", "tests.system.code_v2").ready()
+    with pytest.raises(QueryFailed, match="the code and the history part at event 2") as caught:
+        handle.query("__stack", timeout=30)
+    assert isinstance(caught.value.cause, NondeterminismError)
+    handle.terminate("done")
 
 
 def test_a_query_that_nobody_serves_says_why(client: Client, sql: Sql) -> None:

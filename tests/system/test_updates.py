@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -170,6 +171,51 @@ def test_updates_sent_while_runs_end_and_begin_are_neither_lost_nor_doubled(
     assert_sound(sql)
 
 
+def test_many_clients_with_one_id_have_one_update_done(
+    working: Working, client: Client, sql: Sql, database_url: str
+) -> None:
+    def ask(_: int) -> int:
+        with Client(database_url) as mine:
+            total: int = mine.handle("c").update("increase", 1, id="once", timeout=30)
+            return total
+
+    with working(*MODULES), ThreadPoolExecutor(6) as pool:
+        handle = client.start(flows.counter, id="c")
+        assert list(pool.map(ask, range(12))) == [1] * 12
+        handle.signal(flows.finish, "now")
+        assert handle.result(timeout=30) == 1
+    assert_sound(sql)
+
+
+def test_a_request_that_commits_after_its_run_continued_reaches_the_successor(
+    working: Working, client: Client, sql: Sql
+) -> None:
+    with working(*MODULES), psycopg.connect(sql.info.dsn, password=sql.info.password) as late:
+        handle = client.start(flows.counter, 5, id="c")
+        update = handle.start_update("increase", 1, returns=int, id="late", connection=late)
+        handle.update("rest", timeout=30)
+        eventually(lambda: client.handle("c").describe().generation == 1)
+        late.commit()
+        assert update.result(timeout=30) == 6
+        assert handle.update("increase", 1, id="late", timeout=30) == 6
+        handle.signal(flows.finish, "now")
+        assert handle.result(timeout=30) == 6
+    assert_sound(sql)
+
+
+def test_rejections_are_forgotten_after_a_day_and_nothing_else_is(
+    working: Working, client: Client, sql: Sql
+) -> None:
+    with working(*MODULES, lease_s=1.0):
+        handle = client.start(flows.basket, "ann", 1, id="b")
+        handle.update("add", Item(sku="a"), id="kept", timeout=30)
+        with pytest.raises(UpdateRejected):
+            handle.update("add", Item(sku="b"), id="refused", timeout=30)
+        sql.execute("select durable.advance_clock('25 hours')")
+        eventually(lambda: [it.update_id for it in handle.updates()] == ["kept"])
+        handle.terminate("done")
+
+
 # -- the end of a run -------------------------------------------------------------------------------------------------------------
 
 
@@ -281,6 +327,31 @@ def test_a_start_with_signal_and_update_is_one_transaction(
         assert sql.execute("select count(*) from durable.updates").fetchone() == (0,)
     with working(*MODULES):
         assert handle.update_handle(request).result(timeout=30) == 6
+        handle.terminate("done")
+    assert_sound(sql)
+
+
+def test_an_update_that_comes_with_the_end_is_told_so(
+    working: Working, client: Client, sql: Sql
+) -> None:
+    request = UpdateRequest(flows.add, Item(sku="tea"))
+    with working(*MODULES):
+        handle = client.start(
+            flows.basket, "ann", id="b", with_signal=(flows.finish, "now"), with_update=request
+        )
+        assert handle.result(timeout=30) == 0
+        with pytest.raises(WorkflowClosed, match="was not accepted any more: the run is completed"):
+            handle.update_handle(request).result(timeout=30)
+    assert_sound(sql)
+
+
+def test_an_update_that_comes_with_continue_as_new_reaches_the_successor(
+    working: Working, client: Client, sql: Sql
+) -> None:
+    request = UpdateRequest("which", returns=int)
+    with working(*MODULES):
+        handle = client.start(flows.relay, id="r", with_signal=(flows.tick, 1), with_update=request)
+        assert handle.update_handle(request).result(timeout=30) == 1
         handle.terminate("done")
     assert_sound(sql)
 

@@ -16,6 +16,7 @@ class WorkerSettings:
     Of transactional activities at most `transaction_connections` sync and as many async ones run at once, each with a connection; one that
     keeps its transaction open for `transaction_warning_s` is named in the log.
     `build` names the code that runs here; runs of pinned workflows stay with the build that took their first turn.
+    `retention_gap_s` is the time between two rounds of pruning.
     `run_workflows` False makes a worker that only runs activities, `run_activities` False one that only runs workflows.
     """
 
