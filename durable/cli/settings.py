@@ -36,8 +36,14 @@ WorkflowId = Annotated[
 
 
 def open_client(url: str | None) -> Client:
-    """A client; nothing is connected yet. Raises DatabaseUnavailable when no database is named."""
+    """A client; nothing is connected yet. Raises DatabaseUnavailable when no database is named.
+
+    DURABLE_APP is imported for every command: its `use_payloads` has the keys to what is sealed.
+    """
     from durable.client_sync import Client
+
+    if os.environ.get("DURABLE_APP"):
+        import_app(None)
 
     return Client(url)
 

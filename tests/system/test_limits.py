@@ -260,3 +260,19 @@ def test_typed_attributes_refuse_what_does_not_fit(client: Client) -> None:
 def test_memo_is_kept_beside_the_run(client: Client) -> None:
     run = client.start(flows.continues_for_ever, memo={"ticket": [1, {"a": None}]}).describe()
     assert run.memo == {"ticket": [1, {"a": None}]}
+
+
+def test_a_run_that_timed_out_can_be_retried_with_its_limits_anew(
+    working: Working, client: Client, sql: Sql
+) -> None:
+    with working(*MODULES):
+        handle = client.start(flows.waits_an_hour_at_most, id="again")
+        advance(sql, HOUR)
+        with pytest.raises(WorkflowTimedOut):
+            handle.result(30)
+        client.handle("again").retry("the bank was on strike")
+        run = client.handle("again").describe()
+        assert run.deadline_at == run.created_at + HOUR
+        client.handle("again").signal(flows.go_on, "paid")
+        assert client.handle("again").result(30) == "paid"
+    assert_sound(sql)

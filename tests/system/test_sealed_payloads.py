@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -275,3 +278,28 @@ def test_a_store_that_does_not_answer_delays_and_loses_nothing(
 
 def _refs() -> Any:
     return payload_refs()
+
+
+def test_the_command_line_has_the_keys_of_the_app(
+    working: Working, database_url: str, tmp_path: Path
+) -> None:
+    (tmp_path / "vault.py").write_text(
+        f"import durable\ndurable.use_payloads(durable.Encryption({{'old': {OLD!r}}}, current='old'))\n"
+    )
+    with (
+        working(*MODULES, payloads=WITH_OLD),
+        Client(database_url, payloads=WITH_OLD) as client,
+    ):
+        client.start(flows.goes_on_with_secrets, "w", 0, id="done").result(30)
+    command = [sys.executable, "-m", "durable", "history", "done"]
+    place = f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    known = {**os.environ, "DURABLE_DATABASE_URL": database_url, "PYTHONPATH": place}
+    blind, seeing = (
+        subprocess.run(
+            command, capture_output=True, text=True, check=True, timeout=60, env={**known, **more}
+        ).stdout
+        for more in ({}, {"DURABLE_APP": "vault"})
+    )
+    assert "[encrypted with key 'old', " in blind
+    assert '"w echoed"' not in blind
+    assert "w echoed" in seeing
