@@ -321,9 +321,11 @@ class WorkflowCall(Generic[P, R]):
             **_unless_fail(workflow.on_exhausted),
             **workflow.limits.to_body(),
             **options.limits.to_body(),
+            **({} if options.retry is None else {"child_retry": options.retry.to_body()}),
         }
+        cancellation = options.cancellation or "wait"
         plan = ChildPlan(
-            workflow.name, body, workflow.arguments, options.cancellation or "wait", options.id
+            workflow.name, body, workflow.arguments, cancellation, options.id, options.retry
         )
         return self._plans.setdefault(defaults, plan)
 
@@ -372,10 +374,11 @@ class Workflow(WorkflowCall[P, R]):
         cancellation: Cancellation | None = None,
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
+        retry: RetryPolicy | None = None,
     ) -> WorkflowCall[P, R]:
         """The same workflow with options for this child. See `ChildOptions`."""
         given = ChildOptions(
-            id, queue, priority, close_policy, cancellation, run_timeout, execution_timeout
+            id, queue, priority, close_policy, cancellation, run_timeout, execution_timeout, retry
         )
         return WorkflowCall(self, given)
 

@@ -259,7 +259,8 @@ def _print_pending(pending: Sequence[PendingJob]) -> None:
 def _pending_row(job: PendingJob) -> tuple[Any, ...]:
     attempt = "" if job.kind == "timer" else f"{job.attempt}/{job.max_attempts or '∞'}"
     error = failure_line(job.errors[-1].get("failure")) if job.errors else ""
-    note = f"{error} {short(job.note)}" if job.note else error
+    said = "to be completed from elsewhere" if job.state == "waiting" else short(job.note)
+    note = f"{error} {said}".strip() if job.note else error
     if job.paused:
         note = f"paused {_held(job.paused)}  {note}".strip()
     name = f"timer ({job.name})" if job.kind == "timer" else job.name

@@ -42,6 +42,7 @@ from durable.core.events import Event, Message
 from durable.core.futures import OperationFuture
 from durable.core.handlers import Handlers, Offer, Verdicts
 from durable.core.history_length import LONG_HISTORY, long_history
+from durable.core.local import LOCAL_EVENTS
 from durable.core.loop import DurableTask
 from durable.core.machine import (
     ARRIVALS,
@@ -356,7 +357,7 @@ class Execution(Run):
         # else evidence: the operation was settled before, by a cancel or an earlier answer
 
     def _inbound_rows(self, inbound: Sequence[Message]) -> list[Event]:
-        """The messages as rows, without cancel requests after the first (C9)."""
+        """The messages as rows, without cancel requests after the first (C9), and without what ends a local activity that nobody called."""
         rows: list[Event] = []
         turn, seq, at_us, requested = (
             self.turn + 1,
@@ -382,6 +383,8 @@ class Execution(Run):
                 if requested:
                     continue
                 requested = True
+            elif type_ in LOCAL_EVENTS and not self.expects_local(body):
+                continue  # of a run that this one was reset from, whose code called something else
             seq += 1
             at_us = max(at_us, sent_us)
             rows.append(_event(Event, (seq, turn, type_, at_us, body, payload)))

@@ -208,6 +208,13 @@ class Run:
         receiver.deliver(event)
         return True
 
+    def expects_local(self, body: dict[str, Any]) -> bool:
+        """Whether an outcome is that of a local activity which the code has called, as it called it."""
+        future = self.locals.get(body["id"])
+        if future is None:
+            return body["id"] in self._locals_given_up
+        return future.is_meant_by(body)
+
     def called_locally(self, event: e.Event) -> LocalFuture[Any] | None:
         """The call that a local activity's event is about; None if the code gave it up. Raises NondeterminismError if there is none."""
         call_id = event.body["id"]
@@ -289,6 +296,7 @@ class Run:
         command.operation = future = ChildFuture[Any](
             self, plan.name, workflow_id, plan.arguments.result, plan.cancellation, command
         )
+        future.retry = plan.retry
         self._commands.append(command)
         return future
 

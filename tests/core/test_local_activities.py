@@ -263,6 +263,23 @@ def test_replay_notices_that_the_code_calls_something_else(code: Any, says: str)
     assert says in str(parted.value)
 
 
+def test_an_outcome_that_nobody_called_for_leaves_no_trace() -> None:
+    """A reset delivers again what its code may call otherwise by now: then the activity runs, and that outcome is no outcome of it."""
+    sim = Simulation(three_locals, 1)
+    sim.turn()
+    right = sim.local_ended("local.double-1", 0)
+    changes: list[dict[str, Any]] = [
+        {"id": "local.double-7"},
+        {"digest": "0" * 16},
+        {"timeouts": {}},
+    ]
+    for wrong in changes:
+        assert sim.turn(right._replace(body={**right.body, **wrong})) == []
+    assert list(sim.execution.locals) == ["local.double-1"]
+    sim.turn(right)
+    assert sim.check().result == [0]
+
+
 def test_bad_input_is_refused_where_it_is_given() -> None:
     with pytest.raises(NotInWorkflow):
         durable.local(double)(1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import logging
 from datetime import date, timedelta
 from typing import Any
 
@@ -149,6 +150,29 @@ def test_the_type_is_checked_before_anything_is_written(
         client.complete(token, YES)
         assert handle.result(timeout=30) == "ada on 2026-01-02"
     assert evidence(sql) == []
+
+
+def test_a_token_is_bound_to_its_run_event_and_attempt_and_never_logged(
+    working: Working, client: Client, sql: Sql, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.DEBUG), working(*FLOWS):
+        handles = [client.start(flows.asks_for_approval, "approve", key) for key in "ab"]
+        tokens = [token_of(sql, key) for key in "ab"]
+        eventually(lambda: sql.execute("select count(*) from durable.jobs where state = 'waiting'").fetchone() == (2,))  # fmt: skip
+        mine, other = (token.split(".") for token in tokens)
+        assert refusal(client, ".".join([*other[:5], mine[5]])) == "forged"
+        for place in (3, 4):
+            moved = [*mine]
+            moved[place] = str(int(mine[place]) + 1)
+            assert refusal(client, ".".join(moved)) == "forged"
+        with pytest.raises(CompletionRefused) as refused:
+            client.heartbeat(".".join([*other[:5], mine[5]]))
+        for token in tokens:
+            client.complete(token, YES)
+        assert [it.result(timeout=30) for it in handles] == ["ada on 2026-01-02"] * 2
+    for secret in (mine[5], other[5]):
+        assert secret not in caplog.text
+        assert secret not in str(refused.value)
 
 
 def test_duplicate_late_and_forged_ones_are_refused_and_kept(

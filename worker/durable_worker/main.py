@@ -60,6 +60,7 @@ def durable_worker(
         float, typer.Option(help="seconds of silence after which others take over")
     ] = 15.0,
     poll: Annotated[float, typer.Option(help="seconds between polls when idle")] = 0.2,
+    local_slots: Annotated[int, typer.Option(help="local activities at once")] = DEFAULT_SLOTS,
     cache: Annotated[int, typer.Option(help="live runs kept in memory")] = 10_000,
     grace: Annotated[
         float, typer.Option(help="seconds that running attempts get at SIGTERM")
@@ -87,6 +88,7 @@ def durable_worker(
             build=build,
             lease_s=lease,
             poll_s=poll,
+            local_slots=local_slots,
             max_cached_runs=cache,
             shutdown_grace_s=grace,
             notify=notify,
