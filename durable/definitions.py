@@ -126,8 +126,10 @@ class Activity(ActivityCall[P, R]):
         *,
         require_actor: bool = False,
         transactional: bool = False,
+        process: bool = False,
     ) -> None:
         super().__init__(self, options)
+        self.process = process
         self.require_actor = require_actor
         self.transactional = transactional
         self.fn = fn
@@ -135,8 +137,15 @@ class Activity(ActivityCall[P, R]):
         injected = (connection_parameter(fn, self.name),) if transactional else ()
         self.arguments = ArgumentsCodec(fn, name=self.name, injected=injected)
         self.is_async = inspect.iscoroutinefunction(fn)
+        if process:
+            _check_process(self)
         self.schedule: Schedule | None = None
         update_wrapper(self, fn)
+
+    @property
+    def can_be_stopped(self) -> bool:
+        """Whether an attempt ends when it is told to: a coroutine or a process does, a thread only at its next heartbeat."""
+        return self.is_async or self.process
 
     @property
     def queue(self) -> str | None:
@@ -203,6 +212,18 @@ class Activity(ActivityCall[P, R]):
         return f"<activity {self.name!r}>"
 
 
+def _check_process(it: Activity[..., Any]) -> None:
+    """Raises InvalidOption unless a process can import and call the function."""
+    if it.is_async or it.transactional:
+        raise InvalidOption(
+            f"activity {it.name!r}: process=True is for plain functions; an async or transactional one runs in the worker's own process"
+        )
+    if "<locals>" in it.fn.__qualname__:
+        raise InvalidOption(
+            f"activity {it.name!r}: with process=True the function is imported by another process; define it in a module, not in a function"
+        )
+
+
 class _ActivityDecorator(Protocol):
     @overload
     def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> Activity[P, R]: ...
@@ -230,6 +251,7 @@ def activity(
     on_exhausted: OnExhausted | None = None,
     require_actor: bool = False,
     transactional: Literal[False] = False,
+    process: bool = False,
     schedule: Schedule | None = None,
 ) -> _ActivityDecorator: ...
 @overload
@@ -256,6 +278,7 @@ def activity(
     name: str | None = None,
     require_actor: bool = False,
     transactional: bool = False,
+    process: bool = False,
     schedule: Schedule | None = None,
     **options: Any,
 ) -> Any:
@@ -263,14 +286,20 @@ def activity(
 
     The function may be sync (it runs in a thread) or async. `name` defaults to its `__name__` and must stay the same while runs
     that use it are alive. With `require_actor` it is not enqueued anonymously. With `transactional` its first parameter is the psycopg connection (an
-    AsyncConnection for `async def`) of the transaction that also records its outcome: exactly once (C5). Callers do not pass it. `schedule` has workers
+    AsyncConnection for `async def`) of the transaction that also records its outcome: exactly once (C5). Callers do not pass it. With `process` a plain
+    function runs in a process of its own instead of a thread: for work that computes, and that is killed when it times out or is cancelled. `schedule` has workers
     enqueue it as a job of its own at times: `schedule=durable.cron("0 9 * * *")`. The other options are those of `ActivityOptions`. Raises InvalidOption on an impossible
     option, or if another function has the name.
     """
 
     def decorate(fn: Any) -> Any:
         made: Activity[..., Any] = Activity(
-            fn, name, given, require_actor=require_actor, transactional=transactional
+            fn,
+            name,
+            given,
+            require_actor=require_actor,
+            transactional=transactional,
+            process=process,
         )
         return _register(_activities, _scheduled(made, schedule), "activity")
 
@@ -321,9 +350,11 @@ class WorkflowCall(Generic[P, R]):
             **_unless_fail(workflow.on_exhausted),
             **workflow.limits.to_body(),
             **options.limits.to_body(),
+            **({} if options.retry is None else {"child_retry": options.retry.to_body()}),
         }
+        cancellation = options.cancellation or "wait"
         plan = ChildPlan(
-            workflow.name, body, workflow.arguments, options.cancellation or "wait", options.id
+            workflow.name, body, workflow.arguments, cancellation, options.id, options.retry
         )
         return self._plans.setdefault(defaults, plan)
 
@@ -372,10 +403,11 @@ class Workflow(WorkflowCall[P, R]):
         cancellation: Cancellation | None = None,
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
+        retry: RetryPolicy | None = None,
     ) -> WorkflowCall[P, R]:
         """The same workflow with options for this child. See `ChildOptions`."""
         given = ChildOptions(
-            id, queue, priority, close_policy, cancellation, run_timeout, execution_timeout
+            id, queue, priority, close_policy, cancellation, run_timeout, execution_timeout, retry
         )
         return WorkflowCall(self, given)
 

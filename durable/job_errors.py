@@ -39,3 +39,10 @@ class BulkRefused(PayloadError):
         super().__init__(field, "; ".join([*lines, *more]), "No job was enqueued: mend the items.")
         self.errors = list(errors)
         self.count = count
+
+
+class ProcessDied(DurableError):
+    """The process that ran an activity with `process=True` ended before it answered: out of memory, a crash in C, `os._exit`.
+
+    The author's or the operator's. The attempt has failed, and is tried again as its policy says.
+    """

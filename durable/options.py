@@ -92,7 +92,8 @@ class ChildOptions:
     id: its workflow id; by default the parent's, "/", and its place among the parent's calls. queue, priority: by default the
     workflow's own, else the parent's. close_policy: see `ClosePolicy`; by default "terminate". cancellation: see
     `Cancellation`; by default "wait", so that a child has compensated before its parent goes on. run_timeout,
-    execution_timeout: by default the workflow's own; see `LifeLimits`.
+    execution_timeout: by default the workflow's own; see `LifeLimits`. retry: how often the child as a whole is started again when it fails, each
+    time as a new run under the same id; by default never. Not to be mixed up with `@workflow(retry=...)`, which is about its activities.
     """
 
     id: str | None = None
@@ -102,6 +103,7 @@ class ChildOptions:
     cancellation: Cancellation | None = None
     run_timeout: timedelta | None = None
     execution_timeout: timedelta | None = None
+    retry: RetryPolicy | None = None
 
     def __post_init__(self) -> None:
         for option in ("id", "queue"):

@@ -54,11 +54,12 @@ create view durable.command_list as
 select o.workflow_id, o.shard, o.run_id, o.command_id, o.action, o.seq, o.accepted, o.code, o.reason, o.actor, o.at, o.before, o.after, o.batch_id
   from durable.operator_commands o
 union all
-select r.workflow_id, s.shard, s.run_id, s.signal_id, 'signal', s.seq, s.status in ('buffered', 'delivered', 'replayed'),
-       case when s.status in ('buffered', 'delivered', 'replayed') then 'accepted' when s.status = 'duplicate' then 'already_requested' else 'workflow_closed' end,
+select r.workflow_id, s.shard, s.run_id, s.signal_id, 'signal', s.seq, s.status in ('buffered', 'delivered'),
+       case when s.status in ('buffered', 'delivered') then 'accepted' when s.status = 'duplicate' then 'already_requested' else 'workflow_closed' end,
        s.reason, s.actor, s.at, null, jsonb_build_object('signal', s.name, 'status', s.status), null
   from durable.signals s join durable.runs r on r.shard = s.shard and r.run_id = s.run_id
- where not exists (select from durable.operator_commands o where o.shard = s.shard and o.run_id = s.run_id and o.command_id = s.signal_id);  -- of a batch
+ where s.status <> 'replayed'  -- shown with the run that it was sent again to
+   and not exists (select from durable.operator_commands o where o.shard = s.shard and o.run_id = s.run_id and o.command_id = s.signal_id);  -- of a batch
 
 
 -- PAUSE ---------------------------------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 from durable.core.futures import Cancellation
 from durable.core.local import LocalTarget
+from durable.core.policy import RetryPolicy
 from durable.core.styles import Style
 from durable.payload import ArgumentsCodec
 
@@ -57,6 +58,7 @@ class ChildPlan(NamedTuple):
     arguments: ArgumentsCodec
     cancellation: Cancellation
     workflow_id: str | None
+    retry: RetryPolicy | None = None
 
 
 class RunDefaults(NamedTuple):

@@ -296,6 +296,7 @@ class Run:
         command.operation = future = ChildFuture[Any](
             self, plan.name, workflow_id, plan.arguments.result, plan.cancellation, command
         )
+        future.retry = plan.retry
         self._commands.append(command)
         return future
 

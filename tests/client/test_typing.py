@@ -11,10 +11,12 @@ if TYPE_CHECKING:
     from durable.client_async import AsyncClient
     from durable.client_sync import Client
     from durable.core.schedule_times import Calendar
+    from durable.descriptions import BatchProgress, RewindReceipt
     from durable.handles_async import AsyncHandle
     from durable.handles_sync import Handle
     from durable.histories import RecordedHistory
     from durable.jobs_sync import JobHandle
+    from durable.operations_sync import PendingActivity
     from durable.scheduling_sync import ScheduleHandle
     from tests.client.shop import (
         ORDER,
@@ -61,6 +63,24 @@ if TYPE_CHECKING:
     async def so_are_asynchronous_ones(client: AsyncClient) -> None:
         assert_type(await client.start(purchase, ORDER), AsyncHandle[Invoice])
         assert_type(await (await client.start(purchase, ORDER)).result(), Invoice)
+
+    def commands_are_typed(client: Client) -> None:
+        handle = client.handle("o-1", purchase)
+        assert_type(handle.fork("o-2", "why", to_event=3), Handle[Invoice])
+        assert_type(handle.retry("why"), RewindReceipt)
+        assert_type(handle.reset("why", before_activity="bill", timers="original"), RewindReceipt)
+        assert_type(handle.activity(2), PendingActivity)
+        assert_type(client.batch("retry", {"status": "failed"}, reason="why"), BatchProgress)
+        handle.reset("why", timers="later")  # type: ignore[arg-type]
+        handle.reset()  # type: ignore[call-arg]
+        client.batch("explode", "workflow=purchase", reason="why")  # type: ignore[arg-type]
+        client.batch("cancel", "workflow=purchase")  # type: ignore[call-arg]
+
+    async def so_are_asynchronous_commands(client: AsyncClient) -> None:
+        handle = client.handle("o-1", purchase)
+        assert_type(await handle.fork("o-2", "why", to_event=3), AsyncHandle[Invoice])
+        assert_type(await client.resume_batch("01a1fe44"), BatchProgress)
+        await handle.activity(2).set_result({"total": 1}, "why")
 
     def mistakes_are_seen(client: Client) -> None:
         client.start(purchase, 5)  # type: ignore[arg-type]

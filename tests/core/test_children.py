@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 import durable
-from durable import ChildWorkflowError, InvalidOption, NotInWorkflow, Signal, workflow
+from durable import (
+    ChildWorkflowError,
+    InvalidOption,
+    NotInWorkflow,
+    RetryPolicy,
+    Signal,
+    workflow,
+)
 from durable.core import events as e
 from durable.core.events import Event
 from durable.errors import DurableError, NondeterminismError, PayloadError
 from durable.failure import encode_failure
 from durable.payload import digest
-from tests.core.simulation import Simulation
+from tests.core.simulation import SECOND, Simulation
 
 hello: Signal[str] = Signal("children_hello", str)
 
@@ -263,3 +271,90 @@ def test_outside_a_workflow_there_is_no_child() -> None:
         doubling(1)
     with pytest.raises(NotInWorkflow):
         doubling.options(queue="q")(1)
+
+
+# -- started again ------------------------------------------------------------------------------------------------------
+
+patient = RetryPolicy(
+    max_attempts=3, initial_interval=timedelta(seconds=10), jitter=0.0, non_retryable=(KeyError,)
+)
+
+
+@workflow
+async def stubborn(n: int) -> str:
+    try:
+        return str(await doubling.options(id="d", retry=patient)(n))
+    except ChildWorkflowError as error:
+        return f"{error.outcome} {error.cause!r}"
+
+
+def failing(sim: Simulation, index: int, error: BaseException) -> None:
+    sim.turn(sim.child_ended(index, e.CHILD_FAILED, failure=encode_failure(error)))
+
+
+def test_a_failed_child_is_started_again_under_its_id() -> None:
+    sim = Simulation(stubborn, 20)
+    sim.turn()
+    for index, wait_s in enumerate((10, 20)):
+        before_us = sim.now_us
+        failing(sim, index, ValueError("once more"))
+        assert len(started(sim)) == index + 1
+        assert sim.timers[0].body["fire_at_us"] == before_us + 1_000 + wait_s * SECOND
+        sim.fire()
+    assert [it.body["workflow_id"] for it in started(sim)] == ["d"] * 3
+    assert len({it.body["digest"] for it in started(sim)}) == 1
+    sim.turn(sim.child_ended(2, e.CHILD_COMPLETED, "40"))
+    assert sim.check().result == "40"
+
+
+def test_its_last_failure_is_the_parents() -> None:
+    sim = Simulation(stubborn, 20)
+    sim.turn()
+    for index in range(3):
+        failing(sim, index, ValueError(index))
+        if index < 2:
+            sim.fire()
+    assert sim.check().result == "failed ValueError(2)"
+
+
+@pytest.mark.parametrize("outcome", [e.CHILD_CANCELLED, e.CHILD_TERMINATED, e.CHILD_REJECTED])
+def test_only_a_failure_is_tried_again(outcome: str) -> None:
+    sim = Simulation(stubborn, 20)
+    sim.turn()
+    sim.turn(sim.child_ended(0, outcome))
+    assert len(started(sim)) == 1
+    assert sim.decision.closed
+    sim.check()
+
+
+def test_what_must_not_be_tried_again_is_not() -> None:
+    sim = Simulation(stubborn, 20)
+    sim.turn()
+    failing(sim, 0, KeyError("gone"))
+    assert sim.check().result == "failed KeyError('gone')"
+
+
+def test_a_cancel_ends_the_wait_for_the_next_attempt() -> None:
+    sim = Simulation(stubborn, 20)
+    sim.turn()
+    failing(sim, 0, ValueError("once"))
+    sim.turn(sim.cancelling())
+    assert sim.outcome == e.WORKFLOW_CANCELLED
+    assert e.TIMER_CANCELLED in sim.types
+    sim.check()
+
+
+def test_another_policy_is_nondeterminism() -> None:
+    @workflow(name="stubborn_twin")
+    async def stubborn_before(n: int) -> int:
+        return await doubling.options(id="d", retry=patient)(n)
+
+    @workflow(name="stubborn_twin", version=2)
+    async def stubborn_after(n: int) -> int:
+        return await doubling.options(id="d")(n)
+
+    sim = Simulation(stubborn_before, 1)
+    sim.turn()
+    sim.workflow = stubborn_after
+    with pytest.raises(NondeterminismError, match="child_retry"):
+        sim.fresh().replay(sim.history)

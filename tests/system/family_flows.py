@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import durable
-from durable import ChildWorkflowError, Signal, workflow
+from durable import ChildWorkflowError, RetryPolicy, Signal, activity, workflow
 from tests.system.flows import gated, step
 
 proceed: Signal[int] = Signal("family_proceed", int)
@@ -48,6 +48,29 @@ async def sees_failure() -> list[str]:
     except ChildWorkflowError as error:
         return [error.outcome, repr(error.__cause__)]
     return []
+
+
+@activity
+def fails_before(attempt: int, key: str) -> int:
+    """Counts its calls by key; fails until there have been so many."""
+    calls[key] = calls.get(key, 0) + 1
+    if calls[key] < attempt:
+        raise durable.NonRetryable(f"call {calls[key]}")
+    return calls[key]
+
+
+calls: dict[str, int] = {}
+
+
+@workflow
+async def shaky_leaf(attempt: int, key: str) -> int:
+    return await fails_before(attempt, key)
+
+
+@workflow
+async def insists_on_leaf(attempt: int, key: str) -> int:
+    again = RetryPolicy(max_attempts=4, initial_interval=timedelta(milliseconds=10))
+    return await shaky_leaf.options(id=f"{key}-leaf", retry=again)(attempt, key)
 
 
 @workflow

@@ -197,3 +197,15 @@ def test_a_killed_worker_loses_no_child(
     assert [it.result(timeout=60) for it in parents] == [435] * 10
     assert len(statuses(sql)) == 310
     assert_sound(sql)
+
+
+def test_a_failed_child_is_started_again_as_a_run_of_its_own(
+    working: Working, client: Client, sql: Sql
+) -> None:
+    with working(*MODULES):
+        assert client.start(family.insists_on_leaf, 3, "k").result(timeout=30) == 3
+    runs = sql.execute(
+        "select status from durable.runs where workflow_id = 'k-leaf' order by generation"
+    )
+    assert runs.fetchall() == [("failed",), ("failed",), ("completed",)]
+    assert_sound(sql)

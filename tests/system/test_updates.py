@@ -331,6 +331,31 @@ def test_a_start_with_signal_and_update_is_one_transaction(
     assert_sound(sql)
 
 
+def test_an_update_that_comes_with_the_end_is_told_so(
+    working: Working, client: Client, sql: Sql
+) -> None:
+    request = UpdateRequest(flows.add, Item(sku="tea"))
+    with working(*MODULES):
+        handle = client.start(
+            flows.basket, "ann", id="b", with_signal=(flows.finish, "now"), with_update=request
+        )
+        assert handle.result(timeout=30) == 0
+        with pytest.raises(WorkflowClosed, match="was not accepted any more: the run is completed"):
+            handle.update_handle(request).result(timeout=30)
+    assert_sound(sql)
+
+
+def test_an_update_that_comes_with_continue_as_new_reaches_the_successor(
+    working: Working, client: Client, sql: Sql
+) -> None:
+    request = UpdateRequest("which", returns=int)
+    with working(*MODULES):
+        handle = client.start(flows.relay, id="r", with_signal=(flows.tick, 1), with_update=request)
+        assert handle.update_handle(request).result(timeout=30) == 1
+        handle.terminate("done")
+    assert_sound(sql)
+
+
 def test_a_start_that_is_refused_sends_nothing(client: Client, sql: Sql) -> None:
     client.start(flows.ticking, id="t")
     with pytest.raises(WorkflowAlreadyExists):

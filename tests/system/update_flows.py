@@ -195,3 +195,15 @@ async def tempted_validator() -> str:
 
     await finish.receive()
     return "awake" if waiting.done() else "asleep"
+
+
+@workflow(name="updates.relay")
+async def relay(generation: int = 0) -> None:
+    """Goes on as another run at each tick."""
+
+    @durable.update
+    def which() -> int:
+        return generation
+
+    await tick.receive()
+    relay.continue_as_new(generation + 1)

@@ -61,6 +61,15 @@ if TYPE_CHECKING:
     @activity(transactional=True)
     async def book_async(connection: psycopg.AsyncConnection[Any], order: Order) -> str: ...
 
+    @activity(on_exhausted="pause")
+    def needs_help(order: Order) -> Receipt: ...
+
+    @workflow(on_exhausted="pause")
+    async def is_mended(order: Order) -> Receipt:
+        assert_type(await needs_help.options(on_exhausted="fail")(order), Receipt)
+        needs_help.options(on_exhausted="explode")  # type: ignore[arg-type]
+        return await needs_help(order)
+
     @workflow
     async def other_ways_to_run(order: Order) -> Receipt:
         assert_type(book(order), ActivityFuture[Receipt])

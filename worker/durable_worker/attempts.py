@@ -39,6 +39,7 @@ from durable_worker.clock import DatabaseClock
 from durable_worker.committer import Committer
 from durable_worker.elsewhere import parked, token_maker
 from durable_worker.faults import reach
+from durable_worker.processes import Processes
 from durable_worker.runs import LiveRun
 from durable_worker.slots import Slots
 from durable_worker.transactions import TransactionalAttempts
@@ -117,6 +118,7 @@ class Attempts:
             max_workers=max(_MOST_THREADS, sum(queues.values())),
             thread_name_prefix="durable-activity",
         )
+        self.processes = Processes()
         self.deliver_outcome: Callable[[Outcome], bool]
         self.starting = True
         self.idle = asyncio.Event()  # set while nothing runs here
@@ -308,6 +310,9 @@ class Attempts:
     ) -> Any:
         if attempt.activity.is_async:
             return await function(*args, **kwargs)
+        if attempt.activity.process:
+            assert attempt.context is not None
+            return await self.processes.run(attempt.activity, args, kwargs, attempt.context)
         context = contextvars.copy_context()
         attempt.thread = self._threads.submit(context.run, function, *args, **kwargs)
         return await asyncio.wrap_future(attempt.thread)
@@ -464,7 +469,7 @@ class Attempts:
         if attempt.cancel_requested:
             return
         attempt.cancel_requested = True
-        if attempt.activity.is_async:
+        if attempt.activity.can_be_stopped:
             self._cancel_task(attempt)
 
     def cancel_run(self, run_id: str) -> None:
@@ -493,7 +498,7 @@ class Attempts:
     def hurry(self) -> None:
         """Stop every attempt now (second SIGTERM). Threads are left to the lease."""
         for attempt in list(self._running.values()):
-            if attempt.activity.is_async:
+            if attempt.activity.can_be_stopped:
                 self._cancel_task(attempt)
 
     def close(self) -> None:

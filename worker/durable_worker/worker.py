@@ -417,6 +417,7 @@ class Worker:
             await session.close()
         await self._transactions.close()
         self.attempts.close()
+        await self.attempts.processes.close()
         self.local_activities.close()
         self._watchdog.stop()
 
