@@ -569,6 +569,8 @@ def _returned(hint: Any) -> Any:
     """What a call gives in the end: R of Generator[Y, S, R], T of Awaitable[T], else the hint."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         return _without_outcomes(hint)
+    if typing.get_origin(hint) is list and typing.get_args(hint):
+        return list[_returned(typing.get_args(hint)[0])]  # type: ignore[misc]
     position = _LAZY.get(typing.get_origin(hint) or hint) if _is_hashable(hint) else None
     if position is not None:
         parameters = typing.get_args(hint)
@@ -577,9 +579,11 @@ def _returned(hint: Any) -> Any:
 
 
 def _without_outcomes(union: Any) -> Any:
-    """A union without Snooze, Cancel and Retry, which an activity may return and which are no results."""
+    """A union without exceptions, Snooze, Cancel and Retry, which an activity may return and which are no results."""
     members = typing.get_args(union)
-    results = tuple(each for each in members if not getattr(each, "durable_outcome", False))
+    results = tuple(
+        each for each in members if not (isinstance(each, type) and issubclass(each, BaseException))
+    )
     return union if len(results) == len(members) else typing.Union[results or (None,)]  # noqa: UP007
 
 
