@@ -10,7 +10,7 @@ on every class whose constructor composes its message (`super().__init__(f"order
 the message is composed twice, or a parameter is missing. Importing the module named in the data
 lets a database row import anything.
 
-The solution. We store the class's name, `args` and those attributes that are JSON. We rebuild only
+The solution. We store the class's name, `args` and those attributes that are JSON or of types that we know (`failure_values.py`). We rebuild only
 classes that are already imported, and without running Python constructors: `cls.__new__`, then
 `args`, then the built-in base's `__init__` (OSError and UnicodeError keep C-level state there),
 then the attributes. Only if that gives an exception that cannot even print itself we try the
@@ -34,6 +34,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from durable.errors import RemoteError
+from durable.failure_values import TAG, tagged, untagged
 
 MAX_DEPTH = 12
 MAX_EXCEPTIONS = 64
@@ -168,6 +169,10 @@ class _Encoder:
         if name == "args" and isinstance(value, list) and not value:
             return
         text = _json_or_none(value)
+        if text is None:
+            text = _tagged_or_none(value)
+        elif TAG in text:  # it would come back as something else
+            text = None
         if text is None or len(text) > min(MAX_VALUE, self._text_left):
             omitted.append(name)
             return
@@ -236,6 +241,15 @@ def _json_or_none(value: Any) -> str | None:
     except (TypeError, ValueError, RecursionError):
         return None
     return None if _ESCAPED_NUL.search(text) else text
+
+
+def _tagged_or_none(value: Any) -> str | None:
+    """JSON text of a value that JSON has no type for, or None if it could not be rebuilt."""
+    try:
+        form = tagged(value)
+        return None if untagged(form) != _tuples_as_lists(value) else _json_or_none(form)
+    except Exception:  # any object may refuse to be looked at
+        return None
 
 
 def _tuples_as_lists(value: Any) -> Any:
@@ -326,7 +340,7 @@ def _arguments(failure: Mapping[str, Any]) -> tuple[Any, ...]:
             decode_failure(member) for member in failure["group"]
         ]
     if "args" in failure:
-        return tuple(failure["args"])
+        return tuple(untagged(failure["args"]))
     return (failure["message"],) if failure.get("message") else ()
 
 
@@ -337,7 +351,7 @@ def _without_constructor(cls: type[BaseException], failure: Mapping[str, Any]) -
         TypeError, ValueError
     ):  # a UnicodeError whose bytes were omitted: args are all it has
         _builtin_init(cls)(exc, *args)
-    vars(exc).update(failure.get("state", {}))
+    vars(exc).update(untagged(failure.get("state", {})))
     return exc
 
 
@@ -349,7 +363,7 @@ def _builtin_init(cls: type[BaseException]) -> Any:
 
 def _with_constructor(cls: type[BaseException], failure: Mapping[str, Any]) -> BaseException:
     exc = cls(*_arguments(failure))
-    vars(exc).update(failure.get("state", {}))
+    vars(exc).update(untagged(failure.get("state", {})))
     if str(exc) != failure.get("message"):
         raise ValueError("the constructor composed another message")
     return exc

@@ -25,6 +25,7 @@ LAYERS: tuple[frozenset[str], ...] = (
         {
             "durable.errors",
             "durable.failure",
+            "durable.failure_values",
             "durable.ids",
             "durable.completion_errors",
             "durable.encryption",

@@ -3,9 +3,12 @@ from __future__ import annotations
 import asyncio
 import copy
 import dataclasses
+import datetime as dt
+import enum
 import json
 import subprocess
 import sys
+import uuid
 from decimal import Decimal
 from typing import Any
 
@@ -223,9 +226,10 @@ def test_what_is_not_json_is_left_out_by_name() -> None:
     exc.nul = "a\0"  # type: ignore[attr-defined]
     exc.lone = ["\ud800"]  # type: ignore[attr-defined]
     exc.big = "x" * 10**6  # type: ignore[attr-defined]
+    exc.posing = {"durable:value": "decimal", "of": "1"}  # type: ignore[attr-defined]
     body = encode_failure(exc)
-    assert body["omitted"] == ["price", "keys", "nan", "nul", "lone", "big"]
-    assert body["state"] == {"order_id": "o-1", "amount": 1}
+    assert body["omitted"] == ["keys", "nan", "nul", "lone", "big", "posing"]
+    assert body["state"].keys() == {"order_id", "amount", "price"}
 
 
 def test_a_backslash_before_u0000_is_no_nul() -> None:
@@ -234,9 +238,58 @@ def test_a_backslash_before_u0000_is_no_nul() -> None:
 
 
 def test_a_message_whose_args_were_left_out_is_a_note() -> None:
-    twin = carried(UnicodeDecodeError("utf8", b"\xff", 0, 1, "bad byte"))
+    twin = carried(UnicodeDecodeError("utf8", b"\xff" * 10_000, 0, 1, "bad byte"))
     assert isinstance(twin, UnicodeDecodeError)
     assert "bad byte" in twin.__notes__[0]
+
+
+class Size(enum.Enum):
+    SMALL = "s"
+
+
+@dataclasses.dataclass(frozen=True)
+class Spot:
+    x: int
+    price: Decimal
+
+
+class Basket(pydantic.BaseModel):
+    spots: list[Spot]
+    sizes: frozenset[Size]
+
+
+DETAILS: list[Any] = [
+    Decimal("1.10"), uuid.UUID(int=7), dt.timedelta(days=-1, microseconds=3), b"\xff\x00",
+    dt.datetime(2027, 1, 2, 3, 4, 5, 6, tzinfo=dt.UTC), dt.date(2027, 1, 2), dt.time(3, 4),
+    {1, 2}, frozenset({"a", "b"}), Size.SMALL, Spot(1, Decimal("2.50")),
+    Basket(spots=[Spot(1, Decimal(2))], sizes=frozenset({Size.SMALL})),
+    {"nested": [Size.SMALL, {"deeper": Decimal(3)}]},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("detail", DETAILS, ids=lambda it: type(it).__name__)
+def test_details_of_common_types_come_back_as_they_are(detail: Any) -> None:
+    exc = LookupError("text", detail)
+    exc.detail = detail  # type: ignore[attr-defined]
+    twin = carried(exc)
+    assert type(twin) is LookupError
+    assert twin.args == ("text", detail)
+    assert twin.detail == detail  # type: ignore[attr-defined]
+    assert type(twin.detail) is type(detail)  # type: ignore[attr-defined]
+
+
+def test_details_whose_type_is_gone_or_not_imported_stay_json() -> None:
+    body = encode_failure(LookupError(Spot(1, Decimal(2))))
+    body["args"][0]["durable:value"] = "os:system"
+    assert decode_failure(body).args[0]["of"] == {"x": 1, "price": "2"}
+    body["args"][0]["durable:value"] = "never.imported:Spot"
+    assert decode_failure(body).args[0]["durable:value"] == "never.imported:Spot"
+
+
+def test_a_unicode_error_keeps_its_bytes() -> None:
+    twin = carried(UnicodeDecodeError("utf8", b"\xff", 0, 1, "bad byte"))
+    assert isinstance(twin, UnicodeDecodeError)
+    assert (twin.object, twin.reason) == (b"\xff", "bad byte")
 
 
 def test_a_pydantic_error_keeps_its_text() -> None:
