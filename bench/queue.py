@@ -91,7 +91,7 @@ class Measurement:
         return list(self._options.features) if DURABLE in self._options.contenders else []
 
     def _enqueueing(self, name: str, child: Child) -> None:
-        one, bulk = self._options.one_by_one, self._options.bulk
+        one, bulk = self._options.one_by_one, min(self._options.bulk, 4 * PACE[name][64])
         took_s = child.ask(900.0, do="one by one", count=one)["seconds"]
         self.figures.one_by_one[name].append(one / took_s)
         took_s = child.ask(900.0, do="bulk", count=bulk)["seconds"]

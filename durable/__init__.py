@@ -81,6 +81,7 @@ from durable.errors import NewerSemantics as NewerSemantics
 from durable.errors import NondeterminismError as NondeterminismError
 from durable.errors import NonRetryable as NonRetryable
 from durable.errors import NotInWorkflow as NotInWorkflow
+from durable.errors import OperationRefused as OperationRefused
 from durable.errors import PayloadError as PayloadError
 from durable.errors import QueryFailed as QueryFailed
 from durable.errors import QueryTimeout as QueryTimeout

@@ -16,9 +16,6 @@ _LONGEST_S = timedelta(days=3650).total_seconds()
 class ActivityOutcome(BaseException):
     """The base of the three; not for use."""
 
-    durable_outcome = True
-    """Tells the codec of results that this is no result."""
-
 
 class Snooze(ActivityOutcome):
     """Not now: run again after `delay` (timedelta, or seconds). The attempt does not count, and is not an error (S127).

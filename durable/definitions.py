@@ -14,6 +14,7 @@ from functools import update_wrapper
 from types import FunctionType
 from typing import Any, Generic, Literal, NoReturn, ParamSpec, Protocol, TypeVar, overload
 
+from durable.activity_modes import check_process, chunk_of
 from durable.core import interception
 from durable.core.children import ChildFuture
 from durable.core.futures import ActivityFuture, Cancellation
@@ -127,6 +128,8 @@ class Activity(ActivityCall[P, R]):
         require_actor: bool = False,
         transactional: bool = False,
         process: bool = False,
+        chunk_size: int | None = None,
+        chunk_wait: timedelta | None = None,
     ) -> None:
         super().__init__(self, options)
         self.process = process
@@ -137,8 +140,13 @@ class Activity(ActivityCall[P, R]):
         injected = (connection_parameter(fn, self.name),) if transactional else ()
         self.arguments = ArgumentsCodec(fn, name=self.name, injected=injected)
         self.is_async = inspect.iscoroutinefunction(fn)
+        self.chunk = chunk_of(self.name, fn, chunk_size, chunk_wait)
         if process:
-            _check_process(self)
+            check_process(self.name, fn, transactional=transactional)
+        if self.chunk and (process or transactional):
+            raise InvalidOption(
+                f"activity {self.name!r}: chunk_size goes with neither process nor transactional"
+            )
         self.schedule: Schedule | None = None
         update_wrapper(self, fn)
 
@@ -212,18 +220,6 @@ class Activity(ActivityCall[P, R]):
         return f"<activity {self.name!r}>"
 
 
-def _check_process(it: Activity[..., Any]) -> None:
-    """Raises InvalidOption unless a process can import and call the function."""
-    if it.is_async or it.transactional:
-        raise InvalidOption(
-            f"activity {it.name!r}: process=True is for plain functions; an async or transactional one runs in the worker's own process"
-        )
-    if "<locals>" in it.fn.__qualname__:
-        raise InvalidOption(
-            f"activity {it.name!r}: with process=True the function is imported by another process; define it in a module, not in a function"
-        )
-
-
 class _ActivityDecorator(Protocol):
     @overload
     def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> Activity[P, R]: ...
@@ -252,6 +248,8 @@ def activity(
     require_actor: bool = False,
     transactional: Literal[False] = False,
     process: bool = False,
+    chunk_size: int | None = None,
+    chunk_wait: timedelta | None = None,
     schedule: Schedule | None = None,
 ) -> _ActivityDecorator: ...
 @overload
@@ -279,6 +277,8 @@ def activity(
     require_actor: bool = False,
     transactional: bool = False,
     process: bool = False,
+    chunk_size: int | None = None,
+    chunk_wait: timedelta | None = None,
     schedule: Schedule | None = None,
     **options: Any,
 ) -> Any:
@@ -287,7 +287,8 @@ def activity(
     The function may be sync (it runs in a thread) or async. `name` defaults to its `__name__` and must stay the same while runs
     that use it are alive. With `require_actor` it is not enqueued anonymously. With `transactional` its first parameter is the psycopg connection (an
     AsyncConnection for `async def`) of the transaction that also records its outcome: exactly once (C5). Callers do not pass it. With `process` a plain
-    function runs in a process of its own instead of a thread: for work that computes, and that is killed when it times out or is cancelled. `schedule` has workers
+    function runs in a process of its own instead of a thread: for work that computes, and that is killed when it times out or is cancelled. With `chunk_size` its list may be
+    that of several jobs, joined up to so many items; see docs/guide/jobs.md. `schedule` has workers
     enqueue it as a job of its own at times: `schedule=durable.cron("0 9 * * *")`. The other options are those of `ActivityOptions`. Raises InvalidOption on an impossible
     option, or if another function has the name.
     """
@@ -300,6 +301,8 @@ def activity(
             require_actor=require_actor,
             transactional=transactional,
             process=process,
+            chunk_size=chunk_size,
+            chunk_wait=chunk_wait,
         )
         return _register(_activities, _scheduled(made, schedule), "activity")
 

@@ -54,7 +54,7 @@ import pydantic_core
 from typing_extensions import TypedDict  # pydantic refuses the one of typing before 3.12
 
 from durable.errors import PayloadError
-from durable.payload_schema import DEEPEST, compile_schema, short
+from durable.payload_schema import DEEPEST, compile_schema, short, without_outcomes
 
 MAX_BYTES = 2 * 1024 * 1024
 
@@ -568,19 +568,14 @@ def _resolved(raw: Any, globalns: dict[str, Any], namespace: dict[str, Any]) -> 
 def _returned(hint: Any) -> Any:
     """What a call gives in the end: R of Generator[Y, S, R], T of Awaitable[T], else the hint."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return _without_outcomes(hint)
+        return without_outcomes(hint)
+    if typing.get_origin(hint) is list and typing.get_args(hint):
+        return list[_returned(typing.get_args(hint)[0])]  # type: ignore[misc]
     position = _LAZY.get(typing.get_origin(hint) or hint) if _is_hashable(hint) else None
     if position is not None:
         parameters = typing.get_args(hint)
         return parameters[position] if len(parameters) > position else Any
     return Any if hint is typing.NoReturn or hint is typing.Never else hint
-
-
-def _without_outcomes(union: Any) -> Any:
-    """A union without Snooze, Cancel and Retry, which an activity may return and which are no results."""
-    members = typing.get_args(union)
-    results = tuple(each for each in members if not getattr(each, "durable_outcome", False))
-    return union if len(results) == len(members) else typing.Union[results or (None,)]  # noqa: UP007
 
 
 def _is_hashable(hint: Any) -> bool:

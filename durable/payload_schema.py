@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Callable
 from typing import Any
 
@@ -196,3 +197,12 @@ def short(value: Any) -> str:
         text = f"<{type(value).__name__} whose repr raised {type(broken).__name__}>"
     text = text.encode("utf-8", "backslashreplace").decode()
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+def without_outcomes(union: Any) -> Any:
+    """A union without exceptions, Snooze, Cancel and Retry, which an activity may return and which are no results."""
+    members = typing.get_args(union)
+    results = tuple(
+        each for each in members if not (isinstance(each, type) and issubclass(each, BaseException))
+    )
+    return union if len(results) == len(members) else typing.Union[results or (None,)]  # noqa: UP007

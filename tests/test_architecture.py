@@ -40,6 +40,7 @@ LAYERS: tuple[frozenset[str], ...] = (
         {
             "durable.activity_context",
             "durable.completion_tokens",
+            "durable.activity_modes",
             "durable.activity_outcomes",
             "durable.attributes",
             "durable.authoring",

@@ -26,7 +26,7 @@ JobState = Literal[
 STATES: tuple[JobState, ...] = get_args(JobState)
 WAITING: frozenset[JobState] = frozenset({"scheduled", "available", "retryable"})
 ENDED: frozenset[JobState] = frozenset({"completed", "discarded", "cancelled"})
-UNFINISHED: frozenset[JobState] = WAITING | {"executing", "waiting"}
+UNFINISHED: frozenset[JobState] = frozenset({*WAITING, "executing", "waiting"})
 BEFORE_START: frozenset[JobState] = frozenset({"scheduled", "available"})
 
 

@@ -237,6 +237,7 @@ def test_a_failure_of_the_code_itself_loses_only_the_end() -> None:
     """The bug came long after the activity that failed and was caught: nothing that was done is done again."""
     sim = Simulation(caught).run()
     point = rewind.before_the_end(sim.history)
+    assert point is not None
     assert point == sim.history[-1].seq - 1
     plan = rewind.plan(sim.history, point, str(RUN_ID), "wf")
     assert ([sim.history[s - 1].type for s in plan.redeliver], plan.activities, plan.discarded) == (

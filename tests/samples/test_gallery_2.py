@@ -1,4 +1,4 @@
-"""The small samples that need something from outside: a token's holder, a key, a calendar."""
+"""The small samples that need something from outside: a token's holder, a key."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from durable import Client, CompletionRefused
 from durable.errors import PayloadError
-from samples import medical_record, nightly_report, signed_contract
+from samples import medical_record, signed_contract
 from samples.medical_record import Finding
 from tests.samples.conftest import Working
 from tests.waiting import eventually
@@ -60,17 +60,3 @@ def test_the_database_sees_no_finding(
     assert not any("broken" in text or "Ada" in text for (text,) in texts.fetchall())
     with pytest.raises(PayloadError):
         client.handle("finding", medical_record.review_finding).result(timeout=5)
-
-
-def test_a_report_is_about_the_night_that_it_was_due(
-    client: Client, working: Working, sql: Sql
-) -> None:
-    with working("samples.nightly_report"):
-        schedule = client.schedule_handle("nightly-report")
-        due = eventually(lambda: schedule.describe().next[0])
-    sql.execute("select durable.advance_clock(%s - durable.now() + interval '1 hour')", (due,))
-    with working("samples.nightly_report"):
-        (started,) = eventually(lambda: client.list(workflow="report_sales"))
-        result = client.handle(started.workflow_id, nightly_report.report_sales).result(timeout=30)
-    assert due.date().isoformat() in result
-    assert (due.hour, due.minute) in {(0, 30), (1, 30)}  # 2:30 in Berlin, in UTC

@@ -169,6 +169,11 @@ async def _with_the_asynchronous_client(database_url: str) -> None:
 
 
 def test_what_is_no_interceptor_is_refused() -> None:
-    for given in ({"client": [object()]}, {"workflow": [Wrapped]}, {"activity": [Strict()]}):
+    wrong: list[dict[str, Any]] = [
+        {"client": [object()]},
+        {"workflow": [Wrapped]},
+        {"activity": [Strict()]},
+    ]
+    for given in wrong:
         with pytest.raises(InvalidOption, match="interceptor"):
             use_interceptors(**given)

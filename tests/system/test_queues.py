@@ -282,7 +282,12 @@ def test_what_is_no_rate_is_refused(given: tuple[Any, ...]) -> None:
 
 
 def test_what_a_job_says_of_limits_is_checked(client: Client) -> None:
-    for given in ({"serial_key": "a", "partition_key": "b"}, {"weight": 0}, {"serial_key": ""}):
+    wrong: list[dict[str, Any]] = [
+        {"serial_key": "a", "partition_key": "b"},
+        {"weight": 0},
+        {"serial_key": ""},
+    ]
+    for given in wrong:
         with pytest.raises(InvalidOption):
             client.enqueue(does_nothing, 1, **given)
     assert client.queues() == []

@@ -16,6 +16,7 @@ import random
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from durable import activity_context
@@ -35,6 +36,7 @@ from durable.store.batch import Completion, Outcome, PutBack
 from durable.store.engine import ClaimedJob, Heartbeat
 from durable.store.fences import TransactionRefused
 from durable_worker.attempt_facts import carried_by, info_of, parsed_options
+from durable_worker.chunks import Chunks
 from durable_worker.clock import DatabaseClock
 from durable_worker.committer import Committer
 from durable_worker.elsewhere import parked, token_maker
@@ -119,6 +121,7 @@ class Attempts:
             thread_name_prefix="durable-activity",
         )
         self.processes = Processes()
+        self._chunks = Chunks()
         self.deliver_outcome: Callable[[Outcome], bool]
         self.starting = True
         self.idle = asyncio.Event()  # set while nothing runs here
@@ -307,6 +310,15 @@ class Attempts:
         function: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
+    ) -> Any:
+        if (chunk := attempt.activity.chunk) is not None:
+            items = [*args, *kwargs.values()][0]
+            call = partial(self._run_plainly, attempt, function)
+            return await self._chunks.join(attempt.name, chunk, items, call)
+        return await self._run_plainly(attempt, function, *args, **kwargs)
+
+    async def _run_plainly(
+        self, attempt: Attempt, function: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> Any:
         if attempt.activity.is_async:
             return await function(*args, **kwargs)
