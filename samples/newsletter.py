@@ -13,13 +13,13 @@ from durable import activity, workflow
 
 
 @activity
-async def send_letter(reader: str, issue: int) -> str:
+async def post_letter(reader: str, issue: int) -> str:
     return f"issue {issue} to {reader}"
 
 
 @workflow
 async def deliver(reader: str, issue: int) -> str:
-    return await send_letter(reader, issue)
+    return await post_letter(reader, issue)
 
 
 @workflow
