@@ -187,11 +187,13 @@ def _order(steps: list[Step], by_name: Mapping[str, Step]) -> Iterator[str]:
                 free.append(each)
     stuck = {name for name, count in left.items() if count}
     in_cycles: set[str] = set()
+    declared = {name: number for number, name in enumerate(above)}
     visited: set[str] = set()
     for name in above:
         if name in stuck and name not in visited and (cycle := _cycle(name, above, stuck, visited)):
             in_cycles.update(cycle)
-            yield f"cycle: {' -> '.join([*reversed(cycle), cycle[-1]])}"
+            first = min(range(len(cycle)), key=lambda number: declared[cycle[number]])
+            yield f"cycle: {' -> '.join([*cycle[first:], *cycle[:first], cycle[first]])}"
     for name in above:
         if name in stuck and name not in in_cycles:
             yield f"step {name!r} is unreachable: it is behind a cycle"
@@ -211,4 +213,4 @@ def _cycle(
         place[name] = len(path)
         path.append(name)
         name = next(it for it in above[name] if it in stuck)
-    return path[place[name] :]
+    return path[place[name] :][::-1]

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+from pydantic import BaseModel
 
 from durable import NonRetryable, activity
 
 
-class Customer(TypedDict):
+class Customer(BaseModel):
     id: int
     orders: list[int]
 
 
 @activity(name="dag.fetch")
 def fetch(id: int) -> Customer:
-    return {"id": id, "orders": [10, 20, 30]}
+    return Customer(id=id, orders=[10, 20, 30])
 
 
 @activity(name="dag.double")
