@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 from pydantic import BaseModel
 
-from durable import NonRetryable, activity
+from durable import NonRetryable, activity, workflow
+from durable.dag import Dag, result
 
 
 class Customer(BaseModel):
@@ -35,3 +39,14 @@ def decline(amount: int) -> int:
 @activity(name="dag.note")
 async def note(text: str) -> str:
     return text
+
+
+@activity(name="dag.hangs")
+async def hangs() -> None:
+    await asyncio.Event().wait()
+
+
+@workflow(name="dag.parent")
+async def parent() -> Any:
+    dag = Dag("inner").add("a", note, {"text": "x"}).add("b", note, {"text": result("a")})
+    return (await dag())["b"]

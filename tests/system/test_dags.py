@@ -11,6 +11,7 @@ from durable.client_sync import Client
 from durable.dag import Dag, context, edge, guard, item, result
 from tests.system import dag_flows as flows
 from tests.system.conftest import Working
+from tests.waiting import eventually
 
 MODULE = "tests.system.dag_flows"
 
@@ -77,3 +78,44 @@ def test_an_invalid_dag_is_refused_before_anything_is_written(client: Client) ->
     with pytest.raises(durable.InvalidDag):
         client.start(Dag("bad").add("a", flows.note, {"text": 1}), id="bad")
     assert client.list() == []
+
+
+def test_a_dag_runs_as_a_child_of_a_workflow(working: Working, client: Client) -> None:
+    with working(MODULE):
+        done = client.start(flows.parent, id="p").result(timeout=30)
+    assert done == {"status": "completed", "result": "x"}
+
+
+def test_a_cancelled_run_cancels_its_steps(working: Working, client: Client) -> None:
+    dag = (
+        Dag("stuck")
+        .add("hangs", flows.hangs)
+        .add("after", flows.note, {"text": "x"}, deps=["hangs"])
+    )
+    with working(MODULE):
+        handle = client.start(dag, id="stuck")
+        eventually(lambda: "ActivityScheduled" in [event.type for event in handle.history()])
+        assert handle.query("steps") == {
+            "hangs": {"status": "running"},
+            "after": {"status": "pending"},
+        }
+        handle.cancel()
+        with pytest.raises(durable.WorkflowCancelled):
+            handle.result(timeout=30)
+    assert "ActivityCancelRequested" in [event.type for event in handle.history()]
+
+
+def test_options_of_a_step_are_those_of_its_activity_call(working: Working, client: Client) -> None:
+    """Two hundred steps at the same time meet in one join."""
+    dag = Dag("wide")
+    for number in range(200):
+        dag.add(f"s{number}", flows.note, {"text": "x"}, priority=3)
+    dag.add("join", flows.note, {"text": "y"}, deps=[f"s{number}" for number in range(200)])
+    with working(MODULE):
+        handle = client.start(dag, id="wide")
+        steps = handle.result(timeout=40)
+    assert {row["status"] for row in steps.values()} == {"completed"}
+    scheduled = [e.body for e in handle.history() if e.type == "ActivityScheduled"]
+    assert len(scheduled) == 201
+    assert [body["id"] for body in scheduled].count("join") == 1
+    assert {body["priority"] for body in scheduled if body["id"] != "join"} == {3}
