@@ -60,6 +60,8 @@ from durable.core.interception import WorkflowExecution as WorkflowExecution
 from durable.core.interception import WorkflowInterceptor as WorkflowInterceptor
 from durable.core.policy import RetryPolicy as RetryPolicy
 from durable.core.schedule_times import Calendar as Calendar
+from durable.dag_errors import DagFailed as DagFailed
+from durable.dag_errors import InvalidDag as InvalidDag
 from durable.definitions import Activity as Activity
 from durable.definitions import Workflow as Workflow
 from durable.definitions import activity as activity

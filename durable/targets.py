@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from durable.dag.model import Dag
 from durable.definitions import (
     DEFAULTS_KEY,
     Activity,
@@ -43,7 +44,9 @@ _RESULT = ValueCodec(Any, field="result")
 
 
 def of_workflow(workflow: Any) -> Target:
-    """Raises UnknownWorkflow unless it is decorated with @workflow."""
+    """Raises UnknownWorkflow unless it is decorated with @workflow or a Dag; InvalidDag if that is not valid."""
+    if isinstance(workflow, Dag):
+        return of_dag(workflow)
     if not isinstance(workflow, Workflow):
         msg = f"start takes a function decorated with @workflow, or its name, not {workflow!r}"
         raise UnknownWorkflow(msg)
@@ -65,6 +68,21 @@ def of_workflow(workflow: Any) -> Target:
         codec.result,
         workflow.require_actor,
     )
+
+
+def of_dag(dag: Dag) -> Target:
+    """The interpreter with the definition as its argument. Raises InvalidDag, and on a start with arguments PayloadError."""
+    from durable.dag.interpreter import run_dag  # registers it, which only those who use DAGs want
+
+    target = of_workflow(run_dag)
+    definition = dag.validate().to_json()
+
+    def encode(args: tuple[Any, ...], arguments: Mapping[str, Any]) -> str:
+        if args or arguments:
+            raise PayloadError("arguments", "a dag takes none", "Give Dag(..., context={...}).")
+        return target.encode((definition,), {})
+
+    return replace(target, encode=encode)
 
 
 def of_activity(activity: Any) -> Target:

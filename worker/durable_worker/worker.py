@@ -27,6 +27,7 @@ from typing import Any, Self, TypeVar
 
 from durable import definitions, telemetry
 from durable.core.names import checked_name
+from durable.dag.interpreter import run_dag
 from durable.definitions import Activity, Workflow, described
 from durable.errors import DatabaseUnavailable, InvalidOption
 from durable.ids import uuid7
@@ -471,7 +472,11 @@ def _definitions(
     if modules is not None:
         imported = [import_module(m) if isinstance(m, str) else m for m in modules]
         return (
-            [*defined_in(definitions.registered_workflows(), imported), *(workflows or ())],
+            [
+                *defined_in(definitions.registered_workflows(), imported),
+                *(workflows or ()),
+                run_dag,
+            ],
             [*defined_in(definitions.registered_activities(), imported), *(activities or ())],
         )
     if workflows is None and activities is None:

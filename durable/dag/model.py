@@ -1,0 +1,323 @@
+"""`Dag`: a workflow that is declared instead of written. It builds the stored definition, which is plain JSON; nothing runs here.
+
+What cannot be stored is collected while the DAG is built and reported with all else by `validate`, so that an author sees every problem at once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, is_dataclass
+from datetime import timedelta
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from durable.core.children import ChildFuture
+from durable.core.policy import RetryPolicy
+from durable.dag.expressions import Condition, Ref, references
+from durable.dag.scheduler import Edge
+from durable.dag_errors import InvalidDag
+from durable.definitions import Activity, ActivityCall
+from durable.errors import PayloadError
+from durable.options import ActivityOptions
+from durable.payload import ValueCodec, value_codec
+
+FORMAT = 1
+LONGEST_STEP_NAME = 150
+
+EdgePolicy = Literal["cancel", "continue"]
+SkipPolicy = Literal["join", "cancel", "continue"]
+OnFailure = Literal["fail", "complete"]
+Step = dict[str, Any]
+"""A step as it is stored: `name`, `deps`, and `activity`, `args`, `options`, `map`, `when`, `guard` or `branch` where they are given."""
+
+
+def edge(
+    step: str,
+    *,
+    policy: EdgePolicy = "cancel",
+    failed: EdgePolicy | None = None,
+    cancelled: EdgePolicy | None = None,
+    skipped: SkipPolicy | None = None,
+) -> Edge:
+    """A dependency on `step`, and what happens when it does not complete.
+
+    "cancel": the dependent step is cancelled, and what depends on it. "continue": it runs all the same. `policy` is for `failed`, `cancelled` and
+    `skipped` where they do not say; `skipped` is otherwise "join": a skipped dependency counts as satisfied, but a step of which all are skipped is
+    skipped too.
+    """
+    on_skip: SkipPolicy = "continue" if policy == "continue" else "join"
+    return Edge(step, failed or policy, cancelled or policy, skipped or on_skip)
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """See `guard`."""
+
+    condition: Condition
+    otherwise: Any = None
+
+
+def guard(condition: Condition, *, otherwise: Any = None) -> Guard:
+    """Run the step if the condition holds, else let it complete with the value `otherwise` without running."""
+    return Guard(condition, otherwise)
+
+
+class Dag:
+    """Steps and what they depend on: `Dag("sync").add("fetch", fetch, {"id": 7}).add("save", save, {"it": result("fetch")})`.
+
+    `client.start(dag, id=...)` starts it; its result is `{step: {"status": ..., "result": ..., "failure": ..., "cause": ...}}`. `context` is a
+    JSON object that steps refer to with `context(...)`. `on_failure`: whether the run fails when a step failed ("fail", with DagFailed) or
+    completes. Inside a workflow, `await dag()` runs it as a child.
+    """
+
+    def __init__(
+        self, name: str, *, context: Mapping[str, Any] | None = None, on_failure: OnFailure = "fail"
+    ) -> None:
+        self.name = name
+        self.on_failure: OnFailure = on_failure
+        self.steps: list[Step] = []
+        self.problems_found: list[str] = []
+        self.activities: dict[str, Activity[..., Any]] = {}
+        """Those given as objects; others are looked up by name."""
+        self.context: Any = self._stored("context", dict(context or {}))
+
+    def add(
+        self,
+        name: str,
+        activity: ActivityCall[..., Any] | str,
+        args: Mapping[str, Any] | None = None,
+        *,
+        deps: Sequence[str | Edge] = (),
+        when: Condition | None = None,
+        guard: Guard | None = None,
+        queue: str | None = None,
+        priority: int | None = None,
+        retry: RetryPolicy | None = None,
+        timeout: timedelta | None = None,
+    ) -> Dag:
+        """Add a step that runs an activity with `args`, by parameter name; values may be or contain `result(...)` and `context(...)`.
+
+        Every step whose result it refers to is a dependency; `deps` names others, or says with `edge` what else a dependency's end means. `when`: the
+        step is skipped unless it holds. `guard`: see there. The options are those of `Activity.options`.
+        """
+        given = ActivityOptions(queue, priority, retry, timeout)
+        step = self._activity_step(name, activity, args or {}, given)
+        return self._append(step, deps, when, guard)
+
+    def map(
+        self,
+        name: str,
+        activity: ActivityCall[..., Any] | str,
+        over: Ref | Sequence[Any],
+        args: Mapping[str, Any],
+        *,
+        max_concurrency: int = 100,
+        deps: Sequence[str | Edge] = (),
+        when: Condition | None = None,
+        guard: Guard | None = None,
+        queue: str | None = None,
+        priority: int | None = None,
+        retry: RetryPolicy | None = None,
+        timeout: timedelta | None = None,
+    ) -> Dag:
+        """Add a step that runs an activity for each element of `over`, at most `max_concurrency` at once; its result has theirs in order.
+
+        `args` refer to the element with `item()`. When one fails, no more are started, those under way are awaited, and the step fails.
+        """
+        given = ActivityOptions(queue, priority, retry, timeout)
+        step = self._activity_step(name, activity, args, given)
+        elements = self._stored(f"step {name!r}: over", over)
+        step["map"] = {"over": elements, "max_concurrency": max_concurrency}
+        return self._append(step, deps, when, guard)
+
+    def branch(
+        self,
+        name: str,
+        on: Ref,
+        cases: Mapping[str, Sequence[str]],
+        *,
+        default: Sequence[str] = (),
+        deps: Sequence[str | Edge] = (),
+        when: Condition | None = None,
+    ) -> Dag:
+        """Add a switch: of the steps in `cases` and `default`, those of the case that `on` equals can run; the others are skipped.
+
+        The value is compared as text (true and false as in JSON); it is the step's result.
+        """
+        branches = {"on": on.to_json(), "cases": {key: list(it) for key, it in cases.items()}}
+        return self._append(
+            {"name": name, "branch": {**branches, "default": list(default)}}, deps, when, None
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The definition as data; `Dag.from_json` reads it back."""
+        return {
+            "format": FORMAT,
+            "name": self.name,
+            "context": self.context,
+            "on_failure": self.on_failure,
+            "steps": self.steps,
+        }
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Dag:
+        """A definition that `to_json` gave. Raises InvalidDag if it is of another format."""
+        name = str(stored.get("name"))
+        if stored.get("format") != FORMAT:
+            raise InvalidDag(
+                name, [f"format is {stored.get('format')!r}; this release reads {FORMAT}"]
+            )
+        dag = cls(name, context=stored["context"], on_failure=stored["on_failure"])
+        dag.steps = json.loads(json.dumps(stored["steps"]))
+        return dag
+
+    def problems(self) -> list[str]:
+        """Everything that is wrong with it, a line each; empty if it can be started."""
+        from durable.dag.validation import problems
+
+        return problems(self)
+
+    def validate(self) -> Dag:
+        """Raises InvalidDag with all problems."""
+        if found := self.problems():
+            raise InvalidDag(self.name, found)
+        return self
+
+    def __call__(self) -> ChildFuture[dict[str, Any]]:
+        """Inside a workflow: run it as a child. Raises InvalidDag, and NotInWorkflow elsewhere."""
+        from durable.dag.interpreter import run_dag
+
+        return run_dag(self.validate().to_json())
+
+    # -- building -----------------------------------------------------------------------------------------------------------
+
+    def _activity_step(
+        self,
+        name: str,
+        activity: ActivityCall[..., Any] | str,
+        args: Mapping[str, Any],
+        given: ActivityOptions,
+    ) -> Step:
+        step: Step = {"name": name}
+        if isinstance(activity, ActivityCall):
+            step["activity"] = activity.activity.name
+            self.activities[activity.activity.name] = activity.activity
+            given = given.over(activity.options_given)
+        else:
+            step["activity"] = activity
+        step["args"] = {
+            key: self._stored(f"step {name!r}: {key}", value) for key, value in args.items()
+        }
+        if options := stored_options(given):
+            step["options"] = options
+        return step
+
+    def _append(
+        self,
+        step: Step,
+        deps: Sequence[str | Edge],
+        when: Condition | None,
+        guard: Guard | None,
+    ) -> Dag:
+        place = f"step {step['name']!r}"
+        if when is not None:
+            step["when"] = self._stored(f"{place}: when", when)
+        if guard is not None:
+            step["guard"] = {
+                "if": self._stored(f"{place}: guard", guard.condition),
+                "otherwise": self._stored(f"{place}: guard", guard.otherwise),
+            }
+        edges = [each if isinstance(each, Edge) else Edge(each) for each in deps]
+        said = {each.upstream for each in edges}
+        refs = references([step.get(key) for key in ("args", "map", "when", "guard", "branch")])
+        implied = dict.fromkeys(it["$result"] for it in refs if "$result" in it)
+        edges += [Edge(upstream) for upstream in implied if upstream not in said]
+        step["deps"] = [stored_edge(each) for each in edges]
+        self.steps.append(step)
+        return self
+
+    def _stored(self, place: str, value: Any) -> Any:
+        try:
+            return self._plain(place, value)
+        except PayloadError as error:
+            self.problems_found.append(f"{error.field}: {error.rule}")
+            return None
+
+    def _plain(self, place: str, value: Any) -> Any:
+        """The value as JSON. Raises PayloadError naming the path."""
+        if isinstance(value, Ref):
+            return value.to_json()
+        if isinstance(value, Condition):
+            return {**value.to_json(), "value": self._plain(f"{place}.value", value.value)}
+        if isinstance(value, Mapping):
+            for key in value:
+                if not isinstance(key, str) or key.startswith("$"):
+                    rule = f"the key {key!r} is not text, or begins with $, which is reserved"
+                    raise PayloadError(place, rule, "Use another key.")
+            return {key: self._plain(f"{place}.{key}", each) for key, each in value.items()}
+        if isinstance(value, list | tuple):
+            return [self._plain(f"{place}.{n}", each) for n, each in enumerate(value)]
+        known = isinstance(value, BaseModel) or is_dataclass(value)
+        codec = value_codec(type(value)) if known else ValueCodec(Any, field=place)
+        return json.loads(codec.encode(value))
+
+
+def stored_edge(edge: Edge) -> dict[str, Any]:
+    default = Edge(edge.upstream)
+    policies = {key: getattr(edge, key) for key in ("failed", "cancelled", "skipped")}
+    changed = {key: value for key, value in policies.items() if value != getattr(default, key)}
+    return {"step": edge.upstream, **changed}
+
+
+def stored_options(options: ActivityOptions) -> dict[str, Any]:
+    """What is set, as JSON; `ActivityOptions` are made of it again by the interpreter."""
+    retry = None if options.retry is None else options.retry.to_body()
+    given = {
+        "queue": options.queue,
+        "priority": options.priority,
+        "retry": retry,
+        "timeouts": options.timeouts.to_body(),
+        "cancellation": options.cancellation,
+        "on_exhausted": options.on_exhausted,
+    }
+    return {key: value for key, value in given.items() if value not in (None, {})}
+
+
+def edges_of(steps: Sequence[Step]) -> dict[str, list[Edge]]:
+    """The edges into each step: its own, and for those that a branch names, the branch's."""
+    found = {
+        step["name"]: [
+            Edge(
+                it["step"],
+                it.get("failed", "cancel"),
+                it.get("cancelled", "cancel"),
+                it.get("skipped", "join"),
+            )
+            for it in step["deps"]
+        ]
+        for step in steps
+    }
+    for step in steps:
+        if "branch" in step:
+            for target, made in _branched(step).items():
+                if target in found:
+                    found[target] = [
+                        made,
+                        *(it for it in found[target] if it.upstream != step["name"]),
+                    ]
+    return found
+
+
+def _branched(step: Step) -> dict[str, Edge]:
+    cases, name = step["branch"]["cases"], step["name"]
+    keys: dict[str, list[str]] = {}
+    for key, targets in cases.items():
+        for target in targets:
+            keys.setdefault(target, []).append(key)
+    made = {target: Edge(name, only=tuple(chosen)) for target, chosen in keys.items()}
+    for target in step["branch"]["default"]:
+        others = tuple(key for key in cases if key not in keys.get(target, ()))
+        made[target] = Edge(name, unless=others)
+    return made

@@ -1,0 +1,52 @@
+"""Activities that DAGs are made of, for the system tests and the tests of validation."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from pydantic import BaseModel
+
+from durable import NonRetryable, activity, workflow
+from durable.dag import Dag, result
+
+
+class Customer(BaseModel):
+    id: int
+    orders: list[int]
+
+
+@activity(name="dag.fetch")
+def fetch(id: int) -> Customer:
+    return Customer(id=id, orders=[10, 20, 30])
+
+
+@activity(name="dag.double")
+def double(amount: int) -> int:
+    return 2 * amount
+
+
+@activity(name="dag.total")
+def total(amounts: list[int]) -> int:
+    return sum(amounts)
+
+
+@activity(name="dag.decline")
+def decline(amount: int) -> int:
+    raise NonRetryable(f"{amount} is too much")
+
+
+@activity(name="dag.note")
+async def note(text: str) -> str:
+    return text
+
+
+@activity(name="dag.hangs")
+async def hangs() -> None:
+    await asyncio.Event().wait()
+
+
+@workflow(name="dag.parent")
+async def parent() -> Any:
+    dag = Dag("inner").add("a", note, {"text": "x"}).add("b", note, {"text": result("a")})
+    return (await dag())["b"]
