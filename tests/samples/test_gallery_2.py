@@ -37,7 +37,8 @@ def test_a_contract_that_nobody_signs_is_no_deal(
     signed_contract.tokens.clear()
     with working("samples.signed_contract"):
         handle = client.start(signed_contract.close_deal, "Grace", "engine no. 3")
-        eventually(lambda: signed_contract.tokens.get("Grace, engine no. 3"))
+        waiting = "select 1 from durable.jobs where state = 'waiting'"
+        eventually(lambda: sql.execute(waiting).fetchone())
         sql.execute("select durable.advance_clock('15 days')")
         assert handle.result(timeout=30).startswith("no deal")
 

@@ -39,7 +39,7 @@ def dozes() -> str | Snooze | Cancel:
 
 
 @workflow
-async def waits_long() -> float:
+async def sleeps_for_long() -> float:
     began = durable.now()
     await durable.sleep(timedelta(days=30))
     await post_by_hand("ann")

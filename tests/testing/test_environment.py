@@ -19,7 +19,7 @@ def env() -> Iterator[Environment]:
 
 def test_a_month_and_two_retries_pass_in_no_time(env: Environment) -> None:
     began = env.advance(timedelta(0))
-    handle = env.client.start(kit_flows.waits_long, id="month")
+    handle = env.client.start(kit_flows.sleeps_for_long, id="month")
     assert env.result(handle) >= 30
     passed = env.advance(timedelta(0)) - began
     assert timedelta(days=30, hours=10) < passed < timedelta(days=30, hours=11)
