@@ -107,15 +107,30 @@ class ClosedLoop:
         self._finished = 0
         self._looks = 0
         self._gap_s = max(1.0, min(8.0, width / 32)) / 1000
+        self._lone_s = 0.0
 
     def run_for(self, duration_s: float) -> None:
         """Keep the loop closed for a while."""
         end = time.monotonic() + duration_s
         while time.monotonic() < end:
+            if self._width == 1 and not self._open:
+                self._await_lone_run()
+                continue
             if len(self._open) < self._width:
                 self._open += self._starter.start(self._width - len(self._open))
             if not self._collect():
                 time.sleep(self._gap_s)
+
+    def _await_lone_run(self) -> None:
+        """Start one run and see its end. To look all the time would take a share of the very core that it needs: sleep for most of what the last ones
+        took, then look often."""
+        begin = time.monotonic()
+        self._open += self._starter.start(1)
+        time.sleep(0.8 * self._lone_s)
+        while not self._collect():
+            time.sleep(0.0005)
+        took_s = time.monotonic() - begin
+        self._lone_s = min(took_s, 0.8 * self._lone_s + 0.2 * took_s) if self._lone_s else took_s
 
     def steps(self) -> tuple[float, int]:
         """Now, and the steps that are durable so far."""

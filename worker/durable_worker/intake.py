@@ -191,11 +191,12 @@ class Intake:
         return await self._questions.take()
 
     async def _take_runs(self, wanted: AbstractSet[str]) -> int:
-        claimed = await self._claim_runs() if RUNS in wanted else []
-        new = 0
+        crowded = len(self._runs) >= self._settings.max_cached_runs + self._settings.claim_limit
+        claimed = await self._claim_runs() if RUNS in wanted and not crowded else []
+        new = int(crowded)  # else commits would fall behind claims, and memory know no bound (C12): ask again soon
         try:
             if INBOX in wanted or any(run.has_messages for run in claimed):
-                new = await self._read_inbox(bool(claimed))
+                new += await self._read_inbox(bool(claimed))
         finally:  # also when the connection breaks here: what was adopted is ours, and nobody else will wake it
             for run in claimed:
                 live = self._runs.get(run.run_id)
