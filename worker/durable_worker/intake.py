@@ -193,9 +193,8 @@ class Intake:
     async def _take_runs(self, wanted: AbstractSet[str]) -> int:
         crowded = len(self._runs) >= self._settings.max_cached_runs + self._settings.claim_limit
         claimed = await self._claim_runs() if RUNS in wanted and not crowded else []
-        new = int(
-            crowded
-        )  # ask again soon; but claims must not run ahead of commits, or memory knows no bound
+        # crowded: ask again soon; but claims must not run ahead of commits, or memory knows no bound
+        new = int(crowded)
         try:
             if INBOX in wanted or any(run.has_messages for run in claimed):
                 new += await self._read_inbox(bool(claimed))
