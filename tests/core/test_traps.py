@@ -103,3 +103,28 @@ def test_modules_are_imported_once_and_objects_are_not_proxied() -> None:
     simulate(looks_at_the_world)
     assert seen[0] is outside
     assert seen[1] is weakref
+
+
+def test_a_validator_cannot_change_what_the_handler_gets() -> None:
+    """A validator is not asked in replay: what it did to the arguments would be missing there."""
+
+    @workflow
+    async def takes_lists() -> list[str]:
+        taken: list[str] = []
+
+        @durable.update
+        async def take(words: list[str]) -> list[str]:
+            taken.extend(words)
+            return words
+
+        @take.validator
+        def spoil(words: list[str]) -> None:
+            words.append("spoilt")
+
+        await durable.wait_until(lambda: bool(taken))
+        return taken
+
+    sim = Simulation(takes_lists)
+    sim.turn()
+    sim.turn(sim.updating("take", ["clean"]))
+    assert sim.run().check().result == ["clean"]
