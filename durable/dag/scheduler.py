@@ -76,7 +76,7 @@ class Scheduler:
         if self.status[name] in FINAL:
             return []
         ready: list[str] = []
-        ended = deque([(name, status, chosen)])
+        ended: deque[tuple[str, Status, str | None]] = deque([(name, status, chosen)])
         self._end(name, status)
         while ended:
             upstream, how, which = ended.popleft()
