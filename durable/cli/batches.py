@@ -77,8 +77,13 @@ def over_filter(
 
 
 def _report(progress: BatchProgress) -> None:
-    said = f"{progress.action}: {progress.accepted + progress.refused} of {progress.matched}"
-    print(f"{said}, {progress.refused} refused", file=sys.stderr, flush=True)
+    """On a terminal one line that changes, else a line for each pass."""
+    said = f"{progress.action}: {progress.accepted + progress.refused} of {progress.matched}, {progress.refused} refused"
+    if sys.stderr.isatty():
+        end = "\n" if progress.finished_at else ""
+        print(f"\r\x1b[K{said}", end=end, file=sys.stderr, flush=True)
+    else:
+        print(said, file=sys.stderr, flush=True)
 
 
 def _print_count(counted: BatchProgress, *, in_json: bool) -> None:

@@ -21,10 +21,10 @@ from durable.cli.output import (
     print_json,
     print_table,
     short,
-    span,
 )
 from durable.cli.settings import Json, Url, WorkflowId, open_client
 from durable.cli.story import details, what
+from durable.core.durations import span
 
 if TYPE_CHECKING:
     from durable.descriptions import (

@@ -19,9 +19,9 @@ from durable.cli.output import (
     print_json,
     print_table,
     short,
-    span,
 )
 from durable.cli.settings import App, Json, Url, import_app, open_client, read_json, who
+from durable.core.durations import span
 
 if TYPE_CHECKING:
     from durable.core.job_life import JobState

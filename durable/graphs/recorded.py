@@ -1,0 +1,42 @@
+"""The graph of a recorded history: of a declared workflow its steps, of any other what it did."""
+
+from __future__ import annotations
+
+import json
+
+from durable.dag.interpreter import INTERPRETER, run_dag
+from durable.graphs.dags import Table, dag_graph
+from durable.graphs.model import Graph
+from durable.graphs.runs import Standing, run_graph
+from durable.histories import RecordedHistory
+from durable.replays import begun, readable
+
+
+def recorded_graph(
+    history: RecordedHistory, standing: Standing | None = None, *, execution: bool = False
+) -> Graph:
+    """The picture of one run. `execution`: of a declared workflow, too, what was started and what came in, instead of its steps.
+
+    Raises PayloadError when the definition is sealed with a key that this process has not got.
+    """
+    title = f"{history.workflow_id} ({history.workflow})"
+    if execution or history.workflow != INTERPRETER:
+        return run_graph(title, history.events, standing)
+    opened = readable(history)
+    definition = json.loads(opened.events[0].payload or "{}")["definition"]
+    named = {**definition, "name": f"{history.workflow_id} ({definition.get('name')})"}
+    return dag_graph(named, _steps(opened), opened.events, standing)
+
+
+def _steps(history: RecordedHistory) -> Table:
+    """How each step stands, by a replay of the interpreter: a run that has closed is asked like one that goes on."""
+    execution = begun(history, run_dag)
+    execution.outlives_its_end = True
+    try:
+        execution.replay(history.events)
+        if not execution.turn:  # its first turn left no row
+            execution.activate([], execution.now_us)
+        table: Table = json.loads(execution.query("steps", "{}"))
+    finally:
+        execution.evict()
+    return table
