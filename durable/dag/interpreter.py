@@ -10,17 +10,20 @@ turn is that of what ended in it, not of the steps of the DAG.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-from durable.core.futures import ActivityFuture
-from durable.core.policy import RetryPolicy, Timeouts
+from durable.core.futures import OperationFuture
+from durable.dag.expansion import added_steps
 from durable.dag.expressions import BadReference, Values
-from durable.dag.model import Step, edges_of
+from durable.dag.format import Step
+from durable.dag.model import edges_of
+from durable.dag.nested import start_nested
 from durable.dag.scheduler import Scheduler, Status
-from durable.dag_errors import DagFailed
+from durable.dag.signatures import as_text
+from durable.dag.step_options import activity_options
+from durable.dag_errors import DagFailed, InvalidDag
 from durable.definitions import Activity, workflow
 from durable.errors import ActivityError, DurableError, PayloadError, RemoteError
 from durable.handlers import query
@@ -37,8 +40,11 @@ _JSON = ValueCodec(dict[str, Any], field="arguments")
 
 
 @workflow(name=INTERPRETER)
-async def run_dag(definition: dict[str, Any]) -> dict[str, Any]:
-    """Run a stored definition; the result is the table of its steps. Raises DagFailed if a step failed and the definition says so."""
+async def run_dag(definition: dict[str, Any]) -> Any:
+    """Run a stored definition; the result is the table of its steps, or the definition's output.
+
+    Raises DagFailed if a step failed and the definition says so.
+    """
     interpretation = Interpretation(definition)
 
     @query
@@ -50,7 +56,7 @@ async def run_dag(definition: dict[str, Any]) -> dict[str, Any]:
     failed = [name for name, row in table.items() if row["status"] == "failed"]
     if failed and definition["on_failure"] == "fail":
         raise DagFailed(definition["name"], failed, table)
-    return table
+    return interpretation.output(definition["output"]) if "output" in definition else table
 
 
 def _by_parameter(**_arguments: Any) -> Any:
@@ -99,9 +105,10 @@ class Interpretation:
         self._context = definition["context"]
         self._activities: dict[str, _Named] = {}
         self._maps: dict[str, _Mapping] = {}
+        self._added: dict[str, list[str]] = {}
         self._ready: deque[str] = deque()
-        self._running: dict[ActivityFuture[Any], tuple[str, int | None]] = {}
-        self._ended: asyncio.Queue[ActivityFuture[Any]] = asyncio.Queue()
+        self._running: dict[OperationFuture[Any], tuple[str, int | None]] = {}
+        self._ended: asyncio.Queue[OperationFuture[Any]] = asyncio.Queue()
 
     def table(self) -> dict[str, Any]:
         """Every step with its status, and result, failure and cause where it has them."""
@@ -114,6 +121,10 @@ class Interpretation:
             name: {"status": status, **{key: of[name] for key, of in columns if name in of}}
             for name, status in self.scheduler.status.items()
         }
+
+    def output(self, stored: Any) -> Any:
+        """A value of the definition with what it refers to. Raises BadReference."""
+        return Values(self.results, self._context).resolve(stored)
 
     async def run(self) -> None:
         """Until every step has ended. When the run is cancelled, so are its activities."""
@@ -149,6 +160,9 @@ class Interpretation:
         if name in self._maps:
             self._go_on(name, step)
             return
+        if name in self._added:
+            self._end_expansion(name)
+            return
         values = Values(self.results, self._context)
         if "when" in step and not values.holds(step["when"]):
             self._end(name, "skipped")
@@ -156,7 +170,7 @@ class Interpretation:
             self._complete(name, values.resolve(step["guard"]["otherwise"]))
         elif "branch" in step:
             chosen = values.resolve(step["branch"]["on"])
-            self._complete(name, chosen, chosen=_as_text(chosen))
+            self._complete(name, chosen, chosen=as_text(chosen))
         elif "map" in step:
             self._begin_map(name, step, values.resolve(step["map"]["over"]))
         else:
@@ -189,31 +203,61 @@ class Interpretation:
             self._end_map(name, state)
 
     def _call(self, name: str, step: Step, number: int | None, values: Values) -> None:
-        called = step["activity"]
-        activity = self._activities.get(called)
-        if activity is None:
-            activity = self._activities[called] = _Named(called)
         arguments = values.resolve(step["args"])
         call_id = name if number is None else f"{name}[{number}]"
-        call = activity.options(**_options(step.get("options", {})), id=call_id)
-        future = call(**arguments)
+        future: OperationFuture[Any]
+        if "dag" in step:
+            future = start_nested(run_dag, step, arguments, call_id)
+        else:
+            options = activity_options(step.get("options", {}))
+            future = self._activity(step["activity"]).options(**options, id=call_id)(**arguments)
         self._running[future] = (name, number)
         future.add_done_callback(self._ended.put_nowait)
 
+    def _activity(self, called: str) -> _Named:
+        activity = self._activities.get(called)
+        if activity is None:
+            activity = self._activities[called] = _Named(called)
+        return activity
+
     # -- what ends ------------------------------------------------------------------------------------------------------
 
-    def _take(self, future: ActivityFuture[Any]) -> None:
+    def _take(self, future: OperationFuture[Any]) -> None:
         name, number = self._running.pop(future)
         failure = _failure(future)
         if number is not None:
             self._take_element(name, number, future, failure)
-        elif failure is None:
-            self._complete(name, future.result())
-        else:
+        elif failure is not None:
             self._fail(name, failure)
+        elif "expand" in self.steps[name]:
+            self._expand(name, future.result())
+        else:
+            self._complete(name, future.result())
+
+    def _expand(self, name: str, returned: Any) -> None:
+        try:
+            added = added_steps(name, returned, self.steps, self._added, self._context)
+        except InvalidDag as error:
+            self._fail(name, _refused(error))
+            return
+        if not added:
+            self._complete(name, {})
+            return
+        self.steps |= added
+        self._added[name] = list(added)
+        self._ready.extend(self.scheduler.extend(name, edges_of(list(added.values()))))
+
+    def _end_expansion(self, name: str) -> None:
+        added = self._added[name]
+        failed = [it for it in added if self.scheduler.status[it] == "failed"]
+        if failed:
+            said = f"{len(failed)} of the {len(added)} steps that it added failed: {', '.join(failed[:10])}"
+            self._fail(name, {"type": "DagFailed", "message": said})
+        else:
+            self._complete(name, {it: self.results.get(it) for it in added})
 
     def _take_element(
-        self, name: str, number: int, future: ActivityFuture[Any], failure: dict[str, Any] | None
+        self, name: str, number: int, future: OperationFuture[Any], failure: dict[str, Any] | None
     ) -> None:
         state = self._maps[name]
         state.running -= 1
@@ -243,28 +287,18 @@ class Interpretation:
         self._ready.extend(self.scheduler.settle(name, status, chosen=chosen))
 
 
-def _options(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """The stored options as `Activity.options` takes them."""
-    given = {key: value for key, value in stored.items() if key not in ("retry", "timeouts")}
-    if "retry" in stored:
-        given["retry"] = RetryPolicy.from_body(stored["retry"])
-    if "timeouts" in stored:
-        limits = Timeouts.from_body(stored["timeouts"])
-        given |= {
-            "timeout": limits.start_to_close,
-            "schedule_to_close": limits.schedule_to_close,
-            "schedule_to_start": limits.schedule_to_start,
-            "heartbeat_timeout": limits.heartbeat,
-        }
-    return given
-
-
-def _failure(future: ActivityFuture[Any]) -> dict[str, Any] | None:
+def _failure(future: OperationFuture[Any]) -> dict[str, Any] | None:
     """How an activity that has ended failed; None if it completed."""
     if future.cancelled():
         return {"type": "CancelledError", "message": "the activity was cancelled"}
     error = future.exception()
     return None if error is None else _described(error)
+
+
+def _refused(error: InvalidDag) -> dict[str, Any]:
+    """The failure of a step that returned steps which cannot be added; of many problems, the first."""
+    said = f"it returned steps that cannot be added; problems: {len(error.problems)}"
+    return {"type": "InvalidDag", "message": said, "problems": error.problems[:100]}
 
 
 def _described(error: BaseException) -> dict[str, Any]:
@@ -276,7 +310,3 @@ def _described(error: BaseException) -> dict[str, Any]:
         kind, message = type(cause).__qualname__, str(cause)
     more = {"attempt": error.attempt} if isinstance(error, ActivityError) else {}
     return {"type": kind, "message": message, **more}
-
-
-def _as_text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)

@@ -45,20 +45,33 @@ class Edge:
         return "release" if policy[status] == "continue" else policy[status]
 
 
+_ADDED = Edge("")
+"""The edge from an added step to the one that added it, which waits while it is running."""
+
+
 class Scheduler:
     """The states of all steps. `begin()` once, then `settle()` for each step that ended; both give the steps that became ready."""
 
     def __init__(self, steps: Mapping[str, Sequence[Edge]]) -> None:
-        self.status: dict[str, Status] = dict.fromkeys(steps, "pending")
+        self.status: dict[str, Status] = {}
         self.cause: dict[str, str] = {}
         """The step because of which a step was cancelled or skipped."""
-        self._waiting = {name: len(edges) for name, edges in steps.items()}
-        self._active = {name: not edges for name, edges in steps.items()}
-        self._below: dict[str, list[tuple[str, Edge]]] = {name: [] for name in steps}
+        self._waiting: dict[str, int] = {}
+        self._active: dict[str, bool] = {}
+        self._below: dict[str, list[tuple[str, Edge]]] = {}
+        self._open = 0
+        self._take_in(steps)
+
+    def _take_in(self, steps: Mapping[str, Sequence[Edge]]) -> None:
+        for name, edges in steps.items():
+            self.status[name] = "pending"
+            self._waiting[name] = len(edges)
+            self._active[name] = not edges
+            self._below[name] = []
         for name, edges in steps.items():
             for each in edges:
                 self._below[each.upstream].append((name, each))
-        self._open = len(steps)
+        self._open += len(steps)
 
     @property
     def done(self) -> bool:
@@ -78,12 +91,43 @@ class Scheduler:
         ready: list[str] = []
         ended: deque[tuple[str, Status, str | None]] = deque([(name, status, chosen)])
         self._end(name, status)
+        self._cascade(ended, ready)
+        return ready
+
+    def extend(self, adding: str, steps: Mapping[str, Sequence[Edge]]) -> list[str]:
+        """Add steps, of which there is at least one, that the running step `adding` waits for: when they have ended it is ready once more.
+
+        Gives the added ones that are ready now. What has ended before counts at once.
+        """
+        before = {name for name, status in self.status.items() if status in FINAL}
+        self._take_in(steps)
+        self._waiting[adding] = len(steps)
+        ready = [name for name, edges in steps.items() if not edges]
+        ended: deque[tuple[str, Status, str | None]] = deque()
+        for name in ready:
+            self.status[name] = "running"
+        for name, edges in steps.items():
+            self._below[name].append((adding, _ADDED))
+            for each in edges:
+                if each.upstream in before and self.status[name] == "pending":
+                    effect = each.effect(self.status[each.upstream], None)
+                    self._hand_on(each.upstream, name, effect, ready, ended)
+        self._cascade(ended, ready)
+        return ready
+
+    def _cascade(self, ended: deque[tuple[str, Status, str | None]], ready: list[str]) -> None:
         while ended:
             upstream, how, which = ended.popleft()
             for below, each in self._below[upstream]:
-                if self.status[below] == "pending":
+                if each is _ADDED:
+                    self._count_down(below, ready)
+                elif self.status[below] == "pending":
                     self._hand_on(upstream, below, each.effect(how, which), ready, ended)
-        return ready
+
+    def _count_down(self, adding: str, ready: list[str]) -> None:
+        self._waiting[adding] -= 1
+        if not self._waiting[adding] and self.status[adding] == "running":
+            ready.append(adding)
 
     def _hand_on(
         self,
