@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any
 
-import psycopg
 import pytest
 
-import durable
 from durable.client_sync import Client, Handle
-from durable.dag import Dag, edge, result
+from durable.dag import Dag, result
 from tests.system import dag_flows as flows
 from tests.system.conftest import Working
 from tests.waiting import eventually
