@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from durable.client_sync import Client, Handle
+from durable.client_sync import Client
 from durable.dag import Dag, result
+from durable.handles_sync import Handle
 from tests.system import dag_flows as flows
 from tests.system.conftest import Working
 from tests.waiting import eventually
