@@ -58,6 +58,12 @@ class StoredMap(TypedDict):
     max_concurrency: NotRequired[int]
 
 
+class StoredWait(TypedDict):
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    signal: NotRequired[str]
+    timeout_us: NotRequired[int]
+
+
 class StoredRetry(TypedDict):
     __pydantic_config__ = _STRICT  # type: ignore[misc]
     max_attempts: NotRequired[int]
@@ -91,7 +97,7 @@ def _edge(given: Any) -> Any:
 
 
 class StoredStep(TypedDict):
-    """One of `activity`, `dag` (which may have `map`, and an activity `expand`) and `branch`. A dependency may be given as its name alone."""
+    """One of `activity`, `dag` (which may have `map`, and an activity `expand`), `branch` and `wait`. A dependency may be given as its name alone."""
 
     __pydantic_config__ = _STRICT  # type: ignore[misc]
     name: str
@@ -99,6 +105,7 @@ class StoredStep(TypedDict):
     activity: NotRequired[str]
     dag: NotRequired[StoredDag]
     branch: NotRequired[StoredBranch]
+    wait: NotRequired[StoredWait]
     args: NotRequired[dict[str, Any]]
     options: NotRequired[StoredOptions]
     map: NotRequired[StoredMap]
@@ -112,7 +119,7 @@ class StoredDag(TypedDict):
     format: Literal[1]
     name: str
     context: NotRequired[dict[str, Any]]
-    on_failure: NotRequired[Literal["fail", "complete"]]
+    on_failure: NotRequired[Literal["fail", "complete", "wait"]]
     output: NotRequired[Any]
     steps: list[StoredStep]
 
@@ -186,19 +193,25 @@ def _dag_problems(dag: Mapping[str, Any], prefix: str) -> Iterator[str]:
         yield from _step_problems(step, f"{prefix}steps.{number}")
 
 
+_KINDS = ("activity", "dag", "branch", "wait")
+_GOES_WITH = {
+    "map": ("activity", "dag"),
+    "args": ("activity", "dag"),
+    "options": ("activity", "dag"),
+    "expand": ("activity",),
+    "guard": ("activity", "dag", "wait"),
+}
+
+
 def _step_problems(step: Step, place: str) -> Iterator[str]:
-    kinds = [key for key in ("activity", "dag", "branch") if key in step]
+    kinds = [key for key in _KINDS if key in step]
     if len(kinds) != 1:
-        yield f"{place}: give one of activity, dag and branch; it has {' and '.join(kinds) or 'none'}"
-    for key, fits in (
-        ("map", "branch" not in step),
-        ("args", "branch" not in step),
-        ("options", "branch" not in step),
-        ("guard", "branch" not in step),
-        ("expand", "activity" in step and "map" not in step),
-    ):
-        if key in step and not fits:
-            yield f"{place}: {key} does not go with {'map' if 'map' in step else kinds[0] if kinds else 'it'}"
+        yield f"{place}: give one of {', '.join(_KINDS)}; it has {' and '.join(kinds) or 'none'}"
+    for key, goes_with in _GOES_WITH.items():
+        if key in step and any(kind not in goes_with for kind in kinds):
+            yield f"{place}: {key} does not go with {' and '.join(kinds)}"
+    if "expand" in step and "map" in step:
+        yield f"{place}: expand does not go with map"
     if "dag" in step:
         yield from _dag_problems(step["dag"], f"{place}.dag.")
     for key, part in _parts(step):
@@ -290,7 +303,7 @@ def _completed_step(given: Step) -> Step:
     step = {key: value for key, value in given.items() if (key, value) != ("expand", False)}
     if "branch" in step:
         step["branch"] = {"default": [], **step["branch"]}
-    else:
+    elif "wait" not in step:
         step.setdefault("args", {})
     if "map" in step:
         step["map"] = {"max_concurrency": DEFAULT_CONCURRENCY, **step["map"]}

@@ -74,7 +74,7 @@ def step_problems(steps: Sequence[Step], scope: Scope, seen: set[str]) -> Iterat
             yield from _nested(step, scope)
         elif "branch" in step:
             yield from _cases(step, scope)
-        elif scope.signatures is not None:
+        elif "activity" in step and scope.signatures is not None:
             called = step["activity"]
             if scope.signatures.arguments(called) is None:
                 yield f"step {step['name']!r}: no activity is named {called!r} here (import its module)"
@@ -128,6 +128,10 @@ def _settings(step: Step) -> Iterator[str]:
             yield f"step {name!r}: max_concurrency is {limit!r}; give a whole number from 1"
         if not isinstance(over, list) and not source_of(over):
             yield f"step {name!r}: over is neither a list nor a reference"
+    if step.get("wait", {}).get("timeout_us", 1) < 1:
+        yield f"step {name!r}: timeout is {step['wait']['timeout_us']!r} µs; give more than nothing"
+    if step.get("wait", {}).get("signal") == "":
+        yield f"step {name!r}: signal is ''; give a Signal or its name"
     for condition in (step.get("when"), (step.get("guard") or {}).get("if")):
         if condition is not None and condition["op"] not in OPERATORS:
             yield f"step {name!r}: unknown condition {condition['op']!r}"

@@ -76,3 +76,27 @@ def failing_inside() -> Dag:
         .add("below", add, {"left": 1, "right": 2}, deps=["sub"])
         .add("told", add, {"left": 1, "right": 2}, deps=[edge("sub", policy="continue")])
     )
+
+
+broken: set[str] = set()
+
+
+@activity(name="growth.flaky")
+def flaky(part: str) -> str:
+    """Fails as long as the part is broken."""
+    if part in broken:
+        raise NonRetryable(f"{part} is broken")
+    return f"{part} is done"
+
+
+@activity(name="growth.parts")
+def parts(names: list[str]) -> list[dict[str, Any]]:
+    more = Dag("parts")
+    for name in names:
+        more.add(name, flaky, {"part": name})
+    return more.expansion()
+
+
+@activity(name="growth.waiting")
+def waiting() -> list[dict[str, Any]]:
+    return Dag("waits").wait("approval").add("hanging", hangs).expansion()

@@ -42,6 +42,14 @@ def test_a_dag_is_a_step_with_a_context_a_result_and_a_history_of_its_own(
     assert sorted(started) == ["o/each[0]", "o/each[1]", "o/each[2]", "o/plain", "o/whole"]
 
 
+def now(handle: Handle[Any]) -> dict[str, str]:
+    """The steps as they stand; none before the run has begun."""
+    try:
+        return statuses(handle.query("steps"))
+    except durable.QueryFailed:
+        return {}
+
+
 def failures(handle: Handle[Any], count: int) -> bool:
     return [e.type for e in handle.history()].count("ChildFailed") == count
 
@@ -75,7 +83,7 @@ def test_a_cancelled_run_cancels_the_dags_inside(working: Working, client: Clien
         handle = client.start(dag, id="o")
         deepest = client.handle("o/sub/deep")
         eventually(lambda: any(run.workflow_id == "o/sub/deep" for run in client.list()))
-        eventually(lambda: deepest.query("steps")["x"]["status"] == "running")
+        eventually(lambda: now(deepest) == {"x": "running"})
         handle.cancel("enough")
         with pytest.raises(durable.WorkflowCancelled):
             handle.result(timeout=30)
@@ -122,7 +130,7 @@ def test_steps_are_added_while_the_run_goes_on_and_what_is_below_waits_for_them(
     ("returned", "problem"),
     [
         (7, "steps: Input should be a valid array"),
-        ([{"name": "a"}], "steps.0: give one of activity, dag and branch"),
+        ([{"name": "a"}], "steps.0: give one of activity, dag, branch, wait"),
         ([{"name": "a", "activity": "growing.add", "colour": "red"}], "steps.0.colour: Extra inputs"),
         ([{"name": "base", "activity": "x"}], "step 'base' is declared twice"),
         ([{"name": "a", "activity": "x"}, {"name": "a", "activity": "x"}], "step 'a' is declared twice"),
@@ -152,3 +160,40 @@ def test_steps_that_cannot_be_added_fail_the_step_and_nothing_of_them_starts(
     assert any(problem in it for it in steps["plan"]["failure"]["problems"])
     scheduled = [e.body["id"] for e in handle.history() if e.type == "ActivityScheduled"]
     assert scheduled == ["base", "plan", "told"]
+
+
+@pytest.mark.parametrize("retried", ["parts", "b", None])
+def test_a_retry_of_an_added_step_takes_back_the_end_of_the_step_that_added_it(
+    working: Working, client: Client, retried: str | None
+) -> None:
+    flows.broken.add("b")
+    dag = (
+        Dag("mended", on_failure="wait")
+        .add("parts", flows.parts, {"names": ["a", "b", "c"]}, expand=True)
+        .add("all", flows.echo, {"value": result("parts", transform="values")})
+    )
+    with working(MODULE, max_cached_runs=0):
+        handle = client.start(dag, id="m")
+        eventually(lambda: now(handle).get("all") == "cancelled")
+        assert statuses(handle.query("steps"))["parts"] == "failed"
+        flows.broken.clear()
+        handle.update("retry_step", retried, "mended")
+        steps = handle.result(timeout=30)
+    assert set(statuses(steps).values()) == {"completed"}
+    assert steps["all"]["result"] == ["a is done", "b is done", "c is done"]
+    scheduled = [e.body["id"] for e in handle.history() if e.type == "ActivityScheduled"]
+    assert scheduled == ["parts", "a", "b", "c", "b#2", "all"]
+
+
+def test_a_cancelled_step_cancels_what_it_has_added(working: Working, client: Client) -> None:
+    dag = (
+        Dag("stopped", on_failure="complete")
+        .add("waiting", flows.waiting, expand=True)
+        .add("below", flows.echo, {"value": result("waiting")})
+    )
+    with working(MODULE):
+        handle = client.start(dag, id="s")
+        eventually(lambda: "hanging" in now(handle))
+        handle.update("cancel_step", "waiting", "enough")
+        steps = handle.result(timeout=30)
+    assert set(statuses(steps).values()) == {"cancelled"}
