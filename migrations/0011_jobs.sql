@@ -177,15 +177,18 @@ begin
 end $$;
 
 -- Each command on a job, accepted or refused; one that was sent again is not written twice.
-create function durable.log_job_command(p_shard smallint, p_job uuid, p_command uuid, p_action text, p_code text, p_reason text, p_actor jsonb)
+create function durable.log_job_command(p_shard smallint, p_job uuid, p_command uuid, p_action text, p_code text, p_reason text, p_actor jsonb,
+                                        p_batch uuid default null, p_before jsonb default null, p_after jsonb default null)
 returns void language sql as $$
-    insert into durable.operator_commands (shard, run_id, command_id, workflow_id, action, accepted, reason, refusal, actor, at, code)
-    values (p_shard, p_job, p_command, p_job::text, p_action, p_code = 'accepted', p_reason, nullif(p_code, 'accepted'), p_actor, durable.now(), p_code)
+    insert into durable.operator_commands (shard, run_id, command_id, workflow_id, action, accepted, reason, refusal, actor, at, code, batch_id, before, after)
+    values (p_shard, p_job, p_command, p_job::text, p_action, p_code = 'accepted', p_reason, nullif(p_code, 'accepted'), p_actor, durable.now(), p_code,
+            p_batch, p_before, p_after)
     on conflict do nothing
 $$;
 
 -- CANCEL a job: one that waits is over now, one that executes is told to stop (its outcome decides), one that has ended stays as it is.
-create function durable.cancel_job(p_shard smallint, p_job uuid, p_reason text, p_actor jsonb default null, p_command uuid default gen_random_uuid())
+create function durable.cancel_job(p_shard smallint, p_job uuid, p_reason text, p_actor jsonb default null, p_command uuid default gen_random_uuid(),
+                                   p_batch uuid default null)
 returns table (status text, state text, queue text, owner uuid) language plpgsql as $$
 declare
     v_now timestamptz := durable.now();
@@ -214,7 +217,8 @@ begin
                errors = coalesce(j.errors, '[]') || jsonb_build_object('attempt', j.attempt, 'at', v_now, 'failure', durable.cancel_failure(p_reason))
          where j.shard = p_shard and j.run_id = p_job and j.seq = 0;
     end if;
-    perform durable.log_job_command(p_shard, p_job, p_command, 'cancel_job', case when status = 'ended' then 'job_ended' else 'accepted' end, p_reason, p_actor);
+    perform durable.log_job_command(p_shard, p_job, p_command, 'cancel_job', case when status = 'ended' then 'job_ended' else 'accepted' end, p_reason, p_actor,
+                                    p_batch);
     return next;
 end $$;
 
@@ -225,7 +229,8 @@ $$;
 
 -- RETRY a job by hand: one that has ended, or waits for its time, may run now; at least one more attempt is allowed, and the time limit for all
 -- attempts together no longer holds. Status: available | executing (nothing to do) | conflict (its unique key is another job's by now).
-create function durable.retry_job(p_shard smallint, p_job uuid, p_actor jsonb default null, p_command uuid default gen_random_uuid())
+create function durable.retry_job(p_shard smallint, p_job uuid, p_actor jsonb default null, p_command uuid default gen_random_uuid(),
+                                  p_reason text default null, p_batch uuid default null)
 returns table (status text, queue text) language plpgsql as $$
 declare
     v_now timestamptz := durable.now();
@@ -257,12 +262,13 @@ begin
         end;
     end if;
     perform durable.log_job_command(p_shard, p_job, p_command, 'retry_job', case status when 'available' then 'accepted' when 'executing' then 'job_executing'
-                                    else 'unique_key_taken' end, null, p_actor);
+                                    else 'unique_key_taken' end, p_reason, p_actor, p_batch);
     return next;
 end $$;
 
 -- DELETE a job that does not execute. Status: deleted | executing | unknown.
-create function durable.delete_job(p_shard smallint, p_job uuid, p_actor jsonb default null, p_command uuid default gen_random_uuid())
+create function durable.delete_job(p_shard smallint, p_job uuid, p_actor jsonb default null, p_command uuid default gen_random_uuid(),
+                                   p_reason text default null, p_batch uuid default null)
 returns text language plpgsql as $$
 declare
     v_state text;
@@ -275,7 +281,8 @@ begin
     if v_state <> 'executing' then
         delete from durable.jobs j where j.shard = p_shard and j.run_id = p_job and j.seq = 0;
     end if;
-    perform durable.log_job_command(p_shard, p_job, p_command, 'delete_job', case when v_state = 'executing' then 'job_executing' else 'accepted' end, null, p_actor);
+    perform durable.log_job_command(p_shard, p_job, p_command, 'delete_job', case when v_state = 'executing' then 'job_executing' else 'accepted' end, p_reason,
+                                    p_actor, p_batch);
     return case when v_state = 'executing' then 'executing' else 'deleted' end;
 end $$;
 
