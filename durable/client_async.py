@@ -14,7 +14,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Any, Concatenate, Self, TypeVar, overload
 
-from durable import requests, targets
+from durable import grouping, requests, targets
 from durable.attributes import Attributes
 from durable.batches_async import AsyncBatches
 from durable.completing_async import AsyncCompleting
@@ -23,6 +23,7 @@ from durable.definitions import Workflow, checked_version
 from durable.descriptions import OperatorStatus, RunDescription, Status
 from durable.errors import InvalidOption
 from durable.filters import compiled_filter
+from durable.grouping import JobCall
 from durable.groups_async import AsyncGroups
 from durable.handles_async import AsyncHandle
 from durable.interceptors import ClientRequest, sending
@@ -111,6 +112,7 @@ class AsyncClient(
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
         details: str | None = None,
+        on_end: JobCall | None = None,
         connection: AsyncTransaction | None = None,
     ) -> AsyncHandle[Any]: ...
 
@@ -137,6 +139,7 @@ class AsyncClient(
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
         details: str | None = None,
+        on_end: JobCall | None = None,
         connection: AsyncTransaction | None = None,
         **arguments: Any,
     ) -> AsyncHandle[R]: ...
@@ -165,6 +168,7 @@ class AsyncClient(
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
         details: str | None = None,
+        on_end: JobCall | None = None,
         connection: AsyncTransaction | None = None,
         **arguments: Any,
     ) -> AsyncHandle[R]: ...
@@ -194,6 +198,7 @@ class AsyncClient(
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
         details: str | None = None,
+        on_end: JobCall | None = None,
         connection: AsyncTransaction | None = None,
         **arguments: Any,
     ) -> AsyncHandle[R]: ...
@@ -224,6 +229,7 @@ class AsyncClient(
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
         details: str | None = None,
+        on_end: JobCall | None = None,
         connection: AsyncTransaction | None = None,
         **arguments: Any,
     ) -> AsyncHandle[R]: ...
@@ -250,6 +256,7 @@ class AsyncClient(
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
         details: str | None = None,
+        on_end: JobCall | None = None,
         connection: AsyncTransaction | None = None,
         **arguments: Any,
     ) -> AsyncHandle[Any]:
@@ -264,30 +271,20 @@ class AsyncClient(
         (its handle), "fail" or "terminate" (it is ended by force and another run starts); `on_closed` "existing", "new" (another run), "new_if_failed" (unless it completed) or "fail".
         `with_signal`: a Signal (or its name) and a value, `with_update`: an UpdateRequest; they go to the run that is started or found, in the same
         transaction, and the update finds the handlers that its first turn registers. `handle.update_handle(request)` waits for it.
+        `on_end`: a job that the transaction which closes the run that is started here enqueues, however it ends; it acts for the same actor.
 
         Raises PayloadError, InvalidOption, ActorRequired, UnknownWorkflow, WorkflowAlreadyExists; nothing is written then.
         """
         target = await self._workflow(workflow, version)
         options = requests.StartOptions(
-            id,
-            queue,
-            priority,
-            delay,
-            attributes,
-            actor,
-            memo,
-            headers,
-            pinned,
-            on_running,
-            on_closed,
-            run_timeout,
-            execution_timeout,
-            details,
-        )
+            id, queue, priority, delay, attributes, actor, memo, headers,
+            pinned, on_running, on_closed, run_timeout, execution_timeout, details,
+        )  # fmt: skip
 
         async def send(asked: ClientRequest) -> AsyncHandle[Any]:
             given = replace(options, actor=asked.actor, headers=asked.headers)
-            workflow_id, call = requests.start(target, asked.args, asked.kwargs, given)
+            after = grouping.following(on_end, asked.actor, asked.headers, self._session.sealer())
+            workflow_id, call = requests.start(target, asked.args, asked.kwargs, given, after)
             if with_signal is not None or with_update is not None:
                 call = await self._accompanied(
                     call, workflow_id, with_signal, with_update, asked.actor, asked.headers

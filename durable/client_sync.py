@@ -15,7 +15,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Any, Concatenate, Self, TypeVar, overload
 
-from durable import requests, targets
+from durable import grouping, requests, targets
 from durable.attributes import Attributes
 from durable.batches_sync import Batches
 from durable.completing_sync import Completing
@@ -24,6 +24,7 @@ from durable.definitions import Workflow, checked_version
 from durable.descriptions import OperatorStatus, RunDescription, Status
 from durable.errors import InvalidOption
 from durable.filters import compiled_filter
+from durable.grouping import JobCall
 from durable.groups_sync import Groups
 from durable.handles_sync import Handle
 from durable.interceptors import ClientRequest, sending
@@ -108,6 +109,7 @@ class Client(Groups, Completing, Retention, Scheduling, Batches, Queues):
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
         details: str | None = None,
+        on_end: JobCall | None = None,
         connection: Transaction | None = None,
     ) -> Handle[Any]: ...
 
@@ -134,6 +136,7 @@ class Client(Groups, Completing, Retention, Scheduling, Batches, Queues):
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
         details: str | None = None,
+        on_end: JobCall | None = None,
         connection: Transaction | None = None,
         **arguments: Any,
     ) -> Handle[R]: ...
@@ -162,6 +165,7 @@ class Client(Groups, Completing, Retention, Scheduling, Batches, Queues):
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
         details: str | None = None,
+        on_end: JobCall | None = None,
         connection: Transaction | None = None,
         **arguments: Any,
     ) -> Handle[R]: ...
@@ -191,6 +195,7 @@ class Client(Groups, Completing, Retention, Scheduling, Batches, Queues):
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
         details: str | None = None,
+        on_end: JobCall | None = None,
         connection: Transaction | None = None,
         **arguments: Any,
     ) -> Handle[R]: ...
@@ -221,6 +226,7 @@ class Client(Groups, Completing, Retention, Scheduling, Batches, Queues):
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
         details: str | None = None,
+        on_end: JobCall | None = None,
         connection: Transaction | None = None,
         **arguments: Any,
     ) -> Handle[R]: ...
@@ -247,6 +253,7 @@ class Client(Groups, Completing, Retention, Scheduling, Batches, Queues):
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
         details: str | None = None,
+        on_end: JobCall | None = None,
         connection: Transaction | None = None,
         **arguments: Any,
     ) -> Handle[Any]:
@@ -261,30 +268,20 @@ class Client(Groups, Completing, Retention, Scheduling, Batches, Queues):
         (its handle), "fail" or "terminate" (it is ended by force and another run starts); `on_closed` "existing", "new" (another run), "new_if_failed" (unless it completed) or "fail".
         `with_signal`: a Signal (or its name) and a value, `with_update`: an UpdateRequest; they go to the run that is started or found, in the same
         transaction, and the update finds the handlers that its first turn registers. `handle.update_handle(request)` waits for it.
+        `on_end`: a job that the transaction which closes the run that is started here enqueues, however it ends; it acts for the same actor.
 
         Raises PayloadError, InvalidOption, ActorRequired, UnknownWorkflow, WorkflowAlreadyExists; nothing is written then.
         """
         target = self._workflow(workflow, version)
         options = requests.StartOptions(
-            id,
-            queue,
-            priority,
-            delay,
-            attributes,
-            actor,
-            memo,
-            headers,
-            pinned,
-            on_running,
-            on_closed,
-            run_timeout,
-            execution_timeout,
-            details,
-        )
+            id, queue, priority, delay, attributes, actor, memo, headers,
+            pinned, on_running, on_closed, run_timeout, execution_timeout, details,
+        )  # fmt: skip
 
         def send(asked: ClientRequest) -> Handle[Any]:
             given = replace(options, actor=asked.actor, headers=asked.headers)
-            workflow_id, call = requests.start(target, asked.args, asked.kwargs, given)
+            after = grouping.following(on_end, asked.actor, asked.headers, self._session.sealer())
+            workflow_id, call = requests.start(target, asked.args, asked.kwargs, given, after)
             if with_signal is not None or with_update is not None:
                 call = self._accompanied(
                     call, workflow_id, with_signal, with_update, asked.actor, asked.headers
