@@ -3,8 +3,9 @@
 It knows nothing but the stored definition. Activities are called by name with JSON values, so what it does never depends on what the
 process has imported, and a worker with the code of the steps is needed only where the steps run.
 
-Each activity's future puts its step into a queue when it ends; the loop takes what is there and asks the scheduler what became ready. The cost of a
-turn is that of what ended in it, not of the steps of the DAG.
+A step's end is taken as soon as its future has one, and wakes the loop, which starts what became ready. The cost of a turn is that of what ended in it, not of
+the steps of the DAG. And the table is right at any moment: an operation on a step (see step_operations.py) that comes in the same turn as the last end finds it in the
+table, and the run still open.
 """
 
 from __future__ import annotations
@@ -12,28 +13,30 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any, NamedTuple
 
-from durable.core.futures import ActivityFuture
+from durable.authoring import wait_until
+from durable.core.futures import DurableFuture, OperationFuture, SignalFuture
+from durable.core.loop import current
 from durable.core.policy import RetryPolicy, Timeouts
+from durable.dag import step_operations
 from durable.dag.expressions import BadReference, Values
 from durable.dag.model import Step, edges_of
-from durable.dag.scheduler import Scheduler, Status
+from durable.dag.scheduler import FINAL, Scheduler, Status
+from durable.dag.step_calls import Again, Named
+from durable.dag.step_waits import Held, awaited
 from durable.dag_errors import DagFailed
-from durable.definitions import Activity, workflow
-from durable.errors import ActivityError, DurableError, PayloadError, RemoteError
+from durable.definitions import workflow
+from durable.errors import ActivityError, DurableError, InvalidOption, PayloadError, RemoteError
 from durable.handlers import query
-from durable.options import ActivityOptions
-from durable.payload import ArgumentsCodec, ValueCodec
 
 INTERPRETER = "durable.dag"
 """The reserved name of the workflow that runs DAGs."""
 
 MAX_RUNNING = 1_000
 """Activities of one DAG at once; the others wait for a place."""
-
-_JSON = ValueCodec(dict[str, Any], field="arguments")
 
 
 @workflow(name=INTERPRETER)
@@ -45,31 +48,13 @@ async def run_dag(definition: dict[str, Any]) -> dict[str, Any]:
     def steps() -> dict[str, Any]:
         return interpretation.table()
 
+    step_operations.register(interpretation)
     await interpretation.run()
     table = interpretation.table()
     failed = [name for name, row in table.items() if row["status"] == "failed"]
-    if failed and definition["on_failure"] == "fail":
+    if failed and definition["on_failure"] != "complete":
         raise DagFailed(definition["name"], failed, table)
     return table
-
-
-def _by_parameter(**_arguments: Any) -> Any:
-    """Stands for any activity."""
-
-
-class _JsonArguments(ArgumentsCodec):
-    """Takes the arguments by parameter name as the JSON values that they are."""
-
-    def encode(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:  # noqa: ARG002
-        return _JSON.encode(dict(kwargs))
-
-
-class _Named(Activity[..., Any]):
-    """An activity of which only the name is known."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(_by_parameter, name, ActivityOptions())
-        self.arguments = _JsonArguments(_by_parameter, name=name)
 
 
 class _Mapping:
@@ -78,14 +63,29 @@ class _Mapping:
     def __init__(self, elements: list[Any], limit: int) -> None:
         self.elements = elements
         self.limit = limit
-        self.started = 0
+        self.waiting = deque(range(len(elements)))
         self.running = 0
         self.results: list[Any] = [None] * len(elements)
+        self.undone = set(self.waiting)
         self.failure: dict[str, Any] | None = None
 
     def may_start(self) -> bool:
-        more = self.started < len(self.elements) and self.running < self.limit
-        return more and self.failure is None
+        return bool(self.waiting) and self.running < self.limit and self.failure is None
+
+    def begin_again(self) -> None:
+        """What has no result yet shall be called once more; what has keeps it."""
+        self.waiting = deque(sorted(self.undone))
+        self.running = 0
+        self.failure = None
+
+
+class _Call(NamedTuple):
+    """A future's step; in a map, the number of the element. `key`: the call as the world knows it, over all retries; `run_id`: who made it."""
+
+    step: str
+    number: int | None
+    key: str
+    run_id: str
 
 
 class Interpretation:
@@ -96,12 +96,22 @@ class Interpretation:
         self.scheduler = Scheduler(edges_of(definition["steps"]))
         self.results: dict[str, Any] = {}
         self.failures: dict[str, dict[str, Any]] = {}
+        self.by_hand: dict[str, dict[str, Any]] = {}
+        """What was done to a step from outside."""
+        self.early: dict[str, tuple[Status, Any]] = {}
+        """Completions of steps that have not begun."""
+        self.may_be_held = definition["on_failure"] == "wait"
+        self.given_up = False
         self._context = definition["context"]
-        self._activities: dict[str, _Named] = {}
+        self._activities: dict[str, Named] = {}
         self._maps: dict[str, _Mapping] = {}
         self._ready: deque[str] = deque()
-        self._running: dict[ActivityFuture[Any], tuple[str, int | None]] = {}
-        self._ended: asyncio.Queue[ActivityFuture[Any]] = asyncio.Queue()
+        self._running: dict[DurableFuture[Any], _Call] = {}
+        self._stopping: set[str] = set()
+        self._first_calls: dict[str, str] = {}
+        """By call id: the idempotency key of a call that did not complete, for those that follow it."""
+        self._tries: dict[str, int] = {}
+        self._news = asyncio.Event()
 
     def table(self) -> dict[str, Any]:
         """Every step with its status, and result, failure and cause where it has them."""
@@ -109,6 +119,7 @@ class Interpretation:
             ("result", self.results),
             ("failure", self.failures),
             ("cause", self.scheduler.cause),
+            ("by", self.by_hand),
         )
         return {
             name: {"status": status, **{key: of[name] for key, of in columns if name in of}}
@@ -116,18 +127,25 @@ class Interpretation:
         }
 
     async def run(self) -> None:
-        """Until every step has ended. When the run is cancelled, so are its activities."""
+        """Until every step has ended, and nobody is waited for to retry one. When the run is cancelled, so are its activities."""
         self._ready.extend(self.scheduler.begin())
         try:
             self._start_ready()
-            while not self.scheduler.done:
-                self._take(await self._ended.get())
-                while not self._ended.empty():
-                    self._take(self._ended.get_nowait())
+            while not self.scheduler.done or self._is_held():
+                if self.scheduler.done:
+                    await wait_until(Held(self.failures, lambda: not self._is_held()))
+                else:
+                    await self._news.wait()
+                    self._news.clear()
                 self._start_ready()
         except asyncio.CancelledError:
             await self._cancel()
             raise
+
+    def _is_held(self) -> bool:
+        """Whether all has ended and a failed step is left to an operator."""
+        held = self.may_be_held and not self.given_up
+        return held and self.scheduler.done and bool(self.failures)
 
     async def _cancel(self) -> None:
         """Those that are to be waited for end first."""
@@ -140,10 +158,12 @@ class Interpretation:
     def _start_ready(self) -> None:
         while self._ready and len(self._running) < MAX_RUNNING:
             name = self._ready.popleft()
+            if self.scheduler.status[name] != "running":  # ended by hand meanwhile
+                continue
             try:
                 self._start(name, self.steps[name])
-            except (BadReference, PayloadError) as error:
-                self._fail(name, _described(error))
+            except (BadReference, PayloadError, InvalidOption) as error:
+                self.fail(name, _described(error))
 
     def _start(self, name: str, step: Step) -> None:
         if name in self._maps:
@@ -151,12 +171,15 @@ class Interpretation:
             return
         values = Values(self.results, self._context)
         if "when" in step and not values.holds(step["when"]):
-            self._end(name, "skipped")
+            self.end(name, "skipped")
         elif "guard" in step and not values.holds(step["guard"]["if"]):
-            self._complete(name, values.resolve(step["guard"]["otherwise"]))
+            self.complete(name, values.resolve(step["guard"]["otherwise"]))
+        elif name in self.early:
+            self.complete_by_hand(name, *self.early.pop(name))
         elif "branch" in step:
-            chosen = values.resolve(step["branch"]["on"])
-            self._complete(name, chosen, chosen=_as_text(chosen))
+            self.complete(name, values.resolve(step["branch"]["on"]))
+        elif "wait" in step:
+            self._follow(awaited(name, step["wait"]), _Call(name, None, name, ""))
         elif "map" in step:
             self._begin_map(name, step, values.resolve(step["map"]["over"]))
         else:
@@ -166,7 +189,7 @@ class Interpretation:
         if not isinstance(elements, list):
             raise BadReference(f"over is {type(elements).__name__}, not a list")
         if not elements:
-            self._complete(name, [])
+            self.complete(name, [])
             return
         self._maps[name] = _Mapping(elements, step["map"]["max_concurrency"])
         self._go_on(name, step)
@@ -174,14 +197,15 @@ class Interpretation:
     def _go_on(self, name: str, step: Step) -> None:
         """Start elements of a map while there is room, here and in the run; the map waits in line for the rest."""
         state = self._maps[name]
+        if name in self._stopping:
+            state.waiting.clear()
         while state.may_start() and len(self._running) < MAX_RUNNING:
-            number = state.started
-            state.started += 1
+            number = state.waiting.popleft()
             values = Values(self.results, self._context, state.elements[number])
             try:
                 self._call(name, step, number, values)
                 state.running += 1
-            except (BadReference, PayloadError) as error:
+            except (BadReference, PayloadError, InvalidOption) as error:
                 state.failure = {**_described(error), "item": number}
         if state.may_start():
             self._ready.append(name)
@@ -192,33 +216,49 @@ class Interpretation:
         called = step["activity"]
         activity = self._activities.get(called)
         if activity is None:
-            activity = self._activities[called] = _Named(called)
+            activity = self._activities[called] = Named(called)
         arguments = values.resolve(step["args"])
-        call_id = name if number is None else f"{name}[{number}]"
+        key = name if number is None else f"{name}[{number}]"
+        tries = self._tries[key] = self._tries.get(key, 0) + 1
+        call_id = key if tries == 1 else f"{key}#{tries}"
         call = activity.options(**_options(step.get("options", {})), id=call_id)
-        future = call(**arguments)
-        self._running[future] = (name, number)
-        future.add_done_callback(self._ended.put_nowait)
+        if (first := self._first_calls.get(key)) is not None:
+            call = Again(call, first)
+        run = current()
+        assert run is not None
+        self._follow(call(**arguments), _Call(name, number, key, str(run.run_id)))
+
+    def _follow(self, future: DurableFuture[Any], call: _Call) -> None:
+        self._running[future] = call
+        future.add_done_callback(self._take)
 
     # -- what ends ------------------------------------------------------------------------------------------------------
 
-    def _take(self, future: ActivityFuture[Any]) -> None:
-        name, number = self._running.pop(future)
-        failure = _failure(future)
+    def _take(self, future: asyncio.Future[Any]) -> None:
+        call = self._running.pop(future, None)  # type: ignore[call-overload]
+        if call is None:  # somebody has ended the step meanwhile
+            return
+        self._news.set()
+        name, number, failure = call.step, call.number, _failure(future, self.steps[call.step])
+        if failure is not None and isinstance(future, OperationFuture) and future.seq:
+            self._first_calls.setdefault(call.key, f"{call.run_id}/{future.seq}")
         if number is not None:
             self._take_element(name, number, future, failure)
+        elif name in self._stopping:
+            self.end(name, "cancelled")
         elif failure is None:
-            self._complete(name, future.result())
+            self.complete(name, future.result())
         else:
-            self._fail(name, failure)
+            self.fail(name, failure)
 
     def _take_element(
-        self, name: str, number: int, future: ActivityFuture[Any], failure: dict[str, Any] | None
+        self, name: str, number: int, future: asyncio.Future[Any], failure: dict[str, Any] | None
     ) -> None:
         state = self._maps[name]
         state.running -= 1
         if failure is None:
             state.results[number] = future.result()
+            state.undone.discard(number)
         elif state.failure is None:
             state.failure = {**failure, "item": number}
         self._ready.append(name)
@@ -226,21 +266,81 @@ class Interpretation:
     def _end_map(self, name: str, state: _Mapping) -> None:
         if self.scheduler.status[name] != "running":
             return
-        if state.failure is None:
-            self._complete(name, state.results)
+        if name in self._stopping:
+            self.end(name, "cancelled")
+        elif state.failure is None:
+            self.complete(name, state.results)
         else:
-            self._fail(name, state.failure)
+            self.fail(name, state.failure)
 
-    def _complete(self, name: str, value: Any, *, chosen: str | None = None) -> None:
+    def complete(self, name: str, value: Any) -> None:
         self.results[name] = value
-        self._end(name, "completed", chosen)
+        self.end(name, "completed", _as_text(value) if "branch" in self.steps[name] else None)
 
-    def _fail(self, name: str, failure: dict[str, Any]) -> None:
+    def fail(self, name: str, failure: dict[str, Any]) -> None:
         self.failures[name] = failure
-        self._end(name, "failed")
+        self.end(name, "failed")
 
-    def _end(self, name: str, status: Status, chosen: str | None = None) -> None:
+    def end(self, name: str, status: Status, chosen: str | None = None) -> None:
+        self._stopping.discard(name)
         self._ready.extend(self.scheduler.settle(name, status, chosen=chosen))
+        self._news.set()
+
+    # -- what others do to a step: see step_operations.py -------------------------------------------------------------------
+
+    def complete_by_hand(self, name: str, status: Status, payload: Any) -> None:
+        """End a step that has not ended; what it was doing is given up."""
+        for future in self._stop_starting(name):
+            del self._running[future]
+            if not future.cancel() and isinstance(future, SignalFuture):
+                future.put_back()
+        if status == "completed":
+            self.complete(name, payload)
+        elif status == "failed":
+            text = payload if isinstance(payload, str) else json.dumps(payload)
+            self.fail(name, {"type": "StepFailed", "message": text})
+        else:
+            self.end(name, status)
+
+    def cancel(self, name: str) -> None:
+        """Give up a step that has not ended. Activities that are to be waited for (`cancellation="wait"`) end first."""
+        calls = self._stop_starting(name)
+        self._stopping.add(name)
+        for future in calls:
+            future.cancel()
+            if future.done():
+                self._take(future)
+        if self.scheduler.status[name] not in FINAL and not self._calls_of(name):
+            self.end(name, "cancelled")
+
+    def retry(self, names: Sequence[str]) -> list[str]:
+        """Take back how steps ended, and what was cancelled because of it; gives all that is taken back."""
+        revived: dict[str, None] = {}
+        for name in names:
+            ready, taken_back = self.scheduler.retry(name)
+            self._ready.extend(ready)
+            revived.update(dict.fromkeys(taken_back))
+        for name in (*names, *revived):
+            self.failures.pop(name, None)
+            if name in self._maps:
+                self._maps[name].begin_again()
+        self.given_up = False
+        self._news.set()
+        return list(revived)
+
+    def give_up(self) -> None:
+        """Wait for no operator any more."""
+        self.given_up = True
+        self._news.set()
+
+    def _stop_starting(self, name: str) -> list[DurableFuture[Any]]:
+        """Start nothing more of a step; gives what it has under way."""
+        while name in self._ready:
+            self._ready.remove(name)
+        return self._calls_of(name)
+
+    def _calls_of(self, name: str) -> list[DurableFuture[Any]]:
+        return [future for future, call in self._running.items() if call.step == name]
 
 
 def _options(stored: Mapping[str, Any]) -> dict[str, Any]:
@@ -259,12 +359,17 @@ def _options(stored: Mapping[str, Any]) -> dict[str, Any]:
     return given
 
 
-def _failure(future: ActivityFuture[Any]) -> dict[str, Any] | None:
-    """How an activity that has ended failed; None if it completed."""
+def _failure(future: asyncio.Future[Any], step: Step) -> dict[str, Any] | None:
+    """How what a step waited for failed; None if it completed."""
     if future.cancelled():
         return {"type": "CancelledError", "message": "the activity was cancelled"}
     error = future.exception()
-    return None if error is None else _described(error)
+    if error is None:
+        return None
+    if "wait" in step:
+        waited = timedelta(microseconds=step["wait"]["timeout_us"])
+        return {"type": "TimeoutError", "message": f"nobody completed it within {waited}"}
+    return _described(error)
 
 
 def _described(error: BaseException) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from durable.core.children import ChildFuture
+from durable.core.durations import duration_us
 from durable.core.policy import RetryPolicy
 from durable.dag.expressions import Condition, Ref, references
 from durable.dag.scheduler import Edge
@@ -22,15 +23,16 @@ from durable.definitions import Activity, ActivityCall
 from durable.errors import PayloadError
 from durable.options import ActivityOptions
 from durable.payload import ValueCodec, value_codec
+from durable.signals import Signal
 
 FORMAT = 1
 LONGEST_STEP_NAME = 150
 
 EdgePolicy = Literal["cancel", "continue"]
 SkipPolicy = Literal["join", "cancel", "continue"]
-OnFailure = Literal["fail", "complete"]
+OnFailure = Literal["fail", "complete", "wait"]
 Step = dict[str, Any]
-"""A step as it is stored: `name`, `deps`, and `activity`, `args`, `options`, `map`, `when`, `guard` or `branch` where they are given."""
+"""A step as it is stored: `name`, `deps`, and `activity`, `args`, `options`, `map`, `when`, `guard`, `branch` or `wait` where they are given."""
 
 
 def edge(
@@ -68,8 +70,8 @@ class Dag:
     """Steps and what they depend on: `Dag("sync").add("fetch", fetch, {"id": 7}).add("save", save, {"it": result("fetch")})`.
 
     `client.start(dag, id=...)` starts it; its result is `{step: {"status": ..., "result": ..., "failure": ..., "cause": ...}}`. `context` is a
-    JSON object that steps refer to with `context(...)`. `on_failure`: whether the run fails when a step failed ("fail", with DagFailed) or
-    completes. Inside a workflow, `await dag()` runs it as a child.
+    JSON object that steps refer to with `context(...)`. `on_failure`: when all steps have ended and one failed, the run fails ("fail", with DagFailed),
+    completes, or waits for somebody to retry the step or to give the run up ("wait"). Inside a workflow, `await dag()` runs it as a child.
     """
 
     def __init__(
@@ -150,6 +152,28 @@ class Dag:
         return self._append(
             {"name": name, "branch": {**branches, "default": list(default)}}, deps, when, None
         )
+
+    def wait(
+        self,
+        name: str,
+        *,
+        signal: Signal[Any] | str | None = None,
+        timeout: timedelta | None = None,
+        deps: Sequence[str | Edge] = (),
+        when: Condition | None = None,
+        guard: Guard | None = None,
+    ) -> Dag:
+        """Add a step that runs nothing: somebody completes it, with `client.complete_step(id, name, payload=...)`, or sends `signal`.
+
+        Its result is the payload, or the signal's value. What comes before the step has begun is kept for it. The step fails with TimeoutError when nobody
+        did so within `timeout` of its begin.
+        """
+        waits: dict[str, Any] = {}
+        if signal is not None:
+            waits["signal"] = signal if isinstance(signal, str) else signal.name
+        if timeout is not None:
+            waits["timeout_us"] = duration_us("timeout", timeout)
+        return self._append({"name": name, "wait": waits}, deps, when, guard)
 
     def to_json(self) -> dict[str, Any]:
         """The definition as data; `Dag.from_json` reads it back."""
