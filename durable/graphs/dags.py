@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from durable.core.events import Event
-from durable.dag.model import Step, edges_of
+from durable.dag.format import Step
+from durable.dag.model import edges_of
 from durable.dag.scheduler import Edge as Dependency
 from durable.graphs.model import (
     Edge,
