@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 from durable.core.events import Event
@@ -27,8 +27,9 @@ from durable.graphs.runs import Standing
 Table = Mapping[str, Mapping[str, Any]]
 """What the query `steps` of a DAG's run answers: by step, `status`, and `result`, `failure` and `cause` where it has them."""
 
-_KINDS: tuple[Kind, ...] = ("map", "branch", "dag", "activity")
+_KINDS: tuple[Kind, ...] = ("map", "branch", "dag", "wait", "activity")
 _ELEMENT = re.compile(r"\[\d+\]\Z")
+_AGAIN = re.compile(r"#\d+\Z")
 
 
 def dag_graph(
@@ -36,11 +37,15 @@ def dag_graph(
     table: Table | None = None,
     events: Sequence[Event] = (),
     standing: Standing | None = None,
+    added: Mapping[str, Sequence[str]] | None = None,
 ) -> Graph:
-    """A definition, `Dag(...).to_json()`. With the table and the history of a run of it: how each step stands and how long it took."""
+    """A definition, `Dag(...).to_json()`. With the table and the history of a run of it: how each step stands and how long it took.
+
+    `added`: the steps that each step has added while the run went on; the definition's `steps` must have them.
+    """
     now = standing or Standing()
     steps: Sequence[Step] = definition["steps"]
-    begun = _by_step(events)
+    begun = _by_step(events, {str(step["name"]) for step in steps})
     if table is not None and events and events[-1].type in ENDS:
         table = _left_behind(table)
     nodes = [_node(step, table, begun.get(step["name"], []), now) for step in steps]
@@ -50,6 +55,11 @@ def dag_graph(
         for name, dependencies in edges_of(steps).items()
         for each in dependencies
         if each.upstream in known
+    ]
+    edges += [
+        Edge(adding, name, "adds", soft=True)
+        for adding, names in (added or {}).items()
+        for name in names
     ]
     graph = Graph(
         one_line(str(definition.get("name", "dag"))),
@@ -69,25 +79,39 @@ def _left_behind(table: Table) -> Table:
     }
 
 
-def _by_step(events: Sequence[Event]) -> dict[str, list[Happening]]:
-    """The activities and children of each step, by the id that the interpreter gave them: `name`, or `name[3]` of a map."""
+def _by_step(events: Sequence[Event], known: Container[str]) -> dict[str, list[Happening]]:
+    """The activities and children of each step, by the id that the interpreter gave them."""
     found: dict[str, list[Happening]] = {}
-    for it in Story(events).happenings.values() if events else ():
+    if not events:
+        return found
+    run = f"{events[0].body.get('workflow_id', '')}/"
+    for it in Story(events).happenings.values():
         if it.kind in ("activity", "child"):
-            found.setdefault(_ELEMENT.sub("", it.id), []).append(it)
+            id_ = it.id.removeprefix(run) if it.kind == "child" else it.id
+            found.setdefault(_step_of(id_, known), []).append(it)
     return found
+
+
+def _step_of(call_id: str, known: Container[str]) -> str:
+    """`name`, `name#2` when it was called again, `name[3]` of a map, `name[3]#2`."""
+    once = call_id if call_id in known else _AGAIN.sub("", call_id)
+    return once if once in known else _ELEMENT.sub("", once)
 
 
 def _node(step: Step, table: Table | None, begun: Sequence[Happening], now: Standing) -> Node:
     name = str(step["name"])
     row = (table or {}).get(name, {})
     state: State = row.get("status", "declared" if table is None else "pending")
+    if state == "running" and "wait" in step:
+        state = "waiting"
     failure = failure_text(row.get("failure"))
     ended = [it.end_us for it in begun if it.end_us is not None]
-    over = len(ended) == len(begun) and state not in ("running", "pending")
+    over = len(ended) == len(begun) and state not in ("running", "waiting", "pending")
     facts = [*_declared(step), *_lived(step, begun, state, now)]
     if row.get("cause"):
         facts.append(f"because of {row['cause']}")
+    if row.get("by"):
+        facts.append("by hand")
     return Node(
         name,
         one_line(name, 60),
@@ -110,6 +134,13 @@ def _declared(step: Step) -> list[str]:
     activity = str(step.get("activity", ""))
     if activity and activity.rpartition(".")[2] != step["name"]:
         said.append(activity)
+    if "dag" in step and step["dag"].get("name") != step["name"]:
+        said.append(f"runs {step['dag'].get('name')}")
+    if "wait" in step:
+        signal = step["wait"].get("signal")
+        said.append(f"for signal {signal}" if signal else "to be completed from outside")
+    if step.get("expand"):
+        said.append("adds steps")
     if "map" in step:
         said.append(f"for each, {step['map'].get('max_concurrency', '?')} at once")
     if "when" in step:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from durable.dag.interpreter import INTERPRETER, run_dag
-from durable.graphs.dags import Table, dag_graph
+from durable.graphs.dags import dag_graph
 from durable.graphs.model import Graph
 from durable.graphs.runs import Standing, run_graph
 from durable.histories import RecordedHistory
@@ -24,19 +25,21 @@ def recorded_graph(
         return run_graph(title, history.events, standing)
     opened = readable(history)
     definition = json.loads(opened.events[0].payload or "{}")["definition"]
-    named = {**definition, "name": f"{history.workflow_id} ({definition.get('name')})"}
-    return dag_graph(named, _steps(opened), opened.events, standing)
+    asked = _asked(opened)
+    steps = asked["shape"]["steps"]
+    named = {"name": f"{history.workflow_id} ({definition.get('name')})", "steps": steps}
+    added = asked["shape"]["added"]
+    return dag_graph(named, asked["steps"], opened.events, standing, added)
 
 
-def _steps(history: RecordedHistory) -> Table:
-    """How each step stands, by a replay of the interpreter: a run that has closed is asked like one that goes on."""
+def _asked(history: RecordedHistory) -> dict[str, Any]:
+    """How each step stands and which there are, by a replay of the interpreter: a run that has closed is asked like one that goes on."""
     execution = begun(history, run_dag)
     execution.outlives_its_end = True
     try:
         execution.replay(history.events)
         if not execution.turn:  # its first turn left no row
             execution.activate([], execution.now_us)
-        table: Table = json.loads(execution.query("steps", "{}"))
+        return {name: json.loads(execution.query(name, "{}")) for name in ("steps", "shape")}
     finally:
         execution.evict()
-    return table

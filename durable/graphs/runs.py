@@ -25,6 +25,9 @@ ALIKE = 5
 """So many of one name, started together, are drawn one by one; more are drawn as one node."""
 
 
+_KNOWN_OTHERWISE = frozenset({"activity", "local activity", "child", "timer", "task", "more"})
+"""Kinds of waits that the history or a pending job stands for, or that are waits of waits."""
+
 _WORST_FIRST: tuple[State, ...] = ("failed", "running", "waiting", "cancelled", "completed")
 
 
@@ -216,7 +219,7 @@ def _add_waits(
     since = max((node.end_us or 0 for node in nodes), default=0) or None
     for number, wait in enumerate(now.waiting_on):
         kind, name = str(wait.get("kind", "")), one_line(str(wait.get("name", "")), 60)
-        if kind not in ("signal", "condition", "future") or str(wait.get("seq")) in names:
+        if kind in _KNOWN_OTHERWISE or str(wait.get("seq")) in names:
             continue
         waited = f"for {lasting(now.now_us - since)} now" if now.now_us and since else ""
         key = f"wait-{number}"

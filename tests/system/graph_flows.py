@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from typing import Any
 
 import durable
 from durable import NonRetryable, RetryPolicy, Signal, activity, workflow
+from durable.dag import Dag, result
 
 graph_paid = Signal("graph_paid", int)
 
@@ -29,6 +31,12 @@ async def flaky() -> int:
 @activity(name="graph.decline")
 async def decline() -> None:
     raise NonRetryable("the card has expired")
+
+
+@activity(name="graph.plan")
+async def plan() -> list[Any]:
+    more = Dag("more").add("pack", reserve, {"what": "box"})
+    return more.add("label", reserve, {"what": result("pack")}).expansion()
 
 
 @workflow(name="graph.child")

@@ -156,8 +156,32 @@ def test_a_dag_shows_the_state_of_each_step(
     assert "because of charge" in facts["ship"]
     assert any(fact.startswith("for 3m") for fact in facts["hangs"])
     assert before(running, "tell") == {"charge"}
-    assert drawn(shell, "d-1")["nodes"]["hangs"]["state"] == "cancelled"
+    assert drawn(shell, "d-1")["nodes"]["hangs"]["state"] in ("cancelled", "failed")
     assert "hangs" in drawn(shell, "d-1", "--execution")["nodes"]["dag.hangs"]["detail"]
+
+
+def test_a_dag_shows_nested_dags_waits_and_steps_that_were_added(
+    working: Working, client: Client, shell: Shell
+) -> None:
+    inner = Dag("inner").add("a", dag_flows.note, {"text": "x"})
+    dag = (
+        Dag("outer")
+        .add("nested", inner)
+        .add("plan", graph_flows.plan, expand=True, deps=["nested"])
+        .wait("word", signal=dag_flows.approved, deps=["plan"])
+    )
+    with working(*MODULES):
+        handle = client.start(dag, id="n-1")
+        eventually(lambda: drawn(shell, "n-1")["nodes"]["word"]["state"] == "waiting")
+        waiting = drawn(shell, "n-1")
+        handle.cancel()
+    nodes = waiting["nodes"]
+    assert (nodes["nested"]["kind"], nodes["nested"]["state"]) == ("dag", "completed")
+    assert any(fact.startswith("took") for fact in nodes["nested"]["facts"])
+    assert nodes["word"]["facts"] == ["for signal dag.approved"]
+    assert before(waiting, "pack") == {"plan"}
+    assert before(waiting, "label") == {"pack", "plan"}
+    assert nodes["label"]["state"] == "completed"
 
 
 def test_formats_go_to_files_by_their_ending(shell: Shell, tmp_path: Path) -> None:
