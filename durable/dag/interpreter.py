@@ -23,7 +23,7 @@ from durable.core.loop import current
 from durable.core.policy import RetryPolicy, Timeouts
 from durable.dag import step_operations
 from durable.dag.expressions import BadReference, Values
-from durable.dag.model import Step, edges_of
+from durable.dag.model import INTERPRETER, Step, edges_of
 from durable.dag.scheduler import FINAL, Scheduler, Status
 from durable.dag.step_calls import Again, Named
 from durable.dag.step_waits import Held, awaited
@@ -31,9 +31,6 @@ from durable.dag_errors import DagFailed
 from durable.definitions import workflow
 from durable.errors import ActivityError, DurableError, InvalidOption, PayloadError, RemoteError
 from durable.handlers import query
-
-INTERPRETER = "durable.dag"
-"""The reserved name of the workflow that runs DAGs."""
 
 MAX_RUNNING = 1_000
 """Activities of one DAG at once; the others wait for a place."""

@@ -25,6 +25,8 @@ from durable.options import ActivityOptions
 from durable.payload import ValueCodec, value_codec
 from durable.signals import Signal
 
+INTERPRETER = "durable.dag"
+"""The reserved name of the workflow that runs DAGs."""
 FORMAT = 1
 LONGEST_STEP_NAME = 150
 
