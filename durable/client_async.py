@@ -15,7 +15,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Concatenate, Self, TypeVar, overload
 
-from durable import requests, targets
+from durable import grouping, requests, targets
 from durable.attributes import Attributes
 from durable.batches_async import AsyncBatches
 from durable.completing_async import AsyncCompleting
@@ -25,6 +25,7 @@ from durable.definitions import Workflow, checked_version
 from durable.descriptions import OperatorStatus, RunDescription, Status
 from durable.errors import InvalidOption
 from durable.filters import compiled_filter
+from durable.grouping import JobCall
 from durable.groups_async import AsyncGroups
 from durable.handles_async import AsyncHandle
 from durable.interceptors import ClientRequest, sending
@@ -119,6 +120,7 @@ class AsyncClient(
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
         details: str | None = None,
+        on_end: JobCall | None = None,
         connection: AsyncTransaction | None = None,
     ) -> AsyncHandle[Any]: ...
 
@@ -145,6 +147,7 @@ class AsyncClient(
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
         details: str | None = None,
+        on_end: JobCall | None = None,
         connection: AsyncTransaction | None = None,
         **arguments: Any,
     ) -> AsyncHandle[R]: ...
@@ -173,6 +176,7 @@ class AsyncClient(
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
         details: str | None = None,
+        on_end: JobCall | None = None,
         connection: AsyncTransaction | None = None,
         **arguments: Any,
     ) -> AsyncHandle[R]: ...
@@ -202,6 +206,7 @@ class AsyncClient(
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
         details: str | None = None,
+        on_end: JobCall | None = None,
         connection: AsyncTransaction | None = None,
         **arguments: Any,
     ) -> AsyncHandle[R]: ...
@@ -232,6 +237,7 @@ class AsyncClient(
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
         details: str | None = None,
+        on_end: JobCall | None = None,
         connection: AsyncTransaction | None = None,
         **arguments: Any,
     ) -> AsyncHandle[R]: ...
@@ -258,6 +264,7 @@ class AsyncClient(
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
         details: str | None = None,
+        on_end: JobCall | None = None,
         connection: AsyncTransaction | None = None,
         **arguments: Any,
     ) -> AsyncHandle[Any]:
@@ -272,6 +279,7 @@ class AsyncClient(
         (its handle), "fail" or "terminate" (it is ended by force and another run starts); `on_closed` "existing", "new" (another run), "new_if_failed" (unless it completed) or "fail".
         `with_signal`: a Signal (or its name) and a value, `with_update`: an UpdateRequest; they go to the run that is started or found, in the same
         transaction, and the update finds the handlers that its first turn registers. `handle.update_handle(request)` waits for it.
+        `on_end`: a job that the transaction which closes the run that is started here enqueues, however it ends; it acts for the same actor.
 
         Raises PayloadError, InvalidOption, ActorRequired, UnknownWorkflow, WorkflowAlreadyExists; nothing is written then.
         """
@@ -293,6 +301,7 @@ class AsyncClient(
             details,
             with_signal,
             with_update,
+            on_end,
         )
         request = ClientRequest("start", target.name, id, args, arguments, actor, headers)
         return await sending(request, partial(self._start, target, options, connection))
@@ -306,7 +315,8 @@ class AsyncClient(
     ) -> AsyncHandle[Any]:
         """What the interceptors have left of the request."""
         given = replace(options, actor=asked.actor, headers=asked.headers)
-        workflow_id, start = requests.start(target, asked.args, asked.kwargs, given)
+        after = grouping.following(given.on_end, asked.actor, asked.headers, self._session.sealer())
+        workflow_id, start = requests.start(target, asked.args, asked.kwargs, given, after)
         call = await self._accompanied(start, workflow_id, given)
         started = await self._send(call, connection)
         return AsyncHandle(

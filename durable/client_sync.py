@@ -16,7 +16,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Concatenate, Self, TypeVar, overload
 
-from durable import requests, targets
+from durable import grouping, requests, targets
 from durable.attributes import Attributes
 from durable.batches_sync import Batches
 from durable.completing_sync import Completing
@@ -26,6 +26,7 @@ from durable.definitions import Workflow, checked_version
 from durable.descriptions import OperatorStatus, RunDescription, Status
 from durable.errors import InvalidOption
 from durable.filters import compiled_filter
+from durable.grouping import JobCall
 from durable.groups_sync import Groups
 from durable.handles_sync import Handle
 from durable.interceptors import ClientRequest, sending
@@ -118,6 +119,7 @@ class Client(
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
         details: str | None = None,
+        on_end: JobCall | None = None,
         connection: Transaction | None = None,
     ) -> Handle[Any]: ...
 
@@ -144,6 +146,7 @@ class Client(
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
         details: str | None = None,
+        on_end: JobCall | None = None,
         connection: Transaction | None = None,
         **arguments: Any,
     ) -> Handle[R]: ...
@@ -172,6 +175,7 @@ class Client(
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
         details: str | None = None,
+        on_end: JobCall | None = None,
         connection: Transaction | None = None,
         **arguments: Any,
     ) -> Handle[R]: ...
@@ -201,6 +205,7 @@ class Client(
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
         details: str | None = None,
+        on_end: JobCall | None = None,
         connection: Transaction | None = None,
         **arguments: Any,
     ) -> Handle[R]: ...
@@ -231,6 +236,7 @@ class Client(
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
         details: str | None = None,
+        on_end: JobCall | None = None,
         connection: Transaction | None = None,
         **arguments: Any,
     ) -> Handle[R]: ...
@@ -257,6 +263,7 @@ class Client(
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
         details: str | None = None,
+        on_end: JobCall | None = None,
         connection: Transaction | None = None,
         **arguments: Any,
     ) -> Handle[Any]:
@@ -271,6 +278,7 @@ class Client(
         (its handle), "fail" or "terminate" (it is ended by force and another run starts); `on_closed` "existing", "new" (another run), "new_if_failed" (unless it completed) or "fail".
         `with_signal`: a Signal (or its name) and a value, `with_update`: an UpdateRequest; they go to the run that is started or found, in the same
         transaction, and the update finds the handlers that its first turn registers. `handle.update_handle(request)` waits for it.
+        `on_end`: a job that the transaction which closes the run that is started here enqueues, however it ends; it acts for the same actor.
 
         Raises PayloadError, InvalidOption, ActorRequired, UnknownWorkflow, WorkflowAlreadyExists; nothing is written then.
         """
@@ -292,6 +300,7 @@ class Client(
             details,
             with_signal,
             with_update,
+            on_end,
         )
         request = ClientRequest("start", target.name, id, args, arguments, actor, headers)
         return sending(request, partial(self._start, target, options, connection))
@@ -305,7 +314,8 @@ class Client(
     ) -> Handle[Any]:
         """What the interceptors have left of the request."""
         given = replace(options, actor=asked.actor, headers=asked.headers)
-        workflow_id, start = requests.start(target, asked.args, asked.kwargs, given)
+        after = grouping.following(given.on_end, asked.actor, asked.headers, self._session.sealer())
+        workflow_id, start = requests.start(target, asked.args, asked.kwargs, given, after)
         call = self._accompanied(start, workflow_id, given)
         started = self._send(call, connection)
         return Handle(self, workflow_id, started.run_id, target.result, created=started.created)

@@ -270,7 +270,7 @@ begin
           into v_new.execution_deadline_at, v_new.deadline_at  -- time limits begin anew, or what had timed out could never be taken up
           from durable.history h where h.shard = p_shard and h.run_id = v_old.run_id and h.seq = 1;
         if p_fork_id is not null then
-            v_new.shard := p_fork_shard; v_new.workflow_id := p_fork_id; v_new.generation := 0;
+            v_new.shard := p_fork_shard; v_new.workflow_id := p_fork_id; v_new.generation := 0; v_new.on_end := null;  -- whoever asked did not ask for the fork
         else
             v_new.generation := v_old.generation + 1;
         end if;

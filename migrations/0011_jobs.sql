@@ -341,14 +341,14 @@ create table durable.job_groups (
 ) with (fillfactor = 50);
 alter table durable.jobs add column group_id uuid;
 
--- A job from a callback or a chain. Its id was made beforehand, so it is made once.
-create function durable.enqueue_described(p_job json) returns void language plpgsql as $$
+-- A job from a callback or a chain. Its id was made beforehand, so it is made once. `p_told`: what it is a callback of (`activity_info().callback`).
+create function durable.enqueue_described(p_job json, p_id uuid, p_told jsonb) returns void language plpgsql as $$
 declare
     v_now timestamptz := durable.now();
-    v_options jsonb := p_job -> 'options';
+    v_options jsonb := (p_job ->> 'options')::jsonb || case when p_told is null then '{}' else jsonb_build_object('callback', p_told) end;
 begin
     insert into durable.jobs (shard, run_id, seq, kind, name, queue, priority, state, scheduled_at, deadline_at, deadline_kind, input, options, created_at, group_id)
-    select durable.shard_of(p_job ->> 'job_id'), (p_job ->> 'job_id')::uuid, 0, 'job', p_job ->> 'name', p_job ->> 'queue', (p_job ->> 'priority')::smallint,
+    select durable.shard_of(p_id::text), p_id, 0, 'job', p_job ->> 'name', p_job ->> 'queue', (p_job ->> 'priority')::smallint,
            'available', v_now, d.at, d.kind, p_job -> 'input', v_options, v_now, (p_job ->> 'group_id')::uuid
       from durable.new_job_deadline(v_options, v_now, v_now) d
     on conflict do nothing;
@@ -371,7 +371,9 @@ begin
         if v_event <> all (v_group.fired) then
             update durable.job_groups g set fired = g.fired || v_event where g.shard = p_shard and g.group_id = p_group;
             if v_group.callbacks -> v_event is not null then
-                perform durable.enqueue_described(v_group.callbacks -> v_event);
+                perform durable.enqueue_described(v_group.callbacks -> v_event, (v_group.callbacks -> v_event ->> 'job_id')::uuid,
+                    jsonb_build_object('version', 1, 'event', 'group.' || v_event, 'group_id', p_group, 'name', v_group.name, 'total', v_group.total,
+                        'open', v_group.open, 'completed', v_group.completed, 'discarded', v_group.discarded, 'cancelled', v_group.cancelled));
             end if;
         end if;
     end loop;
@@ -418,6 +420,6 @@ begin
             perform durable.open_group((p_jobs -> v_at ->> 'group_id')::uuid, 'chain', 1, json_build_object('all_succeeded', p_jobs -> (v_at + 1)));
         end if;
     end loop;
-    perform durable.enqueue_described(p_jobs -> 0);
+    perform durable.enqueue_described(p_jobs -> 0, (p_jobs -> 0 ->> 'job_id')::uuid, null);
     return true;
 end $$;

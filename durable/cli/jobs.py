@@ -22,6 +22,7 @@ from durable.cli.output import (
     span,
 )
 from durable.cli.settings import Actor, App, Json, Url, import_app, open_client, read_json, who
+from durable.core.terminal_causes import JOB_CAUSE_TEXTS
 
 if TYPE_CHECKING:
     from durable.core.job_life import JobState
@@ -188,6 +189,7 @@ def _facts(job: JobDescription) -> list[tuple[str, str]]:
         ("created", moment(job.created_at)),
         ("may run", moment(job.scheduled_at) if waits else ""),
         ("ended", moment(job.finished_at)),
+        ("cause", f"{job.cause}: {JOB_CAUSE_TEXTS[job.cause]}" if job.cause else ""),
         ("cancel", cancel),
         ("owner", f"worker {job.owner}" if job.owner else ""),
         ("tags", ", ".join(job.tags or ())),

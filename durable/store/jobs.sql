@@ -44,7 +44,8 @@ select j.state, j.name, j.attempt - coalesce((j.options ->> 'snoozes')::int, 0) 
 select l.job_id::text, l.activity as name, l.queue, l.priority, l.state, l.attempt, (l.options -> 'retry' ->> 'max_attempts')::int as max_attempts,
        l.snoozes, durable.to_us(l.created_at) as created_at, durable.to_us(l.scheduled_at) as scheduled_at,
        durable.to_us(l.finished_at) as finished_at, durable.to_us(l.cancel_requested_at) as cancel_requested_at, l.owner::text, l.errors::text,
-       l.tags, l.meta::text, l.unique_key, l.input::text as arguments, l.result::text, l.note::text
+       l.tags, l.meta::text, l.unique_key, l.input::text as arguments, l.result::text, l.note::text,
+       durable.cause_of_job_end(l.state, l.cancel_requested_at is not null, l.errors -> -1)::text as cause
   from durable.job_list l
  where l.shard = %(shard)s::smallint and l.job_id = %(job_id)s::uuid
 
@@ -53,7 +54,8 @@ select l.job_id::text, l.activity as name, l.queue, l.priority, l.state, l.attem
 select l.job_id::text, l.activity as name, l.queue, l.priority, l.state, l.attempt, (l.options -> 'retry' ->> 'max_attempts')::int as max_attempts,
        l.snoozes, durable.to_us(l.created_at) as created_at, durable.to_us(l.scheduled_at) as scheduled_at,
        durable.to_us(l.finished_at) as finished_at, durable.to_us(l.cancel_requested_at) as cancel_requested_at, l.owner::text, l.errors::text,
-       l.tags, l.meta::text, l.unique_key, l.input::text as arguments, l.result::text, l.note::text
+       l.tags, l.meta::text, l.unique_key, l.input::text as arguments, l.result::text, l.note::text,
+       durable.cause_of_job_end(l.state, l.cancel_requested_at is not null, l.errors -> -1)::text as cause
   from unnest(durable.shard_keys()) as k(key)
  cross join lateral (
         select * from durable.job_list c
