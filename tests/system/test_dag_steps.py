@@ -114,13 +114,18 @@ def test_a_completion_that_comes_early_is_kept_for_the_step(
 def test_a_running_activity_loses_its_say_when_its_step_is_completed(
     working: Working, client: Client
 ) -> None:
-    dag = Dag("hung").add("hangs", flows.hangs).add("after", flows.note, {"text": result("hangs")})
+    dag = (
+        Dag("hung")
+        .add("hangs", flows.hangs)
+        .add("after", flows.note, {"text": "x"}, deps=["hangs"])
+    )
     with working(MODULE):
         handle = client.start(dag, id="hung")
         eventually(lambda: "ActivityScheduled" in [event.type for event in handle.history()])
         client.complete_step("hung", "hangs", payload="by hand")
         steps = handle.result(timeout=30)
-    assert steps["after"]["result"] == "by hand"
+    assert steps["hangs"]["result"] == "by hand"
+    assert steps["after"]["status"] == "completed"
     assert "ActivityCancelRequested" in [event.type for event in handle.history()]
 
 
