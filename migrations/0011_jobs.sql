@@ -303,6 +303,10 @@ begin
         raise exception 'no worker has registered an activity named %', activity
             using errcode = 'DU014', hint = 'start a worker with the module that defines it, then try again';
     end if;
+    if v_known.options ? 'unique' and v_key is null then
+        raise exception 'jobs of % are unique, and what makes them so is known to Python alone', activity
+            using errcode = 'DU015', hint = 'say which jobs are the same: unique_key => ...';
+    end if;
     if json_typeof(args) <> 'object' then
         raise exception 'the arguments of % are not a JSON object by parameter name', activity using errcode = 'DU015';
     end if;
@@ -313,7 +317,9 @@ begin
     select * into v_made from durable.enqueue_jobs(
         array[durable.shard_of(v_id::text)], array[v_id], array[args], activity, v_queue,
         coalesce(enqueue.priority, (v_known.options ->> 'priority')::int, 0)::smallint, durable.to_us(run_at), 0,
-        v_known.options - 'priority', enqueue.tags, enqueue.meta, array[v_key], '{scheduled,available,executing,retryable,waiting}');
+        v_known.options - 'priority' - 'unique', enqueue.tags, enqueue.meta, array[v_key],
+        coalesce((select array_agg(s.name) from jsonb_array_elements_text(v_known.options #> '{unique,states}') as s(name)),
+                 '{scheduled,available,executing,retryable,waiting}'), (v_known.options #>> '{unique,period_s}')::float8);
     if v_made.outcome = 'created' then
         perform pg_notify('durable', 'jobs:' || v_queue);
     end if;

@@ -68,6 +68,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.store",
             "durable.telemetry",
             "durable.transactional",
+            "durable.unique",
         }
     ),
     frozenset(
@@ -108,7 +109,6 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.scheduling_async",
             "durable.scheduling_sync",
             "durable.targets",
-            "durable.unique",
         }
     ),
     frozenset(

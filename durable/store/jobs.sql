@@ -11,7 +11,7 @@ select durable.to_us(durable.now()) as now_us
 
 -- name: copy_jobs
 -- One line a job: what differs first.
-copy durable.jobs (shard, run_id, input, seq, attempt, kind, name, queue, priority, options, tags, meta, state, scheduled_at,
+copy durable.jobs (shard, run_id, input, options, seq, attempt, kind, name, queue, priority, tags, meta, state, scheduled_at,
                    deadline_at, deadline_kind, created_at, group_id) from stdin
 
 -- name: plan_copy
