@@ -76,6 +76,8 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.client_async",
             "durable.completing_async",
             "durable.completing_sync",
+            "durable.dag_steps_async",
+            "durable.dag_steps_sync",
             "durable.filters",
             "durable.client_sync",
             "durable.conversation_async",
