@@ -221,7 +221,7 @@ class FailedAttempt:
 
 @dataclass(frozen=True, slots=True)
 class GroupDescription:
-    """How a group of jobs stands: `open` ones have not ended. `fired` are the events that have happened (each once)."""
+    """How a group of jobs stands: `open` ones have not ended; of `attempted` ones the first attempt has, or none will come. `fired` are the events that have happened (each once)."""
 
     group_id: str
     name: str | None
@@ -230,6 +230,7 @@ class GroupDescription:
     completed: int
     discarded: int
     cancelled: int
+    attempted: int
     fired: list[str]
     created_at: datetime
     finished_at: datetime | None

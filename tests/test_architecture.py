@@ -69,6 +69,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.store",
             "durable.telemetry",
             "durable.transactional",
+            "durable.unique",
         }
     ),
     frozenset(
@@ -111,7 +112,6 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.scheduling_async",
             "durable.scheduling_sync",
             "durable.targets",
-            "durable.unique",
         }
     ),
     frozenset(
