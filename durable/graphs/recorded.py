@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from durable.dag.interpreter import INTERPRETER, run_dag
+from durable.dag.interpreter import run_dag
+from durable.dag.model import INTERPRETER
 from durable.graphs.dags import dag_graph
 from durable.graphs.model import Graph
 from durable.graphs.runs import Standing, run_graph
