@@ -19,6 +19,7 @@ from durable import grouping, requests, targets
 from durable.attributes import Attributes
 from durable.completing_async import AsyncCompleting
 from durable.core.names import checked_name
+from durable.dag.model import Dag
 from durable.definitions import Workflow, checked_version
 from durable.descriptions import OperatorStatus, RunDescription, Status
 from durable.errors import InvalidOption
@@ -382,6 +383,8 @@ class AsyncClient(
         """What to start: the given definition, or by name the one imported here, or the one a worker has registered."""
         if version is not None:
             return await self._version(workflow, checked_version("version", version))
+        if isinstance(workflow, Dag):
+            return await self._dag(workflow)
         if not isinstance(workflow, str):
             return targets.of_workflow(workflow)
         if (local := targets.local_workflow(workflow)) is not None:
@@ -391,6 +394,14 @@ class AsyncClient(
             known = await self._execute(calls.list_definitions("workflow"))
             raise targets.unknown_workflow(workflow, known)
         return targets.of_definition(definition)
+
+    async def _dag(self, dag: Dag) -> requests.Target:
+        """A DAG, checked against what is imported here or registered by a worker. Raises InvalidDag."""
+        named = set(targets.not_imported(dag))
+        if named:
+            named.intersection_update(await self._execute(calls.list_definitions("activity")))
+        found = [await self._execute(calls.read_definition("activity", name)) for name in named]
+        return targets.of_dag(dag, [it for it in found if it is not None])
 
     async def _accompanied(
         self, start: Call[Sent[Started]], workflow_id: str, given: requests.StartOptions
