@@ -404,10 +404,10 @@ class AsyncClient(
 
     async def _dag(self, dag: Dag) -> requests.Target:
         """A DAG, checked against what is imported here or registered by a worker. Raises InvalidDag."""
-        named = set(targets.not_imported(dag))
-        if named:
-            named.intersection_update(await self._execute(calls.list_definitions("activity")))
-        found = [await self._execute(calls.read_definition("activity", name)) for name in named]
+        named = targets.not_imported(dag)
+        there = await self._execute(calls.list_definitions("activity")) if named else []
+        asked = [calls.read_definition("activity", name) for name in {*named}.intersection(there)]
+        found = [await self._execute(each) for each in asked]
         return targets.of_dag(dag, [it for it in found if it is not None])
 
     async def _accompanied(

@@ -401,10 +401,10 @@ class Client(
 
     def _dag(self, dag: Dag) -> requests.Target:
         """A DAG, checked against what is imported here or registered by a worker. Raises InvalidDag."""
-        named = set(targets.not_imported(dag))
-        if named:
-            named.intersection_update(self._execute(calls.list_definitions("activity")))
-        found = [self._execute(calls.read_definition("activity", name)) for name in named]
+        named = targets.not_imported(dag)
+        there = self._execute(calls.list_definitions("activity")) if named else []
+        asked = [calls.read_definition("activity", name) for name in {*named}.intersection(there)]
+        found = [self._execute(each) for each in asked]
         return targets.of_dag(dag, [it for it in found if it is not None])
 
     def _accompanied(

@@ -174,8 +174,8 @@ def _read(adapter: TypeAdapter[Any], data: Any, name: str, prefix: str) -> Any:
         told = f"{error.field.removeprefix('definition.')}: {error.rule}"
         raise InvalidDag(name, _not_json(data, prefix.rstrip(".")) or [told]) from error
     except ValidationError as error:
-        told = error.errors(include_url=False, include_context=False)
-        found = [f"{_place(it['loc'], prefix)}: {_RULES.get(it['type'], it['msg'])}" for it in told]
+        each = error.errors(include_url=False, include_context=False)
+        found = [f"{_place(it['loc'], prefix)}: {_RULES.get(it['type'], it['msg'])}" for it in each]
         raise InvalidDag(name, found) from None
 
 

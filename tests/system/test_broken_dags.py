@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 import pytest
@@ -76,7 +76,7 @@ BREAKAGES: list[tuple[str, Callable[[Dag], Any]]] = [
     ("branches to 'absent'", lambda dag: dag.branch("z", result("b"), {"x": ["absent"]})),
     ("branches to itself", lambda dag: dag.branch("z", result("b"), {"x": ["z"]})),
     ("branches to nothing", lambda dag: dag.branch("z", result("b"), {"x": []})),
-    ("over is neither", lambda dag: dag.map("z", flows.note, {"a": 1}, TEXT)),
+    ("over is neither", lambda dag: dag.map("z", flows.note, cast("Any", {"a": 1}), TEXT)),
     ("max_concurrency is 0", lambda dag: dag.map("z", flows.note, [], TEXT, max_concurrency=0)),
     ("depends on 'a' twice", lambda dag: dag.add("z", flows.note, TEXT, deps=["a", edge("a", policy="continue")])),
     ("characters", lambda dag: dag.add("z" * 151, flows.note, TEXT)),
