@@ -15,17 +15,21 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
+from durable.attributes import MAX_DETAILS, set_details
 from durable.core.futures import ActivityFuture
 from durable.core.policy import RetryPolicy, Timeouts
+from durable.dag.compensating import DEFAULT_RETRIES, arguments_of, give_up, read_decision
 from durable.dag.expressions import BadReference, Values
 from durable.dag.model import Step, edges_of
+from durable.dag.rollback import Rollback, Undo, Unit
 from durable.dag.scheduler import Scheduler, Status
-from durable.dag_errors import DagFailed
+from durable.dag_errors import DagFailed, Halt, NotHalted
 from durable.definitions import Activity, workflow
 from durable.errors import ActivityError, DurableError, PayloadError, RemoteError
-from durable.handlers import query
+from durable.handlers import query, update
 from durable.options import ActivityOptions
 from durable.payload import ArgumentsCodec, ValueCodec
+from durable.saga import undisturbed
 
 INTERPRETER = "durable.dag"
 """The reserved name of the workflow that runs DAGs."""
@@ -45,12 +49,18 @@ async def run_dag(definition: dict[str, Any]) -> dict[str, Any]:
     def steps() -> dict[str, Any]:
         return interpretation.table()
 
+    @update
+    def resume() -> list[str]:
+        """The steps at which it had halted."""
+        return interpretation.resume()
+
+    @resume.validator
+    def is_halted() -> None:
+        if not interpretation.halts:
+            raise NotHalted(definition["name"])
+
     await interpretation.run()
-    table = interpretation.table()
-    failed = [name for name, row in table.items() if row["status"] == "failed"]
-    if failed and definition["on_failure"] == "fail":
-        raise DagFailed(definition["name"], failed, table)
-    return table
+    return interpretation.table()
 
 
 def _by_parameter(**_arguments: Any) -> Any:
@@ -82,10 +92,11 @@ class _Mapping:
         self.running = 0
         self.results: list[Any] = [None] * len(elements)
         self.failure: dict[str, Any] | None = None
+        self.stopped = False
 
     def may_start(self) -> bool:
         more = self.started < len(self.elements) and self.running < self.limit
-        return more and self.failure is None
+        return more and self.failure is None and not self.stopped
 
 
 class Interpretation:
@@ -96,50 +107,148 @@ class Interpretation:
         self.scheduler = Scheduler(edges_of(definition["steps"]))
         self.results: dict[str, Any] = {}
         self.failures: dict[str, dict[str, Any]] = {}
+        self.rollback = Rollback()
+        self.halts: dict[Unit, Halt] = {}
+        self._name = definition["name"]
+        self._fails = definition["on_failure"] == "fail"
+        self._stopped_by: str | None = None
+        self._cleaning: set[str] = set()
+        self._cancelled = False
+        self._compensating: dict[ActivityFuture[Any], dict[str, Any]] = {}
+        self._retries: dict[Unit, int] = {}
+        self._given: dict[Unit, dict[str, Any]] = {}
         self._context = definition["context"]
         self._activities: dict[str, _Named] = {}
         self._maps: dict[str, _Mapping] = {}
         self._ready: deque[str] = deque()
-        self._running: dict[ActivityFuture[Any], tuple[str, int | None]] = {}
-        self._ended: asyncio.Queue[ActivityFuture[Any]] = asyncio.Queue()
+        self._running: dict[ActivityFuture[Any], Unit] = {}
+        self._ended: asyncio.Queue[ActivityFuture[Any] | None] = asyncio.Queue()
 
     def table(self) -> dict[str, Any]:
-        """Every step with its status, and result, failure and cause where it has them."""
-        columns = (
+        """Every step with its status, and result, failure, cause, halt and undo where it has them."""
+        halts = {unit.step: halt for unit, halt in self.halts.items()}
+        columns: tuple[tuple[str, Mapping[str, Any]], ...] = (
             ("result", self.results),
             ("failure", self.failures),
             ("cause", self.scheduler.cause),
+            ("halt", {name: halt.reason for name, halt in halts.items()}),
+            ("undo", dict(self.rollback.rows())),
         )
         return {
-            name: {"status": status, **{key: of[name] for key, of in columns if name in of}}
+            name: {
+                "status": "halted" if name in halts else status,
+                **{key: of[name] for key, of in columns if name in of},
+            }
             for name, status in self.scheduler.status.items()
         }
 
     async def run(self) -> None:
-        """Until every step has ended. When the run is cancelled, so are its activities."""
-        self._ready.extend(self.scheduler.begin())
-        try:
-            self._start_ready()
-            while not self.scheduler.done:
-                self._take(await self._ended.get())
-                while not self._ended.empty():
-                    self._take(self._ended.get_nowait())
-                self._start_ready()
-        except asyncio.CancelledError:
-            await self._cancel()
-            raise
+        """Until every step has ended; what is to be undone is undone then, before the failure or the cancellation goes on.
 
-    async def _cancel(self) -> None:
-        """Those that are to be waited for end first."""
-        for future in list(self._running):
+        Raises DagFailed if a step failed and the definition says so.
+        """
+        try:
+            await self._run_steps()
+        except asyncio.CancelledError as cancelled:
+            await undisturbed(self._unwind())
+            if self.rollback.failures:
+                raise self._failed([]) from cancelled
+            raise
+        failed = [name for name in self.failures if self.scheduler.status[name] == "failed"]
+        if failed and self._fails:
+            await undisturbed(self._unwind())
+            raise self._failed(failed)
+
+    async def _run_steps(self) -> None:
+        self._ready.extend(self.scheduler.begin())
+        self._start_ready()
+        while not self.scheduler.done:
+            self._take(await self._ended.get())
+            while not self._ended.empty():
+                self._take(self._ended.get_nowait())
+            self._start_ready()
+
+    def _failed(self, failed: list[str]) -> DagFailed:
+        return DagFailed(self._name, failed, self.table(), self.rollback.reported_failures())
+
+    # -- what is taken back ---------------------------------------------------------------------------------------------
+
+    async def _unwind(self) -> None:
+        """End what is under way, in a cancelled run; then undo, the last completion first."""
+        self._cancelled, saga = True, self._is_saga()
+        for future, unit in list(self._running.items()):
+            self._ask_to_end(future, self.steps[unit.step], saga)
+        while self._running:
+            self._take(await self._ended.get())
+        self.resume()
+        for name, status in self.scheduler.status.items():
+            if status in ("pending", "running"):
+                self.scheduler.status[name] = "cancelled"
+        while (undo := self.rollback.next()) is not None:
+            try:
+                await self._call_undo(undo)
+            except DurableError as error:
+                self.rollback.failed(undo.unit, _described(error))
+            else:
+                self.rollback.undone(undo.unit)
+
+    @staticmethod
+    def _ask_to_end(future: ActivityFuture[Any], step: Step, saga: bool) -> None:
+        """What may have to be undone is waited for, however it ends; and so is what may still use what others did, before that is undone."""
+        abandoned = step.get("options", {}).get("cancellation") == "abandon"
+        if "undo" in step and abandoned:
+            return
+        if abandoned or not saga:
             future.cancel()
-        await asyncio.gather(*self._running, return_exceptions=True)
+        else:
+            future.ask_to_end()
+
+    def _is_saga(self) -> bool:
+        return any("undo" in step for step in self.steps.values())
+
+    def _call_undo(self, undo: Undo) -> ActivityFuture[Any]:
+        call = self._activity(undo.activity).options(
+            **_options(undo.options), id=f"{undo.unit.id}:undo"
+        )
+        return call(**undo.args)
+
+    def _stop(self, failed: str) -> None:
+        """A step has failed for good. Where something can be undone, nothing is started any more that would only have to be undone."""
+        if self._fails and self._is_saga():
+            self._stopped_by = failed
+
+    def _cleans_up(self, name: str) -> bool:
+        """Whether a failure let this step run, or one that it depends on: such steps start even when no others do."""
+        for dep in self.steps[name]["deps"]:
+            above = dep["step"]
+            if above in self._cleaning or self.scheduler.status[above] in ("failed", "cancelled"):
+                self._cleaning.add(name)
+                return True
+        return False
+
+    # -- what halts -----------------------------------------------------------------------------------------------------
+
+    def resume(self) -> list[str]:
+        """Go on after the steps that have halted, which thereby complete."""
+        halts, self.halts = self.halts, {}
+        if halts:
+            set_details(None)
+        for unit, halt in halts.items():
+            self._settle(unit, halt.value, None)
+        self._ended.put_nowait(None)  # wakes the loop
+        return [unit.id for unit in halts]
 
     # -- what starts ----------------------------------------------------------------------------------------------------
 
     def _start_ready(self) -> None:
-        while self._ready and len(self._running) < MAX_RUNNING:
+        while self._ready and len(self._running) < MAX_RUNNING and not self.halts:
             name = self._ready.popleft()
+            if name in self._maps:
+                self._maps[name].stopped = self._stopped_by is not None
+            elif self._stopped_by is not None and not self._cleans_up(name):
+                self.scheduler.cause[name] = self._stopped_by
+                self._end(name, "cancelled")
+                continue
             try:
                 self._start(name, self.steps[name])
             except (BadReference, PayloadError) as error:
@@ -189,36 +298,109 @@ class Interpretation:
             self._end_map(name, state)
 
     def _call(self, name: str, step: Step, number: int | None, values: Values) -> None:
-        called = step["activity"]
-        activity = self._activities.get(called)
-        if activity is None:
-            activity = self._activities[called] = _Named(called)
-        arguments = values.resolve(step["args"])
-        call_id = name if number is None else f"{name}[{number}]"
-        call = activity.options(**_options(step.get("options", {})), id=call_id)
-        future = call(**arguments)
-        self._running[future] = (name, number)
+        unit, arguments = Unit(name, number), values.resolve(step["args"])
+        self._begin(unit, step, unit.id, arguments)
+        if "undo" in step or "compensate" in step:
+            self._given[unit] = arguments
+
+    def _begin(
+        self, unit: Unit, called: Mapping[str, Any], call_id: str, arguments: Mapping[str, Any]
+    ) -> ActivityFuture[Any]:
+        """Call the activity of a step, or of its `compensate`."""
+        options = _options(called.get("options", {}))
+        future = self._activity(called["activity"]).options(**options, id=call_id)(**arguments)
+        self._running[future] = unit
         future.add_done_callback(self._ended.put_nowait)
+        return future
+
+    def _activity(self, name: str) -> _Named:
+        activity = self._activities.get(name)
+        if activity is None:
+            activity = self._activities[name] = _Named(name)
+        return activity
 
     # -- what ends ------------------------------------------------------------------------------------------------------
 
-    def _take(self, future: ActivityFuture[Any]) -> None:
-        name, number = self._running.pop(future)
-        failure = _failure(future)
-        if number is not None:
-            self._take_element(name, number, future, failure)
+    def _take(self, future: ActivityFuture[Any] | None) -> None:
+        if future is None:
+            return
+        unit, failure = self._running.pop(future), _failure(future)
+        halt = None if failure is None else _halt(future)
+        if future in self._compensating:
+            self._take_decision(unit, self._compensating.pop(future), future, failure)
         elif failure is None:
-            self._complete(name, future.result())
+            self._settle(unit, future.result(), None)
+        elif halt is not None:
+            self.halts[unit] = halt
+            set_details(f"halted at {unit.id}: {halt.reason}"[:MAX_DETAILS])
+        elif self._cancelled:
+            return  # cut off; `_unwind` says so
+        elif "compensate" in self.steps[unit.step]:
+            self._compensate(unit, failure)
         else:
-            self._fail(name, failure)
+            self._settle(unit, None, failure)
+
+    def _compensate(self, unit: Unit, failure: dict[str, Any]) -> None:
+        """Ask the step's `compensate` what is to become of a failure."""
+        called = self.steps[unit.step]["compensate"]
+        number = self._retries[unit] = self._retries.get(unit, 0) + 1
+        given = arguments_of("compensate", called, error=failure, arguments=self._given[unit], context=self._context)  # fmt: skip
+        try:
+            future = self._begin(unit, called, f"{unit.id}:compensate:{number}", given)
+        except PayloadError as error:
+            self._settle(unit, None, {**failure, "compensation": _described(error)})
+        else:
+            self._compensating[future] = failure
+
+    def _take_decision(
+        self,
+        unit: Unit,
+        failure: dict[str, Any],
+        future: ActivityFuture[Any],
+        compensation: dict[str, Any] | None,
+    ) -> None:
+        """Do what `compensate` decided; when it failed itself, the step's failure stands and says so."""
+        step, count = self.steps[unit.step], self._retries[unit]
+        if compensation is None:
+            try:
+                decision = read_decision(future.result())
+            except ValueError as error:
+                compensation, decision = _described(error), give_up()
+        else:
+            decision = give_up()
+        most = step["compensate"].get("retries", DEFAULT_RETRIES)
+        if decision.decision == "continue":
+            self._settle(unit, decision.value, None)
+        elif decision.decision == "retry" and count <= most and not self._cancelled:
+            self._begin(unit, step, f"{unit.id}:retry:{count}", self._given[unit])
+        else:
+            more = {} if compensation is None else {"compensation": compensation}
+            self._settle(unit, None, {**failure, **more})
+
+    def _settle(self, unit: Unit, value: Any, failure: dict[str, Any] | None) -> None:
+        """A unit has ended for good."""
+        if failure is None and (undo := self.steps[unit.step].get("undo")) is not None:
+            offered = {
+                "result": value,
+                "arguments": self._given[unit],
+                "context": self._context,
+            }
+            args = arguments_of("undo", undo, **offered)
+            self.rollback.completed(Undo(unit, undo["activity"], args, undo.get("options", {})))
+        if unit.item is not None:
+            self._take_element(unit.step, unit.item, value, failure)
+        elif failure is None:
+            self._complete(unit.step, value)
+        else:
+            self._fail(unit.step, failure)
 
     def _take_element(
-        self, name: str, number: int, future: ActivityFuture[Any], failure: dict[str, Any] | None
+        self, name: str, number: int, value: Any, failure: dict[str, Any] | None
     ) -> None:
         state = self._maps[name]
         state.running -= 1
         if failure is None:
-            state.results[number] = future.result()
+            state.results[number] = value
         elif state.failure is None:
             state.failure = {**failure, "item": number}
         self._ready.append(name)
@@ -226,16 +408,20 @@ class Interpretation:
     def _end_map(self, name: str, state: _Mapping) -> None:
         if self.scheduler.status[name] != "running":
             return
-        if state.failure is None:
-            self._complete(name, state.results)
-        else:
+        if state.failure is not None:
             self._fail(name, state.failure)
+        elif state.started < len(state.elements):
+            self._end(name, "cancelled")
+        else:
+            self._complete(name, state.results)
 
     def _complete(self, name: str, value: Any, *, chosen: str | None = None) -> None:
         self.results[name] = value
         self._end(name, "completed", chosen)
 
     def _fail(self, name: str, failure: dict[str, Any]) -> None:
+        if not self.failures:
+            self._stop(name)
         self.failures[name] = failure
         self._end(name, "failed")
 
@@ -265,6 +451,12 @@ def _failure(future: ActivityFuture[Any]) -> dict[str, Any] | None:
         return {"type": "CancelledError", "message": "the activity was cancelled"}
     error = future.exception()
     return None if error is None else _described(error)
+
+
+def _halt(future: ActivityFuture[Any]) -> Halt | None:
+    """What an activity raised to stop the run."""
+    cause = None if future.cancelled() else getattr(future.exception(), "__cause__", None)
+    return cause if isinstance(cause, Halt) else None
 
 
 def _described(error: BaseException) -> dict[str, Any]:

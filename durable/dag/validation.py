@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from jsonschema import Draft202012Validator
 
+from durable.dag.compensating import RESERVED_NAME, problems_of
 from durable.dag.expressions import OPERATORS, TRANSFORMS, references, source_of
 from durable.dag.model import LONGEST_STEP_NAME, Step, edges_of
 from durable.definitions import Activity, registered_activities
@@ -28,6 +29,7 @@ def problems(dag: Dag) -> list[str]:
         found += _edges(step, by_name)
         found += _references(step, by_name, known, dag.context)
         found += _settings(step)
+        found += problems_of(step, known)
         if "activity" in step:
             found += _call(step, known)
     found += _order(dag.steps, by_name)
@@ -40,6 +42,8 @@ def _names(step: Step, seen: set[str]) -> Iterator[str]:
         yield f"step {name!r}: give a name of 1 to {LONGEST_STEP_NAME} characters"
     elif not name.isprintable():
         yield f"step {name!r}: give a name of printable characters"
+    elif RESERVED_NAME.search(name):
+        yield f"step {name!r}: the ids of calls that undo or compensate steps end like this; use another name"
     if name in seen:
         yield f"step {name!r} is declared twice"
     seen.add(name)
