@@ -11,6 +11,7 @@ from asyncio import Future
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from types import TracebackType
 from typing import Any, Concatenate, Self, TypeVar, overload
 
@@ -283,22 +284,27 @@ class AsyncClient(
             run_timeout,
             execution_timeout,
             details,
+            with_signal,
+            with_update,
         )
-
-        async def send(asked: ClientRequest) -> AsyncHandle[Any]:
-            given = replace(options, actor=asked.actor, headers=asked.headers)
-            workflow_id, call = requests.start(target, asked.args, asked.kwargs, given)
-            if with_signal is not None or with_update is not None:
-                call = await self._accompanied(
-                    call, workflow_id, with_signal, with_update, asked.actor, asked.headers
-                )
-            started = await self._send(call, connection)
-            return AsyncHandle(
-                self, workflow_id, started.run_id, target.result, created=started.created
-            )
-
         request = ClientRequest("start", target.name, id, args, arguments, actor, headers)
-        return await sending(request, send)
+        return await sending(request, partial(self._start, target, options, connection))
+
+    async def _start(
+        self,
+        target: requests.Target,
+        options: requests.StartOptions,
+        connection: AsyncTransaction | None,
+        asked: ClientRequest,
+    ) -> AsyncHandle[Any]:
+        """What the interceptors have left of the request."""
+        given = replace(options, actor=asked.actor, headers=asked.headers)
+        workflow_id, start = requests.start(target, asked.args, asked.kwargs, given)
+        call = await self._accompanied(start, workflow_id, given)
+        started = await self._send(call, connection)
+        return AsyncHandle(
+            self, workflow_id, started.run_id, target.result, created=started.created
+        )
 
     @overload
     def handle(self, workflow_id: str) -> AsyncHandle[Any]: ...
@@ -377,22 +383,19 @@ class AsyncClient(
         return targets.of_definition(definition)
 
     async def _accompanied(
-        self,
-        start: Call[Sent[Started]],
-        workflow_id: str,
-        with_signal: tuple[Any, Any] | None,
-        with_update: UpdateRequest[Any] | None,
-        actor: Any,
-        headers: Mapping[str, Any] | None,
+        self, start: Call[Sent[Started]], workflow_id: str, given: requests.StartOptions
     ) -> Call[Sent[Started]]:
-        """The start together with what it takes along, in one statement."""
+        """The start together with the signal and the update that it takes along, in one statement."""
+        if given.with_signal is None and given.with_update is None:
+            return start
         signal = None
-        if with_signal is not None:
-            name, payload, strict = await self._signal_payload(*with_signal)
+        if given.with_signal is not None:
+            name, payload, strict = await self._signal_payload(*given.with_signal)
             signal = requests.signal(
-                workflow_id, name, payload, None, actor, headers, require_actor=strict
+                workflow_id, name, payload, None, given.actor, given.headers, require_actor=strict
             )
-        update = None if with_update is None else with_update.call(workflow_id, actor)
+        offer = given.with_update
+        update = None if offer is None else offer.call(workflow_id, given.actor)
         return updates.start_with(start, workflow_id, signal, update)
 
     async def _version(self, workflow: Any, version: int) -> requests.Target:

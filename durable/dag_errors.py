@@ -61,9 +61,26 @@ class Halt(NonRetryable):
 class NotHalted(DurableError):
     """A DAG was told to resume, and no step of it has halted. The caller's fault; nothing was written."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(f"dag {name!r} is not halted; query `steps` says how its steps stand")
-        self.name = name
+    def __init__(self) -> None:
+        super().__init__("the dag is not halted; its query `steps` says how its steps stand")
+
+
+class StepRefused(DurableError):
+    """A step of a DAG is not in a state that allows what was asked for. The caller's; nothing was done.
+
+    `.code`: "unknown_step", "bad_status", "step_ended", "step_not_ended", "step_cancelled" (because of another one), "not_waiting" or "undoing". `.step`, `.status`: the step and how it stands.
+    `.next_steps`: what is legal instead.
+    """
+
+    def __init__(
+        self, message: str, code: str, step: str, status: str | None, next_steps: Sequence[str]
+    ) -> None:
+        legal = f"; you can: {', '.join(next_steps)}" if next_steps else ""
+        super().__init__(message + legal)
+        self.code = code
+        self.step = step
+        self.status = status
+        self.next_steps = tuple(next_steps)
 
 
 def _shown(names: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from durable import requests, targets
 from durable.core import rewind
@@ -219,10 +219,6 @@ def point_of(action: str, options: Mapping[str, Any]) -> Point:
 def rewinding(action: str, options: Mapping[str, Any]) -> RewindOptions:
     reapply, timers = options.get("reapply_signals", True), options.get("timers", "remaining")
     return rewind_options(action, bool(reapply), timers)
-
-
-def actions() -> tuple[str, ...]:
-    return get_args(BatchAction)
 
 
 def why(reason: str | None) -> str:

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 from uuid import UUID
 
 from durable.attributes import Attributes, encoded_attributes
@@ -27,6 +27,9 @@ from durable.payload import ValueCodec
 from durable.store import calls
 from durable.store.calls import Call, Sent, Started
 from durable.store.completion_calls import Settlement
+
+if TYPE_CHECKING:
+    from durable.messages import UpdateRequest
 
 OnRunning = Literal["existing", "fail", "terminate"]
 OnClosed = Literal["existing", "new", "new_if_failed", "fail"]
@@ -74,6 +77,8 @@ class StartOptions:
     run_timeout: timedelta | None = None
     execution_timeout: timedelta | None = None
     details: str | None = None
+    with_signal: tuple[Any, Any] | None = None
+    with_update: UpdateRequest[Any] | None = None
 
 
 _MEMO = ValueCodec(dict[str, Any], field="memo", max_bytes=MAX_ATTRIBUTES)

@@ -235,11 +235,9 @@ def layer(module: str) -> int | None:
 
 
 def length(function: Function) -> int:
-    """Lines from `def` to the end, without the docstring."""
-    first = function.body[0]
-    documented = ast.get_docstring(function, clean=False) is not None
-    docstring = (first.end_lineno or first.lineno) - first.lineno + 1 if documented else 0
-    return (function.end_lineno or function.lineno) - function.lineno + 1 - docstring
+    """Lines from the first decorator to the end."""
+    first = min([function, *function.decorator_list], key=lambda node: node.lineno)
+    return (function.end_lineno or function.lineno) - first.lineno + 1
 
 
 def strings(source: Source) -> Iterator[ast.Constant]:

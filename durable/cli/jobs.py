@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from durable.cli.exits import DONE, RUN_FAILED
-from durable.cli.operate import Actor, Timeout
+from durable.cli.operate import Timeout
 from durable.cli.output import (
     STYLES,
     as_json,
@@ -21,7 +21,7 @@ from durable.cli.output import (
     short,
     span,
 )
-from durable.cli.settings import App, Json, Url, import_app, open_client, read_json, who
+from durable.cli.settings import Actor, App, Json, Url, import_app, open_client, read_json, who
 
 if TYPE_CHECKING:
     from durable.core.job_life import JobState
@@ -37,7 +37,7 @@ def enqueue(
     arguments: Annotated[
         str | None,
         typer.Argument(
-            metavar="[JSON]",
+            metavar="JSON",
             help="Its arguments by name: a JSON object, @file, or - for standard input.",
         ),
     ] = None,

@@ -85,7 +85,7 @@ Note = Annotated[str | None, typer.Option("--note", help="Why, for people.")]
 Arguments = Annotated[
     str | None,
     typer.Argument(
-        metavar="[JSON]",
+        metavar="JSON",
         help="Its arguments by name: a JSON object, @file, or - for standard input.",
     ),
 ]
@@ -149,7 +149,7 @@ def create(
 def update(
     schedule_id: ScheduleId,
     target: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="Another workflow or activity.")
+        str | None, typer.Argument(metavar="NAME", help="Another workflow or activity.")
     ] = None,
     arguments: Arguments = None,
     *,

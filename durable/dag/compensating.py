@@ -24,7 +24,7 @@ OFFERED: dict[Purpose, tuple[str, ...]] = {
 DEFAULT_RETRIES = 5
 MOST_RETRIES = 100
 
-RESERVED_NAME = re.compile(r":(undo|compensate:\d+|retry:\d+)$")
+RESERVED_NAME = re.compile(r":(undo(#\d+)?|compensate:\d+)$")
 """How the ids of calls end that the interpreter makes for a step."""
 
 

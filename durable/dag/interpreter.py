@@ -3,8 +3,9 @@
 It knows nothing but the stored definition. Activities are called by name with JSON values, so what it does never depends on what the
 process has imported, and a worker with the code of the steps is needed only where the steps run.
 
-Each activity's future puts its step into a queue when it ends; the loop takes what is there and asks the scheduler what became ready. The cost of a
-turn is that of what ended in it, not of the steps of the DAG.
+A step's end is taken as soon as its future has one, and wakes the loop, which starts what became ready. The cost of a turn is that of what ended in it, not of
+the steps of the DAG. And the table is right at any moment: an operation on a step (see step_operations.py) that comes in the same turn as the last end finds it in the
+table, and the run still open.
 """
 
 from __future__ import annotations
@@ -12,23 +13,26 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any, NamedTuple
 
-from durable.attributes import MAX_DETAILS, set_details
-from durable.core.futures import ActivityFuture
-from durable.core.policy import RetryPolicy, Timeouts
-from durable.dag.compensating import DEFAULT_RETRIES, arguments_of, give_up, read_decision
+from durable.authoring import wait_until
+from durable.core.futures import DurableFuture, OperationFuture, SignalFuture
+from durable.core.loop import current
+from durable.dag import sagas, step_operations
 from durable.dag.expressions import BadReference, Values
+from durable.dag.failures import described
 from durable.dag.model import Step, edges_of
-from durable.dag.rollback import Rollback, Undo, Unit
-from durable.dag.scheduler import Scheduler, Status
-from durable.dag_errors import DagFailed, Halt, NotHalted
-from durable.definitions import Activity, workflow
-from durable.errors import ActivityError, DurableError, PayloadError, RemoteError
-from durable.handlers import query, update
-from durable.options import ActivityOptions
-from durable.payload import ArgumentsCodec, ValueCodec
+from durable.dag.rollback import Unit
+from durable.dag.scheduler import FINAL, Scheduler, Status
+from durable.dag.step_calls import Again, Named
+from durable.dag.step_options import activity_options
+from durable.dag.step_waits import Held, awaited
+from durable.dag_errors import DagFailed
+from durable.definitions import workflow
+from durable.errors import InvalidOption, PayloadError
+from durable.handlers import query
 from durable.saga import undisturbed
 
 INTERPRETER = "durable.dag"
@@ -36,8 +40,6 @@ INTERPRETER = "durable.dag"
 
 MAX_RUNNING = 1_000
 """Activities of one DAG at once; the others wait for a place."""
-
-_JSON = ValueCodec(dict[str, Any], field="arguments")
 
 
 @workflow(name=INTERPRETER)
@@ -49,37 +51,10 @@ async def run_dag(definition: dict[str, Any]) -> dict[str, Any]:
     def steps() -> dict[str, Any]:
         return interpretation.table()
 
-    @update
-    def resume() -> list[str]:
-        """The steps at which it had halted."""
-        return interpretation.resume()
-
-    @resume.validator
-    def is_halted() -> None:
-        if not interpretation.halts:
-            raise NotHalted(definition["name"])
-
+    step_operations.register(interpretation)
+    sagas.register(interpretation.saga)
     await interpretation.run()
     return interpretation.table()
-
-
-def _by_parameter(**_arguments: Any) -> Any:
-    """Stands for any activity."""
-
-
-class _JsonArguments(ArgumentsCodec):
-    """Takes the arguments by parameter name as the JSON values that they are."""
-
-    def encode(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:  # noqa: ARG002
-        return _JSON.encode(dict(kwargs))
-
-
-class _Named(Activity[..., Any]):
-    """An activity of which only the name is known."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(_by_parameter, name, ActivityOptions())
-        self.arguments = _JsonArguments(_by_parameter, name=name)
 
 
 class _Mapping:
@@ -88,15 +63,29 @@ class _Mapping:
     def __init__(self, elements: list[Any], limit: int) -> None:
         self.elements = elements
         self.limit = limit
-        self.started = 0
+        self.waiting = deque(range(len(elements)))
         self.running = 0
         self.results: list[Any] = [None] * len(elements)
+        self.undone = set(self.waiting)
         self.failure: dict[str, Any] | None = None
-        self.stopped = False
 
     def may_start(self) -> bool:
-        more = self.started < len(self.elements) and self.running < self.limit
-        return more and self.failure is None and not self.stopped
+        return bool(self.waiting) and self.running < self.limit and self.failure is None
+
+    def begin_again(self) -> None:
+        """What has no result yet shall be called once more; what has keeps it."""
+        self.waiting = deque(sorted(self.undone))
+        self.running = 0
+        self.failure = None
+
+
+class _Call(NamedTuple):
+    """A future's step; in a map, the number of the element. `key`: the call as the world knows it, over all retries; `run_id`: who made it."""
+
+    step: str
+    number: int | None
+    key: str
+    run_id: str
 
 
 class Interpretation:
@@ -107,32 +96,35 @@ class Interpretation:
         self.scheduler = Scheduler(edges_of(definition["steps"]))
         self.results: dict[str, Any] = {}
         self.failures: dict[str, dict[str, Any]] = {}
-        self.rollback = Rollback()
-        self.halts: dict[Unit, Halt] = {}
-        self._name = definition["name"]
-        self._fails = definition["on_failure"] == "fail"
-        self._stopped_by: str | None = None
-        self._cleaning: set[str] = set()
-        self._cancelled = False
-        self._compensating: dict[ActivityFuture[Any], dict[str, Any]] = {}
-        self._retries: dict[Unit, int] = {}
-        self._given: dict[Unit, dict[str, Any]] = {}
-        self._context = definition["context"]
-        self._activities: dict[str, _Named] = {}
+        self.by_hand: dict[str, dict[str, Any]] = {}
+        """What was done to a step from outside."""
+        self.early: dict[str, tuple[Status, Any]] = {}
+        """Completions of steps that have not begun."""
+        self.may_be_held = definition["on_failure"] == "wait"
+        self.given_up = False
+        self.saga = sagas.DagSaga(self, definition["on_failure"])
+        self.context = definition["context"]
+        self._definition = definition
+        self._activities: dict[str, Named] = {}
         self._maps: dict[str, _Mapping] = {}
         self._ready: deque[str] = deque()
-        self._running: dict[ActivityFuture[Any], Unit] = {}
-        self._ended: asyncio.Queue[ActivityFuture[Any] | None] = asyncio.Queue()
+        self._running: dict[DurableFuture[Any], _Call] = {}
+        self._stopping: set[str] = set()
+        self._first_calls: dict[str, str] = {}
+        """By call id: the idempotency key of a call that did not complete, for those that follow it."""
+        self._tries: dict[str, int] = {}
+        self._news = asyncio.Event()
 
     def table(self) -> dict[str, Any]:
-        """Every step with its status, and result, failure, cause, halt and undo where it has them."""
-        halts = {unit.step: halt for unit, halt in self.halts.items()}
+        """Every step with its status, and result, failure, cause and what else there is to say of it."""
+        halts = self.saga.halted()
         columns: tuple[tuple[str, Mapping[str, Any]], ...] = (
             ("result", self.results),
             ("failure", self.failures),
             ("cause", self.scheduler.cause),
-            ("halt", {name: halt.reason for name, halt in halts.items()}),
-            ("undo", dict(self.rollback.rows())),
+            ("by", self.by_hand),
+            ("halt", halts),
+            ("undo", dict(self.saga.rollback.rows())),
         )
         return {
             name: {
@@ -143,129 +135,99 @@ class Interpretation:
         }
 
     async def run(self) -> None:
-        """Until every step has ended; what is to be undone is undone then, before the failure or the cancellation goes on.
+        """Until every step has ended, and nobody is waited for to retry one; what is to be undone is undone then.
 
-        Raises DagFailed if a step failed and the definition says so.
+        Raises DagFailed if a step failed and the definition says so. When the run is cancelled, so are its activities.
         """
         try:
             await self._run_steps()
         except asyncio.CancelledError as cancelled:
-            await undisturbed(self._unwind())
-            if self.rollback.failures:
+            await undisturbed(self.saga.unwind(cancelled=True))
+            if self.saga.rollback.failures:
                 raise self._failed([]) from cancelled
             raise
-        failed = [name for name in self.failures if self.scheduler.status[name] == "failed"]
-        if failed and self._fails:
-            await undisturbed(self._unwind())
+        failed = [name for name, status in self.scheduler.status.items() if status == "failed"]
+        if failed and self._definition["on_failure"] != "complete":
+            await undisturbed(self.saga.unwind(cancelled=False))
             raise self._failed(failed)
 
     async def _run_steps(self) -> None:
         self._ready.extend(self.scheduler.begin())
         self._start_ready()
-        while not self.scheduler.done:
-            self._take(await self._ended.get())
-            while not self._ended.empty():
-                self._take(self._ended.get_nowait())
+        while not self.scheduler.done or self._is_held():
+            if self.scheduler.done:
+                await wait_until(Held(self.failures, lambda: not self._is_held()))
+            else:
+                await self._news.wait()
+                self._news.clear()
             self._start_ready()
 
     def _failed(self, failed: list[str]) -> DagFailed:
-        return DagFailed(self._name, failed, self.table(), self.rollback.reported_failures())
+        undo_failures = self.saga.rollback.reported_failures()
+        return DagFailed(self._definition["name"], failed, self.table(), undo_failures)
 
-    # -- what is taken back ---------------------------------------------------------------------------------------------
+    def _is_held(self) -> bool:
+        """Whether all has ended and a failed step is left to an operator."""
+        held = self.may_be_held and not self.given_up
+        return held and self.scheduler.done and bool(self.failures)
 
-    async def _unwind(self) -> None:
-        """End what is under way, in a cancelled run; then undo, the last completion first."""
-        self._cancelled, saga = True, self._is_saga()
-        for future, unit in list(self._running.items()):
-            self._ask_to_end(future, self.steps[unit.step], saga)
+    async def stop(self, *, awaited: bool) -> None:
+        """End the run's steps; `awaited`: not before all that is under way has ended."""
+        for future, call in list(self._running.items()):
+            sagas.stop_call(future, self.steps[call.step], awaited=awaited)
         while self._running:
-            self._take(await self._ended.get())
-        self.resume()
+            await self._news.wait()
+            self._news.clear()
+        self.saga.resume()
         for name, status in self.scheduler.status.items():
-            if status in ("pending", "running"):
+            if status not in FINAL:
                 self.scheduler.status[name] = "cancelled"
-        while (undo := self.rollback.next()) is not None:
-            try:
-                await self._call_undo(undo)
-            except DurableError as error:
-                self.rollback.failed(undo.unit, _described(error))
-            else:
-                self.rollback.undone(undo.unit)
-
-    @staticmethod
-    def _ask_to_end(future: ActivityFuture[Any], step: Step, saga: bool) -> None:
-        """What may have to be undone is waited for, however it ends; and so is what may still use what others did, before that is undone."""
-        abandoned = step.get("options", {}).get("cancellation") == "abandon"
-        if "undo" in step and abandoned:
-            return
-        if abandoned or not saga:
-            future.cancel()
-        else:
-            future.ask_to_end()
-
-    def _is_saga(self) -> bool:
-        return any("undo" in step for step in self.steps.values())
-
-    def _call_undo(self, undo: Undo) -> ActivityFuture[Any]:
-        call = self._activity(undo.activity).options(
-            **_options(undo.options), id=f"{undo.unit.id}:undo"
-        )
-        return call(**undo.args)
-
-    def _stop(self, failed: str) -> None:
-        """A step has failed for good. Where something can be undone, nothing is started any more that would only have to be undone."""
-        if self._fails and self._is_saga():
-            self._stopped_by = failed
-
-    def _cleans_up(self, name: str) -> bool:
-        """Whether a failure let this step run, or one that it depends on: such steps start even when no others do."""
-        for dep in self.steps[name]["deps"]:
-            above = dep["step"]
-            if above in self._cleaning or self.scheduler.status[above] in ("failed", "cancelled"):
-                self._cleaning.add(name)
-                return True
-        return False
-
-    # -- what halts -----------------------------------------------------------------------------------------------------
-
-    def resume(self) -> list[str]:
-        """Go on after the steps that have halted, which thereby complete."""
-        halts, self.halts = self.halts, {}
-        if halts:
-            set_details(None)
-        for unit, halt in halts.items():
-            self._settle(unit, halt.value, None)
-        self._ended.put_nowait(None)  # wakes the loop
-        return [unit.id for unit in halts]
 
     # -- what starts ----------------------------------------------------------------------------------------------------
 
     def _start_ready(self) -> None:
-        while self._ready and len(self._running) < MAX_RUNNING and not self.halts:
+        while self._ready or self._has_cancelled_kept_back():
+            if len(self._running) >= MAX_RUNNING or self.saga.halts:
+                return
             name = self._ready.popleft()
-            if name in self._maps:
-                self._maps[name].stopped = self._stopped_by is not None
-            elif self._stopped_by is not None and not self._cleans_up(name):
-                self.scheduler.cause[name] = self._stopped_by
-                self._end(name, "cancelled")
+            # What was ended by hand meanwhile is not started.
+            if self.scheduler.status[name] != "running" or self.saga.keeps_back(name):
                 continue
             try:
                 self._start(name, self.steps[name])
-            except (BadReference, PayloadError) as error:
-                self._fail(name, _described(error))
+            except (BadReference, PayloadError, InvalidOption) as error:
+                self.fail(name, described(error))
+
+    def _has_cancelled_kept_back(self) -> bool:
+        """End what a saga keeps back when nothing is under way; whether another step is ready because of that."""
+        if not self._running and not self.saga.halts:
+            for name in self.saga.give_up_kept_back():
+                self.end(name, "cancelled")
+        return bool(self._ready)
+
+    def is_through(self, name: str) -> bool:
+        """Whether it is a map that starts no further element."""
+        state = self._maps.get(name)
+        return state is not None and (not state.waiting or state.failure is not None)
+
+    def is_stopping(self, name: str) -> bool:
+        return name in self._stopping
 
     def _start(self, name: str, step: Step) -> None:
         if name in self._maps:
             self._go_on(name, step)
             return
-        values = Values(self.results, self._context)
+        values = Values(self.results, self.context)
         if "when" in step and not values.holds(step["when"]):
-            self._end(name, "skipped")
+            self.end(name, "skipped")
         elif "guard" in step and not values.holds(step["guard"]["if"]):
-            self._complete(name, values.resolve(step["guard"]["otherwise"]))
+            self.complete(name, values.resolve(step["guard"]["otherwise"]))
+        elif name in self.early:
+            self.complete_by_hand(name, *self.early.pop(name))
         elif "branch" in step:
-            chosen = values.resolve(step["branch"]["on"])
-            self._complete(name, chosen, chosen=_as_text(chosen))
+            self.complete(name, values.resolve(step["branch"]["on"]))
+        elif "wait" in step:
+            self._follow(awaited(name, step["wait"]), _Call(name, None, name, ""))
         elif "map" in step:
             self._begin_map(name, step, values.resolve(step["map"]["over"]))
         else:
@@ -275,7 +237,7 @@ class Interpretation:
         if not isinstance(elements, list):
             raise BadReference(f"over is {type(elements).__name__}, not a list")
         if not elements:
-            self._complete(name, [])
+            self.complete(name, [])
             return
         self._maps[name] = _Mapping(elements, step["map"]["max_concurrency"])
         self._go_on(name, step)
@@ -283,116 +245,82 @@ class Interpretation:
     def _go_on(self, name: str, step: Step) -> None:
         """Start elements of a map while there is room, here and in the run; the map waits in line for the rest."""
         state = self._maps[name]
+        if name in self._stopping:
+            state.waiting.clear()
         while state.may_start() and len(self._running) < MAX_RUNNING:
-            number = state.started
-            state.started += 1
-            values = Values(self.results, self._context, state.elements[number])
+            number = state.waiting.popleft()
+            values = Values(self.results, self.context, state.elements[number])
             try:
                 self._call(name, step, number, values)
                 state.running += 1
-            except (BadReference, PayloadError) as error:
-                state.failure = {**_described(error), "item": number}
+            except (BadReference, PayloadError, InvalidOption) as error:
+                state.failure = {**described(error), "item": number}
         if state.may_start():
             self._ready.append(name)
         elif not state.running:
             self._end_map(name, state)
 
     def _call(self, name: str, step: Step, number: int | None, values: Values) -> None:
-        unit, arguments = Unit(name, number), values.resolve(step["args"])
-        self._begin(unit, step, unit.id, arguments)
-        if "undo" in step or "compensate" in step:
-            self._given[unit] = arguments
-
-    def _begin(
-        self, unit: Unit, called: Mapping[str, Any], call_id: str, arguments: Mapping[str, Any]
-    ) -> ActivityFuture[Any]:
-        """Call the activity of a step, or of its `compensate`."""
-        options = _options(called.get("options", {}))
-        future = self._activity(called["activity"]).options(**options, id=call_id)(**arguments)
-        self._running[future] = unit
-        future.add_done_callback(self._ended.put_nowait)
-        return future
-
-    def _activity(self, name: str) -> _Named:
-        activity = self._activities.get(name)
+        called = step["activity"]
+        activity = self._activities.get(called)
         if activity is None:
-            activity = self._activities[name] = _Named(name)
-        return activity
+            activity = self._activities[called] = Named(called)
+        arguments = values.resolve(step["args"])
+        key = name if number is None else f"{name}[{number}]"
+        tries = self._tries[key] = self._tries.get(key, 0) + 1
+        call_id = key if tries == 1 else f"{key}#{tries}"
+        call = activity.options(**activity_options(step.get("options", {})), id=call_id)
+        if (first := self._first_calls.get(key)) is not None:
+            call = Again(call, first)
+        run = current()
+        assert run is not None
+        self.saga.called(Unit(name, number), arguments)
+        self._follow(call(**arguments), _Call(name, number, key, str(run.run_id)))
+
+    def call_again(self, unit: Unit) -> None:
+        """Call a unit that failed once more, as the same call to the world."""
+        name, number = unit
+        item = None if number is None else self._maps[name].elements[number]
+        self._call(name, self.steps[name], number, Values(self.results, self.context, item))
+
+    def follow_beside(self, future: DurableFuture[Any], unit: Unit) -> None:
+        """A unit is under way as long as this call for it is."""
+        self._follow(future, _Call(unit.step, unit.item, unit.id, ""))
+
+    def _follow(self, future: DurableFuture[Any], call: _Call) -> None:
+        self._running[future] = call
+        future.add_done_callback(self._take)
 
     # -- what ends ------------------------------------------------------------------------------------------------------
 
-    def _take(self, future: ActivityFuture[Any] | None) -> None:
-        if future is None:
+    def _take(self, future: asyncio.Future[Any]) -> None:
+        call = self._running.pop(future, None)  # type: ignore[call-overload]
+        if call is None:  # somebody has ended the step meanwhile
             return
-        unit, failure = self._running.pop(future), _failure(future)
-        halt = None if failure is None else _halt(future)
-        if future in self._compensating:
-            self._take_decision(unit, self._compensating.pop(future), future, failure)
+        self._news.set()
+        unit, failure = Unit(call.step, call.number), _failure(future, self.steps[call.step])
+        if self.saga.decides(future, unit, failure):
+            return
+        if failure is not None and isinstance(future, OperationFuture) and future.seq:
+            self._first_calls.setdefault(call.key, f"{call.run_id}/{future.seq}")
+        if failure is None:
+            self.settle(unit, future.result(), None)
+        elif not self.saga.holds(future, unit, failure):
+            self.settle(unit, None, failure)
+
+    def settle(self, unit: Unit, value: Any, failure: dict[str, Any] | None) -> None:
+        """A step, or an element of a map, has ended for good."""
+        name, number = unit
+        if failure is None:
+            self.saga.completed(unit, value)
+        if number is not None:
+            self._take_element(name, number, value, failure)
+        elif name in self._stopping:
+            self.end(name, "cancelled")
         elif failure is None:
-            self._settle(unit, future.result(), None)
-        elif halt is not None:
-            self.halts[unit] = halt
-            set_details(f"halted at {unit.id}: {halt.reason}"[:MAX_DETAILS])
-        elif self._cancelled:
-            return  # cut off; `_unwind` says so
-        elif "compensate" in self.steps[unit.step]:
-            self._compensate(unit, failure)
+            self.complete(name, value)
         else:
-            self._settle(unit, None, failure)
-
-    def _compensate(self, unit: Unit, failure: dict[str, Any]) -> None:
-        """Ask the step's `compensate` what is to become of a failure."""
-        called = self.steps[unit.step]["compensate"]
-        number = self._retries[unit] = self._retries.get(unit, 0) + 1
-        given = arguments_of("compensate", called, error=failure, arguments=self._given[unit], context=self._context)  # fmt: skip
-        try:
-            future = self._begin(unit, called, f"{unit.id}:compensate:{number}", given)
-        except PayloadError as error:
-            self._settle(unit, None, {**failure, "compensation": _described(error)})
-        else:
-            self._compensating[future] = failure
-
-    def _take_decision(
-        self,
-        unit: Unit,
-        failure: dict[str, Any],
-        future: ActivityFuture[Any],
-        compensation: dict[str, Any] | None,
-    ) -> None:
-        """Do what `compensate` decided; when it failed itself, the step's failure stands and says so."""
-        step, count = self.steps[unit.step], self._retries[unit]
-        if compensation is None:
-            try:
-                decision = read_decision(future.result())
-            except ValueError as error:
-                compensation, decision = _described(error), give_up()
-        else:
-            decision = give_up()
-        most = step["compensate"].get("retries", DEFAULT_RETRIES)
-        if decision.decision == "continue":
-            self._settle(unit, decision.value, None)
-        elif decision.decision == "retry" and count <= most and not self._cancelled:
-            self._begin(unit, step, f"{unit.id}:retry:{count}", self._given[unit])
-        else:
-            more = {} if compensation is None else {"compensation": compensation}
-            self._settle(unit, None, {**failure, **more})
-
-    def _settle(self, unit: Unit, value: Any, failure: dict[str, Any] | None) -> None:
-        """A unit has ended for good."""
-        if failure is None and (undo := self.steps[unit.step].get("undo")) is not None:
-            offered = {
-                "result": value,
-                "arguments": self._given[unit],
-                "context": self._context,
-            }
-            args = arguments_of("undo", undo, **offered)
-            self.rollback.completed(Undo(unit, undo["activity"], args, undo.get("options", {})))
-        if unit.item is not None:
-            self._take_element(unit.step, unit.item, value, failure)
-        elif failure is None:
-            self._complete(unit.step, value)
-        else:
-            self._fail(unit.step, failure)
+            self.fail(name, failure)
 
     def _take_element(
         self, name: str, number: int, value: Any, failure: dict[str, Any] | None
@@ -401,73 +329,107 @@ class Interpretation:
         state.running -= 1
         if failure is None:
             state.results[number] = value
+            state.undone.discard(number)
         elif state.failure is None:
             state.failure = {**failure, "item": number}
         self._ready.append(name)
+        self._news.set()
 
     def _end_map(self, name: str, state: _Mapping) -> None:
         if self.scheduler.status[name] != "running":
             return
-        if state.failure is not None:
-            self._fail(name, state.failure)
-        elif state.started < len(state.elements):
-            self._end(name, "cancelled")
+        if name in self._stopping:
+            self.end(name, "cancelled")
+        elif state.failure is None:
+            self.complete(name, state.results)
         else:
-            self._complete(name, state.results)
+            self.fail(name, state.failure)
 
-    def _complete(self, name: str, value: Any, *, chosen: str | None = None) -> None:
+    def complete(self, name: str, value: Any) -> None:
         self.results[name] = value
-        self._end(name, "completed", chosen)
+        self.end(name, "completed", _as_text(value) if "branch" in self.steps[name] else None)
 
-    def _fail(self, name: str, failure: dict[str, Any]) -> None:
-        if not self.failures:
-            self._stop(name)
+    def fail(self, name: str, failure: dict[str, Any]) -> None:
         self.failures[name] = failure
-        self._end(name, "failed")
+        self.end(name, "failed")
 
-    def _end(self, name: str, status: Status, chosen: str | None = None) -> None:
+    def end(self, name: str, status: Status, chosen: str | None = None) -> None:
+        self._stopping.discard(name)
+        self.saga.ended(name)
         self._ready.extend(self.scheduler.settle(name, status, chosen=chosen))
+        self._news.set()
+
+    # -- what others do to a step: see step_operations.py -------------------------------------------------------------------
+
+    def complete_by_hand(self, name: str, status: Status, payload: Any) -> None:
+        """End a step that has not ended; what it was doing is given up."""
+        for future in self._stop_starting(name):
+            del self._running[future]
+            if not future.cancel() and isinstance(future, SignalFuture):
+                future.put_back()
+        if status == "completed":
+            self.saga.completed_by_hand(name, payload)
+            self.complete(name, payload)
+        elif status == "failed":
+            text = payload if isinstance(payload, str) else json.dumps(payload)
+            self.fail(name, {"type": "StepFailed", "message": text})
+        else:
+            self.end(name, status)
+
+    def cancel(self, name: str) -> None:
+        """Give up a step that has not ended. Activities that are to be waited for (`cancellation="wait"`) end first."""
+        calls = self._stop_starting(name)
+        self._stopping.add(name)
+        for future in calls:
+            sagas.stop_call(future, self.steps[name], awaited="undo" in self.steps[name])
+            if future.done():
+                self._take(future)
+        if self.scheduler.status[name] not in FINAL and not self._calls_of(name):
+            self.end(name, "cancelled")
+
+    def retry(self, names: Sequence[str]) -> list[str]:
+        """Take back how steps ended, and what was cancelled because of it; gives all that is taken back."""
+        revived: dict[str, None] = {}
+        kept_back, cancelled = self.saga.retried(names)
+        self._ready.extend(kept_back)
+        for name in (*names, *cancelled):
+            ready, taken_back = self.scheduler.retry(name)
+            self._ready.extend(ready)
+            revived.update(dict.fromkeys(taken_back))
+        for name in (*names, *revived):
+            self.failures.pop(name, None)
+            if name in self._maps:
+                self._maps[name].begin_again()
+        self.given_up = False
+        self._news.set()
+        return list(revived)
+
+    def give_up(self) -> None:
+        """Wait for no operator any more."""
+        self.given_up = True
+        self._news.set()
+
+    def _stop_starting(self, name: str) -> list[DurableFuture[Any]]:
+        """Start nothing more of a step; gives what it has under way."""
+        while name in self._ready:
+            self._ready.remove(name)
+        return self._calls_of(name)
+
+    def _calls_of(self, name: str) -> list[DurableFuture[Any]]:
+        return [future for future, call in self._running.items() if call.step == name]
 
 
-def _options(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """The stored options as `Activity.options` takes them."""
-    given = {key: value for key, value in stored.items() if key not in ("retry", "timeouts")}
-    if "retry" in stored:
-        given["retry"] = RetryPolicy.from_body(stored["retry"])
-    if "timeouts" in stored:
-        limits = Timeouts.from_body(stored["timeouts"])
-        given |= {
-            "timeout": limits.start_to_close,
-            "schedule_to_close": limits.schedule_to_close,
-            "schedule_to_start": limits.schedule_to_start,
-            "heartbeat_timeout": limits.heartbeat,
-        }
-    return given
-
-
-def _failure(future: ActivityFuture[Any]) -> dict[str, Any] | None:
-    """How an activity that has ended failed; None if it completed."""
+def _failure(future: asyncio.Future[Any], step: Step) -> dict[str, Any] | None:
+    """How what a step waited for failed; None if it completed."""
     if future.cancelled():
         return {"type": "CancelledError", "message": "the activity was cancelled"}
     error = future.exception()
-    return None if error is None else _described(error)
-
-
-def _halt(future: ActivityFuture[Any]) -> Halt | None:
-    """What an activity raised to stop the run."""
-    cause = None if future.cancelled() else getattr(future.exception(), "__cause__", None)
-    return cause if isinstance(cause, Halt) else None
-
-
-def _described(error: BaseException) -> dict[str, Any]:
-    """A failure as a row of the table; the same in every process, whether or not it has the exception's class."""
-    cause = error.__cause__ if isinstance(error, DurableError) and error.__cause__ else error
-    if isinstance(cause, RemoteError):
-        kind, message = cause.type_name.rpartition(":")[2], cause.message
-    else:
-        kind, message = type(cause).__qualname__, str(cause)
-    more = {"attempt": error.attempt} if isinstance(error, ActivityError) else {}
-    return {"type": kind, "message": message, **more}
+    if error is None:
+        return None
+    if "wait" in step:
+        waited = timedelta(microseconds=step["wait"]["timeout_us"])
+        return {"type": "TimeoutError", "message": f"nobody completed it within {waited}"}
+    return described(error)
 
 
 def _as_text(value: Any) -> str:

@@ -14,25 +14,28 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from durable.core.children import ChildFuture
+from durable.core.durations import duration_us
 from durable.core.policy import RetryPolicy
 from durable.dag.compensating import DEFAULT_RETRIES, OFFERED, Purpose, taken
 from durable.dag.expressions import Condition, Ref, references
 from durable.dag.scheduler import Edge
+from durable.dag.step_options import stored_options
 from durable.dag_errors import InvalidDag
 from durable.definitions import Activity, ActivityCall, registered_activities
 from durable.errors import PayloadError
 from durable.options import ActivityOptions
 from durable.payload import ValueCodec, value_codec
+from durable.signals import Signal
 
 FORMAT = 1
 LONGEST_STEP_NAME = 150
 
 EdgePolicy = Literal["cancel", "continue"]
 SkipPolicy = Literal["join", "cancel", "continue"]
-OnFailure = Literal["fail", "complete"]
+OnFailure = Literal["fail", "complete", "wait"]
 Step = dict[str, Any]
-"""A step as it is stored: `name`, `deps`, and `activity`, `args`, `options`, `map`, `when`, `guard`, `branch`, `undo` or `compensate` where they are
-given."""
+"""A step as it is stored: `name`, `deps`, and `activity`, `args`, `options`, `map`, `when`, `guard`, `branch`, `wait`, `undo` or `compensate` where they
+are given."""
 
 
 def edge(
@@ -70,8 +73,8 @@ class Dag:
     """Steps and what they depend on: `Dag("sync").add("fetch", fetch, {"id": 7}).add("save", save, {"it": result("fetch")})`.
 
     `client.start(dag, id=...)` starts it; its result is `{step: {"status": ..., "result": ..., "failure": ..., "cause": ...}}`. `context` is a
-    JSON object that steps refer to with `context(...)`. `on_failure`: whether the run fails when a step failed ("fail", with DagFailed) or
-    completes. Inside a workflow, `await dag()` runs it as a child.
+    JSON object that steps refer to with `context(...)`. `on_failure`: when all steps have ended and one failed, the run fails ("fail", with DagFailed),
+    completes, or waits for somebody to retry the step or to give the run up ("wait"). Inside a workflow, `await dag()` runs it as a child.
     """
 
     def __init__(
@@ -165,6 +168,28 @@ class Dag:
         return self._append(
             {"name": name, "branch": {**branches, "default": list(default)}}, deps, when, None
         )
+
+    def wait(
+        self,
+        name: str,
+        *,
+        signal: Signal[Any] | str | None = None,
+        timeout: timedelta | None = None,
+        deps: Sequence[str | Edge] = (),
+        when: Condition | None = None,
+        guard: Guard | None = None,
+    ) -> Dag:
+        """Add a step that runs nothing: somebody completes it, with `client.complete_step(id, name, payload=...)`, or sends `signal`.
+
+        Its result is the payload, or the signal's value. What comes before the step has begun is kept for it. The step fails with TimeoutError when nobody
+        did so within `timeout` of its begin.
+        """
+        waits: dict[str, Any] = {}
+        if signal is not None:
+            waits["signal"] = signal if isinstance(signal, str) else signal.name
+        if timeout is not None:
+            waits["timeout_us"] = duration_us("timeout", timeout)
+        return self._append({"name": name, "wait": waits}, deps, when, guard)
 
     def to_json(self) -> dict[str, Any]:
         """The definition as data; `Dag.from_json` reads it back."""
@@ -312,20 +337,6 @@ def stored_edge(edge: Edge) -> dict[str, Any]:
     policies = {key: getattr(edge, key) for key in ("failed", "cancelled", "skipped")}
     changed = {key: value for key, value in policies.items() if value != getattr(default, key)}
     return {"step": edge.upstream, **changed}
-
-
-def stored_options(options: ActivityOptions) -> dict[str, Any]:
-    """What is set, as JSON; `ActivityOptions` are made of it again by the interpreter."""
-    retry = None if options.retry is None else options.retry.to_body()
-    given = {
-        "queue": options.queue,
-        "priority": options.priority,
-        "retry": retry,
-        "timeouts": options.timeouts.to_body(),
-        "cancellation": options.cancellation,
-        "on_exhausted": options.on_exhausted,
-    }
-    return {key: value for key, value in given.items() if value not in (None, {})}
 
 
 def edges_of(steps: Sequence[Step]) -> dict[str, list[Edge]]:

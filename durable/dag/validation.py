@@ -73,6 +73,12 @@ def _settings(step: Step) -> Iterator[str]:
             yield f"step {name!r}: max_concurrency is {limit!r}; give a whole number from 1"
         if not isinstance(over, list) and not source_of(over):
             yield f"step {name!r}: over is neither a list nor a reference"
+    if "wait" in step:
+        limit, signal = step["wait"].get("timeout_us", 1), step["wait"].get("signal", "signal")
+        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+            yield f"step {name!r}: timeout is {limit!r}; give more than nothing"
+        if not isinstance(signal, str) or not signal:
+            yield f"step {name!r}: signal is {signal!r}; give a Signal or its name"
     for condition in (step.get("when"), (step.get("guard") or {}).get("if")):
         if condition is not None and condition.get("op") not in OPERATORS:
             yield f"step {name!r}: unknown condition {condition.get('op')!r}"

@@ -218,13 +218,13 @@ def test_compensate_has_the_step_run_again_so_many_times() -> None:
     )
     again = {"decision": "retry"}
     asked = {f"a_compensate_{n}": again for n in (1, 2, 3)}
-    world = World(dag).end(a=refused(), a_retry_1=refused(), a_retry_2=refused(), **asked)
+    world = World(dag).end(a=refused(), **{"a#2": refused(), "a#3": refused()}, **asked)
     assert world.outcome == e.WORKFLOW_FAILED
     ids = [it.body["id"] for it in world.history if it.type == e.ACTIVITY_SCHEDULED]
     assert ids == [
-        "a", "a:compensate:1", "a:retry:1", "a:compensate:2", "a:retry:2", "a:compensate:3",
+        "a", "a:compensate:1", "a#2", "a:compensate:2", "a#3", "a:compensate:3",
     ]  # fmt: skip
-    world = World(dag).end(a=refused(), a_retry_1="late", a_compensate_1=again)
+    world = World(dag).end(a=refused(), **{"a#2": "late"}, a_compensate_1=again)
     assert world.ask("steps")["a"] == {"status": "completed", "result": "late"}
 
 

@@ -33,7 +33,8 @@ def completed(history: History) -> list[str]:
     for it in history:
         if it.type != e.ACTIVITY_COMPLETED:
             continue
-        unit, _, purpose = named[it.body["ref"]].partition(":")
+        call, _, purpose = named[it.body["ref"]].partition(":")
+        unit = call.partition("#")[0]
         if purpose == "undo" or (purpose.startswith("compensate") and not _goes_on(it.payload)):
             continue
         if unit.partition("[")[0] in undoable:

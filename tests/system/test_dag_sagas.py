@@ -146,7 +146,7 @@ def storm(
     for handle in handles.values():
         check(handle, counted)
     for worker in workers:
-        assert worker.stop() == 0, worker.log()
+        assert worker.ready().stop() == 0, worker.log()
     assert_sound(sql)
 
 
