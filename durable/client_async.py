@@ -15,18 +15,19 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Concatenate, Self, TypeVar, overload
 
-from durable import requests, targets
+from durable import grouping, requests, targets
 from durable.attributes import Attributes
-from durable.batches_async import AsyncBatches
 from durable.completing_async import AsyncCompleting
 from durable.core.names import checked_name
 from durable.definitions import Workflow, checked_version
 from durable.descriptions import OperatorStatus, RunDescription, Status
 from durable.errors import InvalidOption
 from durable.filters import compiled_filter
+from durable.grouping import JobCall
 from durable.groups_async import AsyncGroups
 from durable.handles_async import AsyncHandle
 from durable.interceptors import ClientRequest, sending
+from durable.job_batches_async import AsyncJobBatches
 from durable.messages import UpdateRequest
 from durable.payload import ValueCodec
 from durable.payload_codecs import Payloads, default_payloads
@@ -48,7 +49,7 @@ V = TypeVar("V")
 
 
 class AsyncClient(
-    AsyncGroups, AsyncCompleting, AsyncRetention, AsyncScheduling, AsyncBatches, AsyncQueues
+    AsyncGroups, AsyncCompleting, AsyncRetention, AsyncScheduling, AsyncJobBatches, AsyncQueues
 ):
     """Talks to one database. Use it as a context manager, or call `close()`.
 
@@ -112,6 +113,7 @@ class AsyncClient(
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
         details: str | None = None,
+        on_end: JobCall | None = None,
         connection: AsyncTransaction | None = None,
     ) -> AsyncHandle[Any]: ...
 
@@ -138,6 +140,7 @@ class AsyncClient(
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
         details: str | None = None,
+        on_end: JobCall | None = None,
         connection: AsyncTransaction | None = None,
         **arguments: Any,
     ) -> AsyncHandle[R]: ...
@@ -166,6 +169,7 @@ class AsyncClient(
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
         details: str | None = None,
+        on_end: JobCall | None = None,
         connection: AsyncTransaction | None = None,
         **arguments: Any,
     ) -> AsyncHandle[R]: ...
@@ -195,6 +199,7 @@ class AsyncClient(
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
         details: str | None = None,
+        on_end: JobCall | None = None,
         connection: AsyncTransaction | None = None,
         **arguments: Any,
     ) -> AsyncHandle[R]: ...
@@ -225,6 +230,7 @@ class AsyncClient(
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
         details: str | None = None,
+        on_end: JobCall | None = None,
         connection: AsyncTransaction | None = None,
         **arguments: Any,
     ) -> AsyncHandle[R]: ...
@@ -251,6 +257,7 @@ class AsyncClient(
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
         details: str | None = None,
+        on_end: JobCall | None = None,
         connection: AsyncTransaction | None = None,
         **arguments: Any,
     ) -> AsyncHandle[Any]:
@@ -265,6 +272,7 @@ class AsyncClient(
         (its handle), "fail" or "terminate" (it is ended by force and another run starts); `on_closed` "existing", "new" (another run), "new_if_failed" (unless it completed) or "fail".
         `with_signal`: a Signal (or its name) and a value, `with_update`: an UpdateRequest; they go to the run that is started or found, in the same
         transaction, and the update finds the handlers that its first turn registers. `handle.update_handle(request)` waits for it.
+        `on_end`: a job that the transaction which closes the run that is started here enqueues, however it ends; it acts for the same actor.
 
         Raises PayloadError, InvalidOption, ActorRequired, UnknownWorkflow, WorkflowAlreadyExists; nothing is written then.
         """
@@ -286,6 +294,7 @@ class AsyncClient(
             details,
             with_signal,
             with_update,
+            on_end,
         )
         request = ClientRequest("start", target.name, id, args, arguments, actor, headers)
         return await sending(request, partial(self._start, target, options, connection))
@@ -299,7 +308,8 @@ class AsyncClient(
     ) -> AsyncHandle[Any]:
         """What the interceptors have left of the request."""
         given = replace(options, actor=asked.actor, headers=asked.headers)
-        workflow_id, start = requests.start(target, asked.args, asked.kwargs, given)
+        after = grouping.following(given.on_end, asked.actor, asked.headers, self._session.sealer())
+        workflow_id, start = requests.start(target, asked.args, asked.kwargs, given, after)
         call = await self._accompanied(start, workflow_id, given)
         started = await self._send(call, connection)
         return AsyncHandle(

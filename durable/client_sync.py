@@ -16,18 +16,19 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Concatenate, Self, TypeVar, overload
 
-from durable import requests, targets
+from durable import grouping, requests, targets
 from durable.attributes import Attributes
-from durable.batches_sync import Batches
 from durable.completing_sync import Completing
 from durable.core.names import checked_name
 from durable.definitions import Workflow, checked_version
 from durable.descriptions import OperatorStatus, RunDescription, Status
 from durable.errors import InvalidOption
 from durable.filters import compiled_filter
+from durable.grouping import JobCall
 from durable.groups_sync import Groups
 from durable.handles_sync import Handle
 from durable.interceptors import ClientRequest, sending
+from durable.job_batches_sync import JobBatches
 from durable.messages import UpdateRequest
 from durable.payload import ValueCodec
 from durable.payload_codecs import Payloads, default_payloads
@@ -48,7 +49,7 @@ C = TypeVar("C")
 V = TypeVar("V")
 
 
-class Client(Groups, Completing, Retention, Scheduling, Batches, Queues):
+class Client(Groups, Completing, Retention, Scheduling, JobBatches, Queues):
     """Talks to one database. Use it as a context manager, or call `close()`.
 
     `url` defaults to DURABLE_DATABASE_URL; a connection is opened by the first operation. `notify=False` sends no NOTIFY at all: for
@@ -109,6 +110,7 @@ class Client(Groups, Completing, Retention, Scheduling, Batches, Queues):
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
         details: str | None = None,
+        on_end: JobCall | None = None,
         connection: Transaction | None = None,
     ) -> Handle[Any]: ...
 
@@ -135,6 +137,7 @@ class Client(Groups, Completing, Retention, Scheduling, Batches, Queues):
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
         details: str | None = None,
+        on_end: JobCall | None = None,
         connection: Transaction | None = None,
         **arguments: Any,
     ) -> Handle[R]: ...
@@ -163,6 +166,7 @@ class Client(Groups, Completing, Retention, Scheduling, Batches, Queues):
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
         details: str | None = None,
+        on_end: JobCall | None = None,
         connection: Transaction | None = None,
         **arguments: Any,
     ) -> Handle[R]: ...
@@ -192,6 +196,7 @@ class Client(Groups, Completing, Retention, Scheduling, Batches, Queues):
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
         details: str | None = None,
+        on_end: JobCall | None = None,
         connection: Transaction | None = None,
         **arguments: Any,
     ) -> Handle[R]: ...
@@ -222,6 +227,7 @@ class Client(Groups, Completing, Retention, Scheduling, Batches, Queues):
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
         details: str | None = None,
+        on_end: JobCall | None = None,
         connection: Transaction | None = None,
         **arguments: Any,
     ) -> Handle[R]: ...
@@ -248,6 +254,7 @@ class Client(Groups, Completing, Retention, Scheduling, Batches, Queues):
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
         details: str | None = None,
+        on_end: JobCall | None = None,
         connection: Transaction | None = None,
         **arguments: Any,
     ) -> Handle[Any]:
@@ -262,6 +269,7 @@ class Client(Groups, Completing, Retention, Scheduling, Batches, Queues):
         (its handle), "fail" or "terminate" (it is ended by force and another run starts); `on_closed` "existing", "new" (another run), "new_if_failed" (unless it completed) or "fail".
         `with_signal`: a Signal (or its name) and a value, `with_update`: an UpdateRequest; they go to the run that is started or found, in the same
         transaction, and the update finds the handlers that its first turn registers. `handle.update_handle(request)` waits for it.
+        `on_end`: a job that the transaction which closes the run that is started here enqueues, however it ends; it acts for the same actor.
 
         Raises PayloadError, InvalidOption, ActorRequired, UnknownWorkflow, WorkflowAlreadyExists; nothing is written then.
         """
@@ -283,6 +291,7 @@ class Client(Groups, Completing, Retention, Scheduling, Batches, Queues):
             details,
             with_signal,
             with_update,
+            on_end,
         )
         request = ClientRequest("start", target.name, id, args, arguments, actor, headers)
         return sending(request, partial(self._start, target, options, connection))
@@ -296,7 +305,8 @@ class Client(Groups, Completing, Retention, Scheduling, Batches, Queues):
     ) -> Handle[Any]:
         """What the interceptors have left of the request."""
         given = replace(options, actor=asked.actor, headers=asked.headers)
-        workflow_id, start = requests.start(target, asked.args, asked.kwargs, given)
+        after = grouping.following(given.on_end, asked.actor, asked.headers, self._session.sealer())
+        workflow_id, start = requests.start(target, asked.args, asked.kwargs, given, after)
         call = self._accompanied(start, workflow_id, given)
         started = self._send(call, connection)
         return Handle(self, workflow_id, started.run_id, target.result, created=started.created)

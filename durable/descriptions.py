@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from durable.core.history_length import LONG_HISTORY, long_history
 from durable.core.job_life import JobState
+from durable.core.terminal_causes import JobCause, RunCause
 
 Status = Literal["running", "completed", "failed", "cancelled", "terminated", "continued"]
 OperatorStatus = Literal["runnable", "waiting", "blocked", "needs_review", "done"]
@@ -36,7 +37,7 @@ class RunDescription:
     needs_review (somebody must look: `review` says why, C8, or an activity whose attempts ran out waits for an operator), done.
     `waiting_on` is what the code awaits, as the worker last wrote it.
     `static_details` were given at the start, `details` by `set_details`; `deadline_at` is when its run or execution timeout ends it.
-    `last_seq` is the number of its events.
+    `last_seq` is the number of its events. `cause`: why it ended (durable/core/terminal_causes.py); None while it goes on.
     """
 
     workflow_id: str
@@ -67,6 +68,7 @@ class RunDescription:
     deadline_at: datetime | None = None
     pinned: bool = False
     build: str | None = None
+    cause: RunCause | None = None
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -167,7 +169,7 @@ class JobDescription:
 
     `attempt` counts attempts that have begun, `max_attempts` None is the library's default, 0 no bound; `snoozes` are the attempts that did
     not count. `errors` are the failed attempts, oldest first, as in `PendingJob`, with `worker` (its id); `attempts()` of the handle
-    gives them as exceptions. `arguments` and `result` are plain JSON.
+    gives them as exceptions. `arguments` and `result` are plain JSON. `cause`: why it ended (durable/core/terminal_causes.py).
     """
 
     job_id: str
@@ -190,6 +192,7 @@ class JobDescription:
     arguments: Any
     result: Any
     note: Any
+    cause: JobCause | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ from durable.store.calls import Call, Sent, Started
 from durable.store.completion_calls import Settlement
 
 if TYPE_CHECKING:
+    from durable.grouping import JobCall
     from durable.messages import UpdateRequest
 
 OnRunning = Literal["existing", "fail", "terminate"]
@@ -79,6 +80,7 @@ class StartOptions:
     details: str | None = None
     with_signal: tuple[Any, Any] | None = None
     with_update: UpdateRequest[Any] | None = None
+    on_end: JobCall | None = None
 
 
 _MEMO = ValueCodec(dict[str, Any], field="memo", max_bytes=MAX_ATTRIBUTES)
@@ -97,9 +99,16 @@ def database_url(url: str | None) -> str:
 
 
 def start(
-    target: Target, args: tuple[Any, ...], arguments: Mapping[str, Any], options: StartOptions
+    target: Target,
+    args: tuple[Any, ...],
+    arguments: Mapping[str, Any],
+    options: StartOptions,
+    on_end: str | None = None,
 ) -> tuple[str, Call[Sent[Started]]]:
-    """The workflow id and the call that starts it. Raises PayloadError or InvalidOption; nothing is written then."""
+    """The workflow id and the call that starts it. Raises PayloadError or InvalidOption; nothing is written then.
+
+    `on_end`: the job that follows its end, as `grouping.following` describes it.
+    """
     workflow_id = str(uuid7()) if options.id is None else text("id", options.id, MAX_ID)
     queue = target.queue if options.queue is None else checked_name("queue", options.queue)
     priority = (
@@ -141,6 +150,7 @@ def start(
         "memo": None if options.memo is None else _MEMO.encode(options.memo),
         "on_running": one_of("on_running", options.on_running, OnRunning),
         "on_closed": one_of("on_closed", options.on_closed, OnClosed),
+        "on_end": on_end,
     }
     return workflow_id, calls.start_run(workflow_id, target.name, queue, given)
 

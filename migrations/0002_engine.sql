@@ -175,7 +175,7 @@ begin
     if exists (
         select from unnest(r_shard, r_run, r_status) as b(shard, run_id, status)
           join durable.runs r on r.shard = b.shard and r.run_id = b.run_id
-         where b.status <> 'running' and (r.parent_run_id is not null or exists (
+         where b.status <> 'running' and (r.parent_run_id is not null or r.on_end is not null or exists (
                    select from durable.runs c where c.parent_shard = b.shard and c.parent_run_id = b.run_id))
     ) then
         v_pushes := coalesce(v_pushes, '[]') || durable.close_family(r_shard, r_run, p_now);

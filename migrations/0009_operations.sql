@@ -11,7 +11,7 @@ alter table durable.operator_commands
     add constraint operator_commands_code_known check (code in (
         'accepted', 'already_requested', 'already_paused', 'not_paused', 'workflow_closed', 'workflow_running', 'workflow_completed', 'workflow_paused',
         'superseded', 'no_such_point', 'no_such_activity', 'activity_running', 'activity_cancelled', 'activity_exhausted', 'id_in_use', 'unchanged',
-        'job_ended', 'job_executing', 'unique_key_taken')),
+        'job_ended', 'job_executing', 'unique_key_taken', 'job_waiting', 'unique_arguments', 'keyed_queue')),
     add constraint operator_commands_code_says_accepted check (accepted = (code = 'accepted'));
 
 create index jobs_paused on durable.jobs (shard, run_id) where phase = 'paused';  -- not the state: see durable.jobs
@@ -269,7 +269,7 @@ begin
           into v_new.execution_deadline_at, v_new.deadline_at  -- time limits begin anew, or what had timed out could never be taken up
           from durable.history h where h.shard = p_shard and h.run_id = v_old.run_id and h.seq = 1;
         if p_fork_id is not null then
-            v_new.shard := p_fork_shard; v_new.workflow_id := p_fork_id; v_new.generation := 0;
+            v_new.shard := p_fork_shard; v_new.workflow_id := p_fork_id; v_new.generation := 0; v_new.on_end := null;  -- whoever asked did not ask for the fork
         else
             v_new.generation := v_old.generation + 1;
         end if;
@@ -443,7 +443,8 @@ end $$;
 -- goes on with a batch after a crash does nothing twice. How many are done is counted from those rows. Runs newer than `bound` are none of its business.
 create table durable.batches (
     batch_id    uuid primary key,
-    action      text        not null check (action in ('cancel', 'terminate', 'retry', 'reset', 'pause', 'resume', 'signal', 'move')),
+    action      text        not null check (action in ('cancel', 'terminate', 'retry', 'reset', 'pause', 'resume', 'signal', 'move',
+                                                   'cancel_jobs', 'retry_jobs', 'delete_jobs', 'edit_jobs')),
     filter      jsonb       not null,
     options     jsonb       not null,
     reason      text        not null,

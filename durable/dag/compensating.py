@@ -12,7 +12,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from durable.dag.signatures import Signatures
+from durable.dag.step_options import activity_options
 from durable.definitions import Activity
+from durable.errors import InvalidOption
+from durable.options import ActivityOptions
 
 Purpose = Literal["undo", "compensate"]
 Verdict = Literal["continue", "retry", "give_up"]
@@ -76,27 +80,37 @@ def arguments_of(purpose: Purpose, stored: Mapping[str, Any], **offered: Any) ->
     return {name: offered[name] for name in stored.get("takes", OFFERED[purpose])}
 
 
-def problems_of(step: Mapping[str, Any], known: Mapping[str, Activity[..., Any]]) -> Iterator[str]:
-    """What is wrong with the `undo` and `compensate` of a step, a line each."""
+def saga_problems(step: Mapping[str, Any], signatures: Signatures | None) -> Iterator[str]:
+    """What is wrong with the `undo` and `compensate` of a step, a line each. `signatures`: None if activities are not looked at."""
     for purpose, offered in OFFERED.items():
         if (stored := step.get(purpose)) is None:
             continue
         place = f"step {step['name']!r}: {purpose}"
-        activity = known.get(stored["activity"])
-        if activity is None:
-            yield f"{place}: no activity is named {stored['activity']!r} here (import its module)"
-            continue
-        schema, takes = activity.arguments.json_schema(), stored.get("takes", offered)
-        for name in schema.get("required", []):
-            if name not in takes:
-                yield f"{place}: {activity.name} needs {name!r}; it is given {', '.join(offered)}"
-        for name in takes:
-            if name not in schema.get("properties", {}):
-                yield f"{place}: {activity.name} has no parameter {name!r}"
-    retries = (step.get("compensate") or {}).get("retries", DEFAULT_RETRIES)
-    if (
-        isinstance(retries, bool)
-        or not isinstance(retries, int)
-        or not 0 <= retries <= MOST_RETRIES
-    ):
+        if unknown := [it for it in stored.get("takes", ()) if it not in offered]:
+            yield f"{place}: it cannot take {unknown[0]!r}; it is given {', '.join(offered)}"
+        elif signatures is not None:
+            yield from _signature_problems(place, purpose, stored, signatures)
+        try:
+            ActivityOptions(**activity_options(stored.get("options", {})))
+        except InvalidOption as error:
+            yield f"{place}: {error}"
+    retries = step.get("compensate", {}).get("retries", DEFAULT_RETRIES)
+    if not 0 <= retries <= MOST_RETRIES:
         yield f"step {step['name']!r}: compensate_retries is {retries!r}; give a whole number from 0 to {MOST_RETRIES}"
+
+
+def _signature_problems(
+    place: str, purpose: Purpose, stored: Mapping[str, Any], signatures: Signatures
+) -> Iterator[str]:
+    name, offered = stored["activity"], OFFERED[purpose]
+    schema = signatures.arguments(name)
+    if schema is None:
+        yield f"{place}: no activity is named {name!r} here (import its module)"
+        return
+    takes, properties = stored.get("takes", offered), schema.get("properties", {})
+    for each in schema.get("required", []):
+        if each not in takes:
+            yield f"{place}: {name} needs {each!r}; it is given {', '.join(offered)}"
+    for each in takes:
+        if each not in properties and schema.get("additionalProperties") is not True:
+            yield f"{place}: {name} has no parameter {each!r}"

@@ -21,16 +21,20 @@ from durable.authoring import wait_until
 from durable.core.futures import DurableFuture, OperationFuture, SignalFuture
 from durable.core.loop import current
 from durable.dag import sagas, step_operations
+from durable.dag.expansion import added_steps
 from durable.dag.expressions import BadReference, Values
 from durable.dag.failures import described
-from durable.dag.model import Step, edges_of
+from durable.dag.format import Step
+from durable.dag.model import edges_of
+from durable.dag.nested import start_nested
 from durable.dag.rollback import Unit
 from durable.dag.scheduler import FINAL, Scheduler, Status
+from durable.dag.signatures import as_text
 from durable.dag.step_calls import Again, Named
 from durable.dag.step_options import activity_options
 from durable.dag.step_waits import Held, awaited
-from durable.dag_errors import DagFailed
-from durable.definitions import workflow
+from durable.dag_errors import DagFailed, InvalidDag
+from durable.definitions import ActivityCall, workflow
 from durable.errors import InvalidOption, PayloadError
 from durable.handlers import query
 from durable.saga import undisturbed
@@ -43,8 +47,11 @@ MAX_RUNNING = 1_000
 
 
 @workflow(name=INTERPRETER)
-async def run_dag(definition: dict[str, Any]) -> dict[str, Any]:
-    """Run a stored definition; the result is the table of its steps. Raises DagFailed if a step failed and the definition says so."""
+async def run_dag(definition: dict[str, Any]) -> Any:
+    """Run a stored definition; the result is the table of its steps, or the definition's output.
+
+    Raises DagFailed if a step failed and the definition says so.
+    """
     interpretation = Interpretation(definition)
 
     @query
@@ -54,6 +61,8 @@ async def run_dag(definition: dict[str, Any]) -> dict[str, Any]:
     step_operations.register(interpretation)
     sagas.register(interpretation.saga)
     await interpretation.run()
+    if "output" in definition:
+        return interpretation.output(definition["output"])
     return interpretation.table()
 
 
@@ -107,6 +116,7 @@ class Interpretation:
         self._definition = definition
         self._activities: dict[str, Named] = {}
         self._maps: dict[str, _Mapping] = {}
+        self._added: dict[str, list[str]] = {}
         self._ready: deque[str] = deque()
         self._running: dict[DurableFuture[Any], _Call] = {}
         self._stopping: set[str] = set()
@@ -133,6 +143,10 @@ class Interpretation:
             }
             for name, status in self.scheduler.status.items()
         }
+
+    def output(self, stored: Any) -> Any:
+        """A value of the definition with what it refers to. Raises BadReference."""
+        return Values(self.results, self.context).resolve(stored)
 
     async def run(self) -> None:
         """Until every step has ended, and nobody is waited for to retry one; what is to be undone is undone then.
@@ -206,9 +220,10 @@ class Interpretation:
         return bool(self._ready)
 
     def is_through(self, name: str) -> bool:
-        """Whether it is a map that starts no further element."""
+        """Whether it only has to end: a map that starts no further element, a step that has added others."""
         state = self._maps.get(name)
-        return state is not None and (not state.waiting or state.failure is not None)
+        ended = state is not None and (not state.waiting or state.failure is not None)
+        return ended or name in self._added
 
     def is_stopping(self, name: str) -> bool:
         return name in self._stopping
@@ -216,6 +231,9 @@ class Interpretation:
     def _start(self, name: str, step: Step) -> None:
         if name in self._maps:
             self._go_on(name, step)
+            return
+        if name in self._added:
+            self._end_expansion(name)
             return
         values = Values(self.results, self.context)
         if "when" in step and not values.holds(step["when"]):
@@ -261,21 +279,28 @@ class Interpretation:
             self._end_map(name, state)
 
     def _call(self, name: str, step: Step, number: int | None, values: Values) -> None:
-        called = step["activity"]
-        activity = self._activities.get(called)
-        if activity is None:
-            activity = self._activities[called] = Named(called)
         arguments = values.resolve(step["args"])
         key = name if number is None else f"{name}[{number}]"
         tries = self._tries[key] = self._tries.get(key, 0) + 1
         call_id = key if tries == 1 else f"{key}#{tries}"
-        call = activity.options(**activity_options(step.get("options", {})), id=call_id)
-        if (first := self._first_calls.get(key)) is not None:
-            call = Again(call, first)
         run = current()
         assert run is not None
         self.saga.called(Unit(name, number), arguments)
-        self._follow(call(**arguments), _Call(name, number, key, str(run.run_id)))
+        future: DurableFuture[Any]
+        if "dag" in step:
+            future = start_nested(run_dag, step, arguments, call_id)
+        else:
+            future = self._activity(step, key, call_id)(**arguments)
+        self._follow(future, _Call(name, number, key, str(run.run_id)))
+
+    def _activity(self, step: Step, key: str, call_id: str) -> ActivityCall[..., Any]:
+        called = step["activity"]
+        activity = self._activities.get(called)
+        if activity is None:
+            activity = self._activities[called] = Named(called)
+        call = activity.options(**activity_options(step.get("options", {})), id=call_id)
+        first = self._first_calls.get(key)
+        return call if first is None else Again(call, first)
 
     def call_again(self, unit: Unit) -> None:
         """Call a unit that failed once more, as the same call to the world."""
@@ -317,10 +342,34 @@ class Interpretation:
             self._take_element(name, number, value, failure)
         elif name in self._stopping:
             self.end(name, "cancelled")
-        elif failure is None:
-            self.complete(name, value)
-        else:
+        elif failure is not None:
             self.fail(name, failure)
+        elif "expand" in self.steps[name]:
+            self._expand(name, value)
+        else:
+            self.complete(name, value)
+
+    def _expand(self, name: str, returned: Any) -> None:
+        try:
+            added = added_steps(name, returned, self.steps, self._added, self.context)
+        except InvalidDag as error:
+            self.fail(name, _refused(error))
+            return
+        if not added:
+            self.complete(name, {})
+            return
+        self.steps |= added
+        self._added[name] = list(added)
+        self._ready.extend(self.scheduler.extend(name, edges_of(list(added.values()))))
+
+    def _end_expansion(self, name: str) -> None:
+        added = self._added[name]
+        failed = [it for it in added if self.scheduler.status[it] == "failed"]
+        if failed:
+            said = f"{len(failed)} of the {len(added)} steps that it added failed: {', '.join(failed[:10])}"
+            self.fail(name, {"type": "DagFailed", "message": said})
+        else:
+            self.complete(name, {it: self.results.get(it) for it in added})
 
     def _take_element(
         self, name: str, number: int, value: Any, failure: dict[str, Any] | None
@@ -347,7 +396,7 @@ class Interpretation:
 
     def complete(self, name: str, value: Any) -> None:
         self.results[name] = value
-        self.end(name, "completed", _as_text(value) if "branch" in self.steps[name] else None)
+        self.end(name, "completed", as_text(value) if "branch" in self.steps[name] else None)
 
     def fail(self, name: str, failure: dict[str, Any]) -> None:
         self.failures[name] = failure
@@ -392,7 +441,10 @@ class Interpretation:
         revived: dict[str, None] = {}
         kept_back, cancelled = self.saga.retried(names)
         self._ready.extend(kept_back)
-        for name in (*names, *cancelled):
+        inside = [it for name in (*names, *cancelled) for it in self._to_retry(name)]
+        for name in inside:
+            if self.scheduler.status[name] not in FINAL:  # taken back with one before it
+                continue
             ready, taken_back = self.scheduler.retry(name)
             self._ready.extend(ready)
             revived.update(dict.fromkeys(taken_back))
@@ -404,13 +456,26 @@ class Interpretation:
         self._news.set()
         return list(revived)
 
+    def _to_retry(self, name: str) -> list[str]:
+        """The step; in place of one that has added others, those of them that did not complete."""
+        status, cause = self.scheduler.status, self.scheduler.cause
+        inside = [
+            it
+            for it in self._added.get(name, ())
+            if status[it] in ("failed", "cancelled") and it not in cause
+        ]
+        return [found for it in inside for found in self._to_retry(it)] or [name]
+
     def give_up(self) -> None:
         """Wait for no operator any more."""
         self.given_up = True
         self._news.set()
 
     def _stop_starting(self, name: str) -> list[DurableFuture[Any]]:
-        """Start nothing more of a step; gives what it has under way."""
+        """Start nothing more of a step, and cancel what it has added; gives what it has under way."""
+        for each in self._added.get(name, ()):
+            if self.scheduler.status[each] not in FINAL:
+                self.cancel(each)
         while name in self._ready:
             self._ready.remove(name)
         return self._calls_of(name)
@@ -432,5 +497,7 @@ def _failure(future: asyncio.Future[Any], step: Step) -> dict[str, Any] | None:
     return described(error)
 
 
-def _as_text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+def _refused(error: InvalidDag) -> dict[str, Any]:
+    """The failure of a step that returned steps which cannot be added; of many problems, the first."""
+    said = f"it returned steps that cannot be added; problems: {len(error.problems)}"
+    return {"type": "InvalidDag", "message": said, "problems": error.problems[:100]}

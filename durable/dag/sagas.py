@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from durable.dag.interpreter import Interpretation
-    from durable.dag.model import Step
+    from durable.dag.format import Step
 
 Failure = dict[str, Any]
 

@@ -91,8 +91,7 @@ def test_what_undoes_and_compensates_is_checked_like_a_step() -> None:
     )
     dag.steps[1]["undo"]["takes"] = ["error"]
     assert dag.problems() == [
-        "step 'named': undo: saga.undo needs 'result'; it is given result, arguments, context",
-        "step 'named': undo: saga.undo has no parameter 'error'",
+        "step 'named': undo: it cannot take 'error'; it is given result, arguments, context",
         "step 'lost': undo: no activity is named 'saga.nobody' here (import its module)",
         "step 'other': undo: dag.fetch needs 'id'; it is given result, arguments, context",
         "step 'tries': compensate_retries is -1; give a whole number from 0 to 100",
