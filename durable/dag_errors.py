@@ -80,7 +80,7 @@ class StepRefused(DurableError):
         self.code = code
         self.step = step
         self.status = status
-        self.next_steps = tuple(next_steps)
+        self.next_steps = list(next_steps)
 
 
 def _shown(names: Sequence[str]) -> str:

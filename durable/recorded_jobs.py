@@ -27,8 +27,10 @@ from durable.descriptions import JobDescription, JobReceipt
 from durable.errors import InvalidOption, PayloadError
 from durable.failure import encode_failure
 from durable.job_errors import JobCancelled, JobRefused
+from durable.payload import value_codec
 from durable.store.job_calls import Enqueued, JobOutcome
 
+_details = value_codec(Any)
 MOST_RUNS = 10_000
 """A drain that runs more than this is taken for a job that enqueues itself for ever."""
 
@@ -184,7 +186,7 @@ class RecordedJob:
         return activity_context.enter(context)
 
     def _heartbeat(self, details: tuple[Any, ...]) -> None:
-        self.details = details
+        self.details = tuple(json.loads(_details.encode(list(details))))
 
     def _info(self) -> ActivityInfo:
         options = self.options
@@ -200,6 +202,10 @@ class RecordedJob:
     def _returned(self, value: Any) -> None:
         if isinstance(value, ActivityOutcome):
             raise value
+        if self.activity.chunk is not None:
+            for each in value:
+                if isinstance(each, BaseException):
+                    raise each
         self.result_text = self.activity.arguments.result.encode(value)
         self.state = "completed"
 

@@ -10,6 +10,7 @@ import typer
 from durable.cli import (
     completion,
     converse,
+    dag,
     inspect,
     jobs,
     operate,
@@ -85,6 +86,7 @@ app.command("retry")(rewind.retry)
 app.command("reset")(rewind.reset)
 app.command("fork")(rewind.fork)
 app.add_typer(activity, name="activity")
+app.add_typer(dag.app, name="dag")
 app.add_typer(batch, name="batch")
 app.command("commands")(rewind.commands)
 app.command("move")(move)

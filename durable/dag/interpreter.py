@@ -25,7 +25,7 @@ from durable.dag.expansion import added_steps
 from durable.dag.expressions import BadReference, Values
 from durable.dag.failures import described
 from durable.dag.format import Step
-from durable.dag.model import edges_of
+from durable.dag.model import INTERPRETER, edges_of
 from durable.dag.nested import start_nested
 from durable.dag.rollback import Unit
 from durable.dag.scheduler import FINAL, Scheduler, Status
@@ -38,9 +38,6 @@ from durable.definitions import ActivityCall, workflow
 from durable.errors import InvalidOption, PayloadError
 from durable.handlers import query
 from durable.saga import undisturbed
-
-INTERPRETER = "durable.dag"
-"""The reserved name of the workflow that runs DAGs."""
 
 MAX_RUNNING = 1_000
 """Activities of one DAG at once; the others wait for a place."""
