@@ -33,8 +33,8 @@ from durable.handlers import update
 if TYPE_CHECKING:
     import asyncio
 
-    from durable.dag.interpreter import Interpretation
     from durable.dag.format import Step
+    from durable.dag.interpreter import Interpretation
 
 Failure = dict[str, Any]
 
@@ -250,6 +250,10 @@ class DagSaga:
                 set_details(None)
 
     # -- what is undone -----------------------------------------------------------------------------------------------------
+
+    def is_undone(self) -> bool:
+        """Whether anything is being taken back, or has been."""
+        return self.unwinding and bool(self.rollback.journal or self.rollback.status)
 
     async def unwind(self, *, cancelled: bool) -> None:
         """Undo what completed, the last first, when all that was under way has ended. Failures are collected."""

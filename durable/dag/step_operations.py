@@ -177,8 +177,8 @@ class StepOperations:
         return self._status[step]
 
     def _check_open(self, step: str) -> None:
-        if self._dag.saga.unwinding:
-            text = "the run is being undone, so no step of it can change any more"
+        if self._dag.saga.is_undone():
+            text = "the run is being undone, or has been, so no step of it can change any more"
             raise StepRefused(text, "undoing", step, self._status.get(step), ())
 
     def _root(self, step: str) -> str:
