@@ -19,6 +19,7 @@ from durable import grouping, requests, targets
 from durable.attributes import Attributes
 from durable.completing_async import AsyncCompleting
 from durable.core.names import checked_name
+from durable.dag_steps_async import AsyncDagSteps
 from durable.definitions import Workflow, checked_version
 from durable.descriptions import OperatorStatus, RunDescription, Status
 from durable.errors import InvalidOption
@@ -49,7 +50,13 @@ V = TypeVar("V")
 
 
 class AsyncClient(
-    AsyncGroups, AsyncCompleting, AsyncRetention, AsyncScheduling, AsyncJobBatches, AsyncQueues
+    AsyncGroups,
+    AsyncCompleting,
+    AsyncDagSteps,
+    AsyncRetention,
+    AsyncScheduling,
+    AsyncJobBatches,
+    AsyncQueues,
 ):
     """Talks to one database. Use it as a context manager, or call `close()`.
 

@@ -20,6 +20,7 @@ from durable import grouping, requests, targets
 from durable.attributes import Attributes
 from durable.completing_sync import Completing
 from durable.core.names import checked_name
+from durable.dag_steps_sync import DagSteps
 from durable.definitions import Workflow, checked_version
 from durable.descriptions import OperatorStatus, RunDescription, Status
 from durable.errors import InvalidOption
@@ -49,7 +50,15 @@ C = TypeVar("C")
 V = TypeVar("V")
 
 
-class Client(Groups, Completing, Retention, Scheduling, JobBatches, Queues):
+class Client(
+    Groups,
+    Completing,
+    DagSteps,
+    Retention,
+    Scheduling,
+    JobBatches,
+    Queues,
+):
     """Talks to one database. Use it as a context manager, or call `close()`.
 
     `url` defaults to DURABLE_DATABASE_URL; a connection is opened by the first operation. `notify=False` sends no NOTIFY at all: for

@@ -49,4 +49,4 @@ class StepRefused(DurableError):
         self.code = code
         self.step = step
         self.status = status
-        self.next_steps = tuple(next_steps)
+        self.next_steps = list(next_steps)

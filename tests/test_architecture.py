@@ -48,6 +48,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.context",
             "durable.dag",
             "durable.definitions",
+            "durable.graphs",
             "durable.handlers",
             "durable.descriptions",
             "durable.in_process",
@@ -68,6 +69,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.store",
             "durable.telemetry",
             "durable.transactional",
+            "durable.unique",
         }
     ),
     frozenset(
@@ -75,6 +77,8 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.client_async",
             "durable.completing_async",
             "durable.completing_sync",
+            "durable.dag_steps_async",
+            "durable.dag_steps_sync",
             "durable.filters",
             "durable.client_sync",
             "durable.conversation_async",
@@ -108,7 +112,6 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.scheduling_async",
             "durable.scheduling_sync",
             "durable.targets",
-            "durable.unique",
         }
     ),
     frozenset(

@@ -24,7 +24,7 @@ from durable.dag import step_operations
 from durable.dag.expansion import added_steps
 from durable.dag.expressions import BadReference, Values
 from durable.dag.format import Step
-from durable.dag.model import edges_of
+from durable.dag.model import INTERPRETER, edges_of
 from durable.dag.nested import start_nested
 from durable.dag.scheduler import FINAL, Scheduler, Status
 from durable.dag.signatures import as_text
@@ -35,9 +35,6 @@ from durable.dag_errors import DagFailed, InvalidDag
 from durable.definitions import ActivityCall, workflow
 from durable.errors import ActivityError, DurableError, InvalidOption, PayloadError, RemoteError
 from durable.handlers import query
-
-INTERPRETER = "durable.dag"
-"""The reserved name of the workflow that runs DAGs."""
 
 MAX_RUNNING = 1_000
 """Activities of one DAG at once; the others wait for a place."""
@@ -54,6 +51,10 @@ async def run_dag(definition: dict[str, Any]) -> Any:
     @query
     def steps() -> dict[str, Any]:
         return interpretation.table()
+
+    @query
+    def shape() -> dict[str, Any]:
+        return interpretation.shape()
 
     step_operations.register(interpretation)
     await interpretation.run()
@@ -133,6 +134,10 @@ class Interpretation:
             name: {"status": status, **{key: of[name] for key, of in columns if name in of}}
             for name, status in self.scheduler.status.items()
         }
+
+    def shape(self) -> dict[str, Any]:
+        """The steps as they are stored, those that were added included, and by step the names of those that it added."""
+        return {"steps": list(self.steps.values()), "added": self._added}
 
     def output(self, stored: Any) -> Any:
         """A value of the definition with what it refers to. Raises BadReference."""

@@ -27,6 +27,8 @@ from durable.options import ActivityOptions
 from durable.payload import ValueCodec, value_codec
 from durable.signals import Signal
 
+INTERPRETER = "durable.dag"
+"""The reserved name of the workflow that runs DAGs."""
 LONGEST_STEP_NAME = 150
 
 EdgePolicy = Literal["cancel", "continue"]
