@@ -55,6 +55,10 @@ async def run_dag(definition: dict[str, Any]) -> Any:
     def steps() -> dict[str, Any]:
         return interpretation.table()
 
+    @query
+    def shape() -> dict[str, Any]:
+        return interpretation.shape()
+
     step_operations.register(interpretation)
     sagas.register(interpretation.saga)
     await interpretation.run()
@@ -140,6 +144,10 @@ class Interpretation:
             }
             for name, status in self.scheduler.status.items()
         }
+
+    def shape(self) -> dict[str, Any]:
+        """The steps as they are stored, those that were added included, and by step the names of those that it added."""
+        return {"steps": list(self.steps.values()), "added": self._added}
 
     def output(self, stored: Any) -> Any:
         """A value of the definition with what it refers to. Raises BadReference."""
