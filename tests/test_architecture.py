@@ -48,6 +48,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.context",
             "durable.dag",
             "durable.definitions",
+            "durable.graphs",
             "durable.handlers",
             "durable.descriptions",
             "durable.in_process",

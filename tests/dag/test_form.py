@@ -30,7 +30,7 @@ def everything() -> Dag:
         .add("fetch", flows.fetch, {"id": context("id")}, queue="slow", priority=1, retry=retry, timeout=timedelta(minutes=2))
         .map("double", flows.double, result("fetch", "orders"), {"amount": item()}, max_concurrency=3)
         .branch("fork", result("fetch", "id"), {"7": ["say"]}, default=["other"])
-        .add("say", flows.note, {"text": "x"}, deps=[edge("double", policy="continue")])
+        .add("say", flows.note, {"text": "x"}, deps=[edge("double", policy="continue")], undo=flows.take_back, compensate=flows.take_back, compensate_retries=2)
         .add("other", flows.note, {"text": "x"}, when=result("fetch", "id").gt(3))
         .add("sub", inner, {"text": result("say")}, guard=guard(result("fetch", "id").is_true(), otherwise={"it": "y"}))
         .add("more", flows.note, {"text": "x"}, expand=True)

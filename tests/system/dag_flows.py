@@ -72,3 +72,8 @@ approved: Signal[dict[str, Any]] = Signal("dag.approved", dict[str, Any])
 async def hangs_on(number: int) -> int:
     await asyncio.Event().wait()
     return number
+
+
+@activity(name="dag.take_back")
+def take_back(arguments: dict[str, Any]) -> None:
+    """Undoes or compensates any step."""
