@@ -22,6 +22,7 @@ from durable.core.names import checked_name
 from durable.definitions import Workflow, checked_version
 from durable.descriptions import OperatorStatus, RunDescription, Status
 from durable.errors import InvalidOption
+from durable.explaining_async import AsyncExplaining
 from durable.filters import compiled_filter
 from durable.groups_async import AsyncGroups
 from durable.handles_async import AsyncHandle
@@ -47,7 +48,13 @@ V = TypeVar("V")
 
 
 class AsyncClient(
-    AsyncGroups, AsyncCompleting, AsyncRetention, AsyncScheduling, AsyncBatches, AsyncQueues
+    AsyncGroups,
+    AsyncCompleting,
+    AsyncRetention,
+    AsyncScheduling,
+    AsyncBatches,
+    AsyncQueues,
+    AsyncExplaining,
 ):
     """Talks to one database. Use it as a context manager, or call `close()`.
 

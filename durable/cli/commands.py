@@ -22,6 +22,7 @@ from durable.cli import (
 from durable.cli.batches import batch
 from durable.cli.builds import move
 from durable.cli.doctor import doctor
+from durable.cli.explain import explain
 from durable.cli.lint import lint
 from durable.cli.mend import activity
 from durable.cli.replay import replay
@@ -94,6 +95,7 @@ app.command("heartbeat")(completion.heartbeat)
 app.command("list")(inspect.list_)
 app.command("show")(inspect.show)
 app.command("history")(inspect.history)
+app.command("explain")(explain)
 app.command("enqueue")(jobs.enqueue)
 app.add_typer(jobs.app, name="job")
 app.command("doctor")(doctor)
