@@ -38,7 +38,7 @@ class ActivityInfo:
 
     `activity_id` names the call within its run; `idempotency_key` is the same for every attempt of that call and for no
     other: pass it to the service you call, since an attempt may run twice (C5). `attempt` counts from 1, `max_attempts` 0 is
-    no bound, `snoozes` the attempts that did not count. `actor` and `headers` are those that travel with the run or job. `deadline` is when this attempt times out. `heartbeat_details` are the last ones of the attempt before. A job
+    no bound, `snoozes` the attempts that did not count. `callback`: what a job that follows from a run or group is told of it (see docs/guide/evidence.md). `actor` and `headers` are those that travel with the run or job. `deadline` is when this attempt times out. `heartbeat_details` are the last ones of the attempt before. A job
     of its own, enqueued by a client, has no workflow_id and run_id.
     """
 
@@ -58,6 +58,7 @@ class ActivityInfo:
     schedule_id: str | None = None
     scheduled_for: datetime | None = None
     snoozes: int = 0
+    callback: Mapping[str, Any] | None = None
 
     @property
     def completion_token(self) -> str:

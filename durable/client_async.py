@@ -11,22 +11,25 @@ from asyncio import Future
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from types import TracebackType
 from typing import Any, Concatenate, Self, TypeVar, overload
 
-from durable import requests, targets
+from durable import grouping, requests, targets
 from durable.attributes import Attributes
-from durable.batches_async import AsyncBatches
 from durable.completing_async import AsyncCompleting
 from durable.core.names import checked_name
+from durable.dag_steps_async import AsyncDagSteps
 from durable.definitions import Workflow, checked_version
 from durable.descriptions import OperatorStatus, RunDescription, Status
 from durable.errors import InvalidOption
 from durable.explaining_async import AsyncExplaining
 from durable.filters import compiled_filter
+from durable.grouping import JobCall
 from durable.groups_async import AsyncGroups
 from durable.handles_async import AsyncHandle
 from durable.interceptors import ClientRequest, sending
+from durable.job_batches_async import AsyncJobBatches
 from durable.messages import UpdateRequest
 from durable.payload import ValueCodec
 from durable.payload_codecs import Payloads, default_payloads
@@ -50,9 +53,10 @@ V = TypeVar("V")
 class AsyncClient(
     AsyncGroups,
     AsyncCompleting,
+    AsyncDagSteps,
     AsyncRetention,
     AsyncScheduling,
-    AsyncBatches,
+    AsyncJobBatches,
     AsyncQueues,
     AsyncExplaining,
 ):
@@ -118,6 +122,7 @@ class AsyncClient(
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
         details: str | None = None,
+        on_end: JobCall | None = None,
         connection: AsyncTransaction | None = None,
     ) -> AsyncHandle[Any]: ...
 
@@ -144,6 +149,7 @@ class AsyncClient(
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
         details: str | None = None,
+        on_end: JobCall | None = None,
         connection: AsyncTransaction | None = None,
         **arguments: Any,
     ) -> AsyncHandle[R]: ...
@@ -172,6 +178,7 @@ class AsyncClient(
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
         details: str | None = None,
+        on_end: JobCall | None = None,
         connection: AsyncTransaction | None = None,
         **arguments: Any,
     ) -> AsyncHandle[R]: ...
@@ -201,6 +208,7 @@ class AsyncClient(
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
         details: str | None = None,
+        on_end: JobCall | None = None,
         connection: AsyncTransaction | None = None,
         **arguments: Any,
     ) -> AsyncHandle[R]: ...
@@ -231,6 +239,7 @@ class AsyncClient(
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
         details: str | None = None,
+        on_end: JobCall | None = None,
         connection: AsyncTransaction | None = None,
         **arguments: Any,
     ) -> AsyncHandle[R]: ...
@@ -257,6 +266,7 @@ class AsyncClient(
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
         details: str | None = None,
+        on_end: JobCall | None = None,
         connection: AsyncTransaction | None = None,
         **arguments: Any,
     ) -> AsyncHandle[Any]:
@@ -271,6 +281,7 @@ class AsyncClient(
         (its handle), "fail" or "terminate" (it is ended by force and another run starts); `on_closed` "existing", "new" (another run), "new_if_failed" (unless it completed) or "fail".
         `with_signal`: a Signal (or its name) and a value, `with_update`: an UpdateRequest; they go to the run that is started or found, in the same
         transaction, and the update finds the handlers that its first turn registers. `handle.update_handle(request)` waits for it.
+        `on_end`: a job that the transaction which closes the run that is started here enqueues, however it ends; it acts for the same actor.
 
         Raises PayloadError, InvalidOption, ActorRequired, UnknownWorkflow, WorkflowAlreadyExists; nothing is written then.
         """
@@ -290,22 +301,29 @@ class AsyncClient(
             run_timeout,
             execution_timeout,
             details,
+            with_signal,
+            with_update,
+            on_end,
         )
-
-        async def send(asked: ClientRequest) -> AsyncHandle[Any]:
-            given = replace(options, actor=asked.actor, headers=asked.headers)
-            workflow_id, call = requests.start(target, asked.args, asked.kwargs, given)
-            if with_signal is not None or with_update is not None:
-                call = await self._accompanied(
-                    call, workflow_id, with_signal, with_update, asked.actor, asked.headers
-                )
-            started = await self._send(call, connection)
-            return AsyncHandle(
-                self, workflow_id, started.run_id, target.result, created=started.created
-            )
-
         request = ClientRequest("start", target.name, id, args, arguments, actor, headers)
-        return await sending(request, send)
+        return await sending(request, partial(self._start, target, options, connection))
+
+    async def _start(
+        self,
+        target: requests.Target,
+        options: requests.StartOptions,
+        connection: AsyncTransaction | None,
+        asked: ClientRequest,
+    ) -> AsyncHandle[Any]:
+        """What the interceptors have left of the request."""
+        given = replace(options, actor=asked.actor, headers=asked.headers)
+        after = grouping.following(given.on_end, asked.actor, asked.headers, self._session.sealer())
+        workflow_id, start = requests.start(target, asked.args, asked.kwargs, given, after)
+        call = await self._accompanied(start, workflow_id, given)
+        started = await self._send(call, connection)
+        return AsyncHandle(
+            self, workflow_id, started.run_id, target.result, created=started.created
+        )
 
     @overload
     def handle(self, workflow_id: str) -> AsyncHandle[Any]: ...
@@ -384,22 +402,19 @@ class AsyncClient(
         return targets.of_definition(definition)
 
     async def _accompanied(
-        self,
-        start: Call[Sent[Started]],
-        workflow_id: str,
-        with_signal: tuple[Any, Any] | None,
-        with_update: UpdateRequest[Any] | None,
-        actor: Any,
-        headers: Mapping[str, Any] | None,
+        self, start: Call[Sent[Started]], workflow_id: str, given: requests.StartOptions
     ) -> Call[Sent[Started]]:
-        """The start together with what it takes along, in one statement."""
+        """The start together with the signal and the update that it takes along, in one statement."""
+        if given.with_signal is None and given.with_update is None:
+            return start
         signal = None
-        if with_signal is not None:
-            name, payload, strict = await self._signal_payload(*with_signal)
+        if given.with_signal is not None:
+            name, payload, strict = await self._signal_payload(*given.with_signal)
             signal = requests.signal(
-                workflow_id, name, payload, None, actor, headers, require_actor=strict
+                workflow_id, name, payload, None, given.actor, given.headers, require_actor=strict
             )
-        update = None if with_update is None else with_update.call(workflow_id, actor)
+        offer = given.with_update
+        update = None if offer is None else offer.call(workflow_id, given.actor)
         return updates.start_with(start, workflow_id, signal, update)
 
     async def _version(self, workflow: Any, version: int) -> requests.Target:

@@ -12,22 +12,25 @@ from asyncio import Future
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from types import TracebackType
 from typing import Any, Concatenate, Self, TypeVar, overload
 
-from durable import requests, targets
+from durable import grouping, requests, targets
 from durable.attributes import Attributes
-from durable.batches_sync import Batches
 from durable.completing_sync import Completing
 from durable.core.names import checked_name
+from durable.dag_steps_sync import DagSteps
 from durable.definitions import Workflow, checked_version
 from durable.descriptions import OperatorStatus, RunDescription, Status
 from durable.errors import InvalidOption
 from durable.explaining_sync import Explaining
 from durable.filters import compiled_filter
+from durable.grouping import JobCall
 from durable.groups_sync import Groups
 from durable.handles_sync import Handle
 from durable.interceptors import ClientRequest, sending
+from durable.job_batches_sync import JobBatches
 from durable.messages import UpdateRequest
 from durable.payload import ValueCodec
 from durable.payload_codecs import Payloads, default_payloads
@@ -51,9 +54,10 @@ V = TypeVar("V")
 class Client(
     Groups,
     Completing,
+    DagSteps,
     Retention,
     Scheduling,
-    Batches,
+    JobBatches,
     Queues,
     Explaining,
 ):
@@ -117,6 +121,7 @@ class Client(
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
         details: str | None = None,
+        on_end: JobCall | None = None,
         connection: Transaction | None = None,
     ) -> Handle[Any]: ...
 
@@ -143,6 +148,7 @@ class Client(
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
         details: str | None = None,
+        on_end: JobCall | None = None,
         connection: Transaction | None = None,
         **arguments: Any,
     ) -> Handle[R]: ...
@@ -171,6 +177,7 @@ class Client(
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
         details: str | None = None,
+        on_end: JobCall | None = None,
         connection: Transaction | None = None,
         **arguments: Any,
     ) -> Handle[R]: ...
@@ -200,6 +207,7 @@ class Client(
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
         details: str | None = None,
+        on_end: JobCall | None = None,
         connection: Transaction | None = None,
         **arguments: Any,
     ) -> Handle[R]: ...
@@ -230,6 +238,7 @@ class Client(
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
         details: str | None = None,
+        on_end: JobCall | None = None,
         connection: Transaction | None = None,
         **arguments: Any,
     ) -> Handle[R]: ...
@@ -256,6 +265,7 @@ class Client(
         run_timeout: timedelta | None = None,
         execution_timeout: timedelta | None = None,
         details: str | None = None,
+        on_end: JobCall | None = None,
         connection: Transaction | None = None,
         **arguments: Any,
     ) -> Handle[Any]:
@@ -270,6 +280,7 @@ class Client(
         (its handle), "fail" or "terminate" (it is ended by force and another run starts); `on_closed` "existing", "new" (another run), "new_if_failed" (unless it completed) or "fail".
         `with_signal`: a Signal (or its name) and a value, `with_update`: an UpdateRequest; they go to the run that is started or found, in the same
         transaction, and the update finds the handlers that its first turn registers. `handle.update_handle(request)` waits for it.
+        `on_end`: a job that the transaction which closes the run that is started here enqueues, however it ends; it acts for the same actor.
 
         Raises PayloadError, InvalidOption, ActorRequired, UnknownWorkflow, WorkflowAlreadyExists; nothing is written then.
         """
@@ -289,20 +300,27 @@ class Client(
             run_timeout,
             execution_timeout,
             details,
+            with_signal,
+            with_update,
+            on_end,
         )
-
-        def send(asked: ClientRequest) -> Handle[Any]:
-            given = replace(options, actor=asked.actor, headers=asked.headers)
-            workflow_id, call = requests.start(target, asked.args, asked.kwargs, given)
-            if with_signal is not None or with_update is not None:
-                call = self._accompanied(
-                    call, workflow_id, with_signal, with_update, asked.actor, asked.headers
-                )
-            started = self._send(call, connection)
-            return Handle(self, workflow_id, started.run_id, target.result, created=started.created)
-
         request = ClientRequest("start", target.name, id, args, arguments, actor, headers)
-        return sending(request, send)
+        return sending(request, partial(self._start, target, options, connection))
+
+    def _start(
+        self,
+        target: requests.Target,
+        options: requests.StartOptions,
+        connection: Transaction | None,
+        asked: ClientRequest,
+    ) -> Handle[Any]:
+        """What the interceptors have left of the request."""
+        given = replace(options, actor=asked.actor, headers=asked.headers)
+        after = grouping.following(given.on_end, asked.actor, asked.headers, self._session.sealer())
+        workflow_id, start = requests.start(target, asked.args, asked.kwargs, given, after)
+        call = self._accompanied(start, workflow_id, given)
+        started = self._send(call, connection)
+        return Handle(self, workflow_id, started.run_id, target.result, created=started.created)
 
     @overload
     def handle(self, workflow_id: str) -> Handle[Any]: ...
@@ -381,22 +399,19 @@ class Client(
         return targets.of_definition(definition)
 
     def _accompanied(
-        self,
-        start: Call[Sent[Started]],
-        workflow_id: str,
-        with_signal: tuple[Any, Any] | None,
-        with_update: UpdateRequest[Any] | None,
-        actor: Any,
-        headers: Mapping[str, Any] | None,
+        self, start: Call[Sent[Started]], workflow_id: str, given: requests.StartOptions
     ) -> Call[Sent[Started]]:
-        """The start together with what it takes along, in one statement."""
+        """The start together with the signal and the update that it takes along, in one statement."""
+        if given.with_signal is None and given.with_update is None:
+            return start
         signal = None
-        if with_signal is not None:
-            name, payload, strict = self._signal_payload(*with_signal)
+        if given.with_signal is not None:
+            name, payload, strict = self._signal_payload(*given.with_signal)
             signal = requests.signal(
-                workflow_id, name, payload, None, actor, headers, require_actor=strict
+                workflow_id, name, payload, None, given.actor, given.headers, require_actor=strict
             )
-        update = None if with_update is None else with_update.call(workflow_id, actor)
+        offer = given.with_update
+        update = None if offer is None else offer.call(workflow_id, given.actor)
         return updates.start_with(start, workflow_id, signal, update)
 
     def _version(self, workflow: Any, version: int) -> requests.Target:

@@ -32,3 +32,21 @@ class DagFailed(DurableError):
         self.name = name
         self.failed = list(failed)
         self.steps = dict(steps)
+
+
+class StepRefused(DurableError):
+    """A step of a DAG is not in a state that allows what was asked for. The caller's; nothing was done.
+
+    `.code`: "unknown_step", "bad_status", "step_ended", "step_not_ended", "step_cancelled" (because of another one) or "not_waiting". `.step`, `.status`: the step and how it stands.
+    `.next_steps`: what is legal instead.
+    """
+
+    def __init__(
+        self, message: str, code: str, step: str, status: str | None, next_steps: Sequence[str]
+    ) -> None:
+        legal = f"; you can: {', '.join(next_steps)}" if next_steps else ""
+        super().__init__(message + legal)
+        self.code = code
+        self.step = step
+        self.status = status
+        self.next_steps = list(next_steps)

@@ -36,13 +36,15 @@ class JobCall:
         return other
 
 
-def described(call: JobCall, seal: Seal | None, group_id: str | None = None) -> dict[str, Any]:
+def described(
+    call: JobCall, seal: Seal | None, group_id: str | None = None, **context: Any
+) -> dict[str, Any]:
     """A job as the database will make it later. Raises PayloadError, InvalidOption, UnknownActivity."""
     if not isinstance(call, JobCall):
         raise InvalidOption(f"{call!r} is no durable.JobCall(activity, ...)")
     target = targets.of_activity(call.activity)
     job_id, given = enqueueing.one(
-        target, call.activity, call.args, call.arguments, call.given, None
+        target, call.activity, call.args, call.arguments, replace(call.given, **context), None
     )
     text = given["input"] if seal is None else seal(given["input"])
     return {
@@ -54,6 +56,16 @@ def described(call: JobCall, seal: Seal | None, group_id: str | None = None) -> 
         "options": json.loads(given["options"]),
         "group_id": group_id,
     }
+
+
+def following(
+    call: JobCall | None, actor: Any, headers: Mapping[str, Any] | None, seal: Seal | None
+) -> str | None:
+    """The job that follows a run's end, as JSON text; it acts for the run's actor. Raises as `described`."""
+    if call is None:
+        return None
+    job = described(call, seal, actor=actor, headers=headers)
+    return json.dumps({key: value for key, value in job.items() if key != "job_id"})
 
 
 def group(

@@ -58,8 +58,6 @@ class ActivityInterceptor(Protocol):
         return await next(call)
 
 
-Interceptor = ClientInterceptor | WorkflowInterceptor | ActivityInterceptor
-
 _client: tuple[ClientInterceptor, ...] = ()
 _activity: tuple[ActivityInterceptor, ...] = ()
 _observers: tuple[ClientInterceptor | None, ActivityInterceptor | None] = (None, None)

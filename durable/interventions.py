@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from durable import requests, targets
 from durable.core import rewind
@@ -91,6 +91,14 @@ def rewind_options(
     return RewindOptions(action, reapply_signals, original, fork_id)
 
 
+def asking_steps(
+    options: RewindOptions, reason: str | None, step: str | None = None
+) -> RewindOptions:
+    """The same for a DAG's run, which is asked at once to retry a step, or all that failed. An ask that is there already stays."""
+    ask = options.ask or ("retry_step", json.dumps({"step": step, "reason": reason or ""}))
+    return replace(options, ask=ask)
+
+
 # -- an activity by hand --------------------------------------------------------------------------------------------------
 
 
@@ -138,9 +146,8 @@ _KEYS = ("workflow", "status", "operator_status", "queue", "build", "id_prefix")
 
 def where(given: str | Mapping[str, Any]) -> dict[str, Any]:
     """A filter from `"workflow=checkout status=running attribute.region=eu"` or a mapping. Raises InvalidOption, also when it is empty."""
-    pairs = list(given.items()) if isinstance(given, Mapping) else _pairs(given)
     found: dict[str, Any] = {}
-    for key, value in pairs:
+    for key, value in pairs(given, ("attribute.",)):
         if key == "attributes" and isinstance(value, Mapping):
             found.setdefault("attributes", {}).update(value)
         elif key.startswith("attribute."):
@@ -160,16 +167,19 @@ def where(given: str | Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _pairs(text: str) -> list[tuple[str, Any]]:
-    pairs: list[tuple[str, Any]] = []
-    for word in shlex.split(text):
+def pairs(given: str | Mapping[str, Any], in_json: tuple[str, ...]) -> list[tuple[str, Any]]:
+    """The conditions of a filter: names and values, which are JSON after the prefixes `in_json`. Raises InvalidOption."""
+    if isinstance(given, Mapping):
+        return list(given.items())
+    found: list[tuple[str, Any]] = []
+    for word in shlex.split(given):
         key, equals, value = word.partition("=")
         if not equals:
             raise InvalidOption(
                 f"where has {word!r}; conditions look like workflow=checkout status=running"
             )
-        pairs.append((key, _json_or_text(value) if key.startswith("attribute.") else value))
-    return pairs
+        found.append((key, _json_or_text(value) if key.startswith(in_json) else value))
+    return found
 
 
 def _json_or_text(text: str) -> Any:
@@ -219,10 +229,6 @@ def point_of(action: str, options: Mapping[str, Any]) -> Point:
 def rewinding(action: str, options: Mapping[str, Any]) -> RewindOptions:
     reapply, timers = options.get("reapply_signals", True), options.get("timers", "remaining")
     return rewind_options(action, bool(reapply), timers)
-
-
-def actions() -> tuple[str, ...]:
-    return get_args(BatchAction)
 
 
 def why(reason: str | None) -> str:

@@ -26,9 +26,11 @@ from durable.definitions import Activity
 from durable.descriptions import JobDescription, JobReceipt
 from durable.errors import InvalidOption, PayloadError
 from durable.failure import encode_failure
-from durable.job_errors import JobCancelled
+from durable.job_errors import JobCancelled, JobRefused
+from durable.payload import value_codec
 from durable.store.job_calls import Enqueued, JobOutcome
 
+_details = value_codec(Any)
 MOST_RUNS = 10_000
 """A drain that runs more than this is taken for a job that enqueues itself for ever."""
 
@@ -121,6 +123,21 @@ class RecordedJob:
     def retry(self) -> None:
         self.state, self.result_text = "available", None
 
+    def edit(self, changes: Mapping[str, Any], text: str | None) -> None:
+        """Raises JobRefused."""
+        if self.state in ENDED:
+            raise JobRefused(f"job {self.job_id} has ended; retry it first")
+        given = {
+            key: value for key, value in changes.items() if key in ("priority", "queue", "tags")
+        }
+        given |= {"meta": json.dumps(changes["meta"])} if "meta" in changes else {}
+        given |= {"input": text} if text is not None else {}
+        self.given = {**self.given, **given}
+        if "at_us" in changes:
+            self._wait_until(datetime.fromtimestamp(changes["at_us"] / 1e6, UTC))
+        elif "delay_s" in changes:
+            self._wait_until(datetime.now(UTC) + timedelta(seconds=changes["delay_s"]))
+
     def _cancelled(self, reason: str) -> None:
         self.state = "cancelled"
         self._note(JobCancelled(reason))
@@ -169,7 +186,7 @@ class RecordedJob:
         return activity_context.enter(context)
 
     def _heartbeat(self, details: tuple[Any, ...]) -> None:
-        self.details = details
+        self.details = tuple(json.loads(_details.encode(list(details))))
 
     def _info(self) -> ActivityInfo:
         options = self.options
@@ -185,6 +202,10 @@ class RecordedJob:
     def _returned(self, value: Any) -> None:
         if isinstance(value, ActivityOutcome):
             raise value
+        if self.activity.chunk is not None:
+            for each in value:
+                if isinstance(each, BaseException):
+                    raise each
         self.result_text = self.activity.arguments.result.encode(value)
         self.state = "completed"
 

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 from uuid import UUID
 
 from durable.attributes import Attributes, encoded_attributes
@@ -28,6 +28,11 @@ from durable.store import calls
 from durable.store.calls import Call, Sent, Started
 from durable.store.completion_calls import Settlement
 
+if TYPE_CHECKING:
+    from durable.grouping import JobCall
+    from durable.messages import UpdateRequest
+    from durable.unique import Unique
+
 OnRunning = Literal["existing", "fail", "terminate"]
 OnClosed = Literal["existing", "new", "new_if_failed", "fail"]
 
@@ -43,7 +48,8 @@ _LONGEST_S = timedelta(days=3650).total_seconds()
 class Target:
     """A workflow or activity to start: its names and defaults, and how its arguments and result are written.
 
-    `result` is None when only the database knows the function; its result is then plain JSON.
+    `result` is None when only the database knows the function; its result is then plain JSON. `unique`: what an activity was declared with. `read`: the
+    arguments as its code gets them, where a caller gives them by name.
     """
 
     name: str
@@ -54,6 +60,8 @@ class Target:
     encode: Callable[[tuple[Any, ...], Mapping[str, Any]], str]
     result: ValueCodec | None
     require_actor: bool = False
+    unique: Unique | None = None
+    read: Callable[[str], tuple[tuple[Any, ...], Mapping[str, Any]]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +82,9 @@ class StartOptions:
     run_timeout: timedelta | None = None
     execution_timeout: timedelta | None = None
     details: str | None = None
+    with_signal: tuple[Any, Any] | None = None
+    with_update: UpdateRequest[Any] | None = None
+    on_end: JobCall | None = None
 
 
 _MEMO = ValueCodec(dict[str, Any], field="memo", max_bytes=MAX_ATTRIBUTES)
@@ -92,9 +103,16 @@ def database_url(url: str | None) -> str:
 
 
 def start(
-    target: Target, args: tuple[Any, ...], arguments: Mapping[str, Any], options: StartOptions
+    target: Target,
+    args: tuple[Any, ...],
+    arguments: Mapping[str, Any],
+    options: StartOptions,
+    on_end: str | None = None,
 ) -> tuple[str, Call[Sent[Started]]]:
-    """The workflow id and the call that starts it. Raises PayloadError or InvalidOption; nothing is written then."""
+    """The workflow id and the call that starts it. Raises PayloadError or InvalidOption; nothing is written then.
+
+    `on_end`: the job that follows its end, as `grouping.following` describes it.
+    """
     workflow_id = str(uuid7()) if options.id is None else text("id", options.id, MAX_ID)
     queue = target.queue if options.queue is None else checked_name("queue", options.queue)
     priority = (
@@ -136,6 +154,7 @@ def start(
         "memo": None if options.memo is None else _MEMO.encode(options.memo),
         "on_running": one_of("on_running", options.on_running, OnRunning),
         "on_closed": one_of("on_closed", options.on_closed, OnClosed),
+        "on_end": on_end,
     }
     return workflow_id, calls.start_run(workflow_id, target.name, queue, given)
 

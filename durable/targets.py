@@ -18,7 +18,6 @@ from durable.definitions import (
     Activity,
     Workflow,
     defined_twice,
-    job_options,
     registered_activities,
     registered_workflows,
 )
@@ -29,10 +28,12 @@ from durable.errors import (
     UnknownSignal,
     UnknownWorkflow,
 )
+from durable.options import job_options
 from durable.payload import ValueCodec
 from durable.requests import Target
 from durable.signals import Signal, registered_signals
 from durable.store.calls import Definition
+from durable.unique import Unique
 
 T = TypeVar("T")
 
@@ -102,6 +103,7 @@ def of_activity(activity: Any) -> Target:
         codec.encode,
         codec.result,
         activity.require_actor,
+        activity.unique,
     )
 
 
@@ -120,7 +122,7 @@ def by_name(target: Target, decode: Callable[[str], Any]) -> Target:
         given = _ARGUMENTS.encode(_by_name(args, arguments))
         return target.encode(*_read(decode, given))
 
-    return replace(target, encode=encode)
+    return replace(target, encode=encode, read=decode)
 
 
 def local_workflow(name: str, version: int | None = None) -> Target | None:
@@ -153,7 +155,10 @@ def _imported(name: str, version: int | None) -> Workflow[..., Any] | None:
 
 def of_definition(definition: Definition) -> Target:
     """What a worker has registered; it takes its arguments as a mapping, checked against the JSON Schema."""
-    options = {key: value for key, value in definition.options.items() if key != "priority"}
+    options = dict(definition.options)
+    priority, unique = options.pop("priority", 0), options.pop("unique", None)
+    of_start = ("require_actor", "result")  # of the definition, not of what is made
+    options |= {key: value for key, value in _defaults(definition).items() if key not in of_start}
 
     def encode(args: tuple[Any, ...], arguments: Mapping[str, Any]) -> str:
         given = _by_name(args, arguments)
@@ -164,16 +169,12 @@ def of_definition(definition: Definition) -> Target:
         definition.name,
         definition.version,
         definition.queue or DEFAULT_QUEUE,
-        definition.options.get("priority", 0),
-        {
-            **options,
-            **{
-                key: value for key, value in _defaults(definition).items() if key != "require_actor"
-            },
-        },
+        priority,
+        options,
         encode,
         None,
         requires_actor(definition),
+        None if unique is None else Unique.from_body(definition.name, unique),
     )
 
 

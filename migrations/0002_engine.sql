@@ -175,7 +175,7 @@ begin
     if exists (
         select from unnest(r_shard, r_run, r_status) as b(shard, run_id, status)
           join durable.runs r on r.shard = b.shard and r.run_id = b.run_id
-         where b.status <> 'running' and (r.parent_run_id is not null or exists (
+         where b.status <> 'running' and (r.parent_run_id is not null or r.on_end is not null or exists (
                    select from durable.runs c where c.parent_shard = b.shard and c.parent_run_id = b.run_id))
     ) then
         v_pushes := coalesce(v_pushes, '[]') || durable.close_family(r_shard, r_run, p_now);
@@ -724,7 +724,7 @@ begin
     update durable.runs r
        set owner = null, epoch = r.epoch + 1, losses = r.losses + 1, build = case when r.turn > 0 then r.build end,
            ready_at = case when r.losses < 2 then v_now end,
-           delayed_until = case when r.losses >= 2 then v_now + least(power(2, r.losses), 300) * interval '1 second' end,
+           delayed_until = case when r.losses >= 2 then v_now + least(power(2, least(r.losses, 9)), 300) * interval '1 second' end,
            review = case when r.losses < 2 then r.review else jsonb_build_object('kind', 'kills_workers', 'since', v_now, 'times', r.losses + 1,
                'message', 'each worker that held this run died before its next commit; look at the workers'' logs') end
       from held h where r.shard = h.shard and r.run_id = h.run_id;

@@ -5,7 +5,7 @@
 create function durable.start_run(
     p_shard smallint, p_run uuid, p_workflow_id text, p_workflow text, p_version integer, p_queue text, p_priority smallint,
     p_delay_s double precision, p_body jsonb, p_payload json, p_actor jsonb, p_attributes jsonb, p_memo jsonb,
-    p_on_running text default 'existing', p_on_closed text default 'existing'
+    p_on_running text default 'existing', p_on_closed text default 'existing', p_on_end json default null
 ) returns table (run_id uuid, outcome text, status text)
 language plpgsql as $$
 declare
@@ -40,12 +40,12 @@ begin
             v_generation := v_last.generation + 1;
         end if;
         insert into durable.runs (shard, run_id, workflow_id, generation, workflow, version, semantics, pinned, queue, priority, ready_at, delayed_until,
-                                  actor, headers, attributes, memo, static_details, deadline_at, execution_deadline_at, created_at)
+                                  actor, headers, attributes, memo, static_details, deadline_at, execution_deadline_at, on_end, created_at)
         values (p_shard, p_run, p_workflow_id, v_generation, p_workflow, p_version, coalesce((p_body ->> 'semantics')::smallint, 1),
                 coalesce((p_body ->> 'pinned')::boolean, false), p_queue, p_priority,
                 case when coalesce(p_delay_s, 0) <= 0 then v_now end, case when p_delay_s > 0 then v_from end, p_actor,
                 p_body -> 'headers', p_attributes, p_memo, p_body ->> 'details', durable.deadline_of(p_body, v_from, v_execution), v_execution,
-                v_now)
+                p_on_end, v_now)
         on conflict do nothing;
         if found then
             insert into durable.history (shard, run_id, seq, turn, type, at, body, payload)
@@ -295,6 +295,7 @@ select r.workflow_id, r.run_id, r.workflow, r.version, r.status, r.queue, r.prio
                  and w.lease_until >= durable.now() and w.build = r.build and w.queues ? r.queue) then 'blocked'
             when r.delayed_until is not null then 'waiting'
             when r.ready_at is not null then 'runnable'
+            when r.waiting_on @> '[{"kind": "operator"}]' then 'needs_review'
             when r.waiting_on is not null then 'waiting'
             else 'runnable' end as operator_status,
        r.pinned, r.build

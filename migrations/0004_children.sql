@@ -153,7 +153,7 @@ begin
     return v_pushes;
 end $$;
 
--- A run that closes tells its parent how, and applies the close policies to its own children.
+-- A run that closes tells its parent how, enqueues the job that was asked for, and applies the close policies to its own children.
 create function durable.close_family(r_shard smallint[], r_run uuid[], p_now timestamptz) returns jsonb
 language plpgsql
 set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set plan_cache_mode = force_generic_plan
@@ -184,6 +184,7 @@ begin
         v_pushes := v_pushes || durable.terminate_children(v_run.shard, v_run.run_id, p_now)
             || durable.cancel_children(v_run.shard, v_run.run_id, null, 'its parent closed', p_now);
     end loop;
+    perform durable.tell_ends(r_shard, r_run);
     return v_pushes;
 end $$;
 
@@ -215,12 +216,12 @@ begin
         v_unread := array(select n::int from jsonb_array_elements_text(coalesce(v_run.asked -> 'unread', '[]')) as n);
         insert into durable.runs (shard, run_id, workflow_id, generation, workflow, version, semantics, pinned, queue, priority, ready_at,
                                   actor, headers, attributes, memo, static_details, details, deadline_at, execution_deadline_at,
-                                  parent_shard, parent_run_id, parent_seq, created_at)
+                                  parent_shard, parent_run_id, parent_seq, on_end, created_at)
         values (v_run.shard, v_next, v_run.workflow_id, v_run.generation + 1, v_run.asked ->> 'workflow', (v_run.asked ->> 'version')::int,
                 v_run.semantics, v_run.pinned, v_run.queue, v_run.priority, p_now, v_run.actor, v_run.headers, v_run.attributes, v_run.memo,
                 v_run.static_details, v_run.details, durable.deadline_of(v_run.start, p_now, v_run.execution_deadline_at),
                 v_run.execution_deadline_at,
-                v_run.parent_shard, v_run.parent_run_id, v_run.parent_seq, p_now);
+                v_run.parent_shard, v_run.parent_run_id, v_run.parent_seq, v_run.on_end, p_now);
         insert into durable.history (shard, run_id, seq, turn, type, at, body, payload)
         values (v_run.shard, v_next, 1, 0, 'WorkflowStarted', p_now,
                 (v_run.start - '{origins,reset,attributes}'::text[]) || (v_run.asked - 'unread')

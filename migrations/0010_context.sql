@@ -92,12 +92,15 @@ create table durable.payloads (
 alter table durable.payloads alter column data set storage external;  -- compressed before, where that pays
 
 -- All references to large payloads. Reads every table that holds payloads, from end to end: not for everyday.
-create function durable.payload_refs() returns setof text language sql stable as $$
+create function durable.payload_refs() returns setof text language plpgsql stable as $$
+begin
+    return query
     select e.payload ->> 'ref' from (
         select payload from durable.history union all select payload from durable.inbox union all select payload from durable.signals
         union all select result from durable.updates union all select payload from durable.queries union all select result from durable.queries
+        union all select on_end -> 'input' from durable.runs union all select c.value -> 'input' from durable.job_groups g cross join lateral json_each(g.callbacks) c
         union all select input from durable.schedules union all select input from durable.jobs union all select result from durable.jobs union all select heartbeat from durable.jobs
     ) e where e.payload::text like '{"durable:encoded":%' and json_typeof(e.payload -> 'ref') = 'string'
     union all
-    select m[1] from durable.archive a cross join lateral regexp_matches(a.record::text, '"ref" *: *"([0-9a-f]{64})"', 'g') m
-$$;
+    select m[1] from durable.archive a cross join lateral regexp_matches(a.record::text, '"ref" *: *"([0-9a-f]{64})"', 'g') m;
+end $$;

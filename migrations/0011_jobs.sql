@@ -177,15 +177,18 @@ begin
 end $$;
 
 -- Each command on a job, accepted or refused; one that was sent again is not written twice.
-create function durable.log_job_command(p_shard smallint, p_job uuid, p_command uuid, p_action text, p_code text, p_reason text, p_actor jsonb)
+create function durable.log_job_command(p_shard smallint, p_job uuid, p_command uuid, p_action text, p_code text, p_reason text, p_actor jsonb,
+                                        p_batch uuid default null, p_before jsonb default null, p_after jsonb default null)
 returns void language sql as $$
-    insert into durable.operator_commands (shard, run_id, command_id, workflow_id, action, accepted, reason, refusal, actor, at, code)
-    values (p_shard, p_job, p_command, p_job::text, p_action, p_code = 'accepted', p_reason, nullif(p_code, 'accepted'), p_actor, durable.now(), p_code)
+    insert into durable.operator_commands (shard, run_id, command_id, workflow_id, action, accepted, reason, refusal, actor, at, code, batch_id, before, after)
+    values (p_shard, p_job, p_command, p_job::text, p_action, p_code = 'accepted', p_reason, nullif(p_code, 'accepted'), p_actor, durable.now(), p_code,
+            p_batch, p_before, p_after)
     on conflict do nothing
 $$;
 
 -- CANCEL a job: one that waits is over now, one that executes is told to stop (its outcome decides), one that has ended stays as it is.
-create function durable.cancel_job(p_shard smallint, p_job uuid, p_reason text, p_actor jsonb default null, p_command uuid default gen_random_uuid())
+create function durable.cancel_job(p_shard smallint, p_job uuid, p_reason text, p_actor jsonb default null, p_command uuid default gen_random_uuid(),
+                                   p_batch uuid default null)
 returns table (status text, state text, queue text, owner uuid) language plpgsql as $$
 declare
     v_now timestamptz := durable.now();
@@ -214,7 +217,8 @@ begin
                errors = coalesce(j.errors, '[]') || jsonb_build_object('attempt', j.attempt, 'at', v_now, 'failure', durable.cancel_failure(p_reason))
          where j.shard = p_shard and j.run_id = p_job and j.seq = 0;
     end if;
-    perform durable.log_job_command(p_shard, p_job, p_command, 'cancel_job', case when status = 'ended' then 'job_ended' else 'accepted' end, p_reason, p_actor);
+    perform durable.log_job_command(p_shard, p_job, p_command, 'cancel_job', case when status = 'ended' then 'job_ended' else 'accepted' end, p_reason, p_actor,
+                                    p_batch);
     return next;
 end $$;
 
@@ -225,7 +229,8 @@ $$;
 
 -- RETRY a job by hand: one that has ended, or waits for its time, may run now; at least one more attempt is allowed, and the time limit for all
 -- attempts together no longer holds. Status: available | executing (nothing to do) | conflict (its unique key is another job's by now).
-create function durable.retry_job(p_shard smallint, p_job uuid, p_actor jsonb default null, p_command uuid default gen_random_uuid())
+create function durable.retry_job(p_shard smallint, p_job uuid, p_actor jsonb default null, p_command uuid default gen_random_uuid(),
+                                  p_reason text default null, p_batch uuid default null)
 returns table (status text, queue text) language plpgsql as $$
 declare
     v_now timestamptz := durable.now();
@@ -257,12 +262,13 @@ begin
         end;
     end if;
     perform durable.log_job_command(p_shard, p_job, p_command, 'retry_job', case status when 'available' then 'accepted' when 'executing' then 'job_executing'
-                                    else 'unique_key_taken' end, null, p_actor);
+                                    else 'unique_key_taken' end, p_reason, p_actor, p_batch);
     return next;
 end $$;
 
 -- DELETE a job that does not execute. Status: deleted | executing | unknown.
-create function durable.delete_job(p_shard smallint, p_job uuid, p_actor jsonb default null, p_command uuid default gen_random_uuid())
+create function durable.delete_job(p_shard smallint, p_job uuid, p_actor jsonb default null, p_command uuid default gen_random_uuid(),
+                                   p_reason text default null, p_batch uuid default null)
 returns text language plpgsql as $$
 declare
     v_state text;
@@ -275,7 +281,8 @@ begin
     if v_state <> 'executing' then
         delete from durable.jobs j where j.shard = p_shard and j.run_id = p_job and j.seq = 0;
     end if;
-    perform durable.log_job_command(p_shard, p_job, p_command, 'delete_job', case when v_state = 'executing' then 'job_executing' else 'accepted' end, null, p_actor);
+    perform durable.log_job_command(p_shard, p_job, p_command, 'delete_job', case when v_state = 'executing' then 'job_executing' else 'accepted' end, p_reason,
+                                    p_actor, p_batch);
     return case when v_state = 'executing' then 'executing' else 'deleted' end;
 end $$;
 
@@ -296,6 +303,10 @@ begin
         raise exception 'no worker has registered an activity named %', activity
             using errcode = 'DU014', hint = 'start a worker with the module that defines it, then try again';
     end if;
+    if v_known.options ? 'unique' and v_key is null then
+        raise exception 'jobs of % are unique, and what makes them so is known to Python alone', activity
+            using errcode = 'DU015', hint = 'say which jobs are the same: unique_key => ...';
+    end if;
     if json_typeof(args) <> 'object' then
         raise exception 'the arguments of % are not a JSON object by parameter name', activity using errcode = 'DU015';
     end if;
@@ -306,7 +317,9 @@ begin
     select * into v_made from durable.enqueue_jobs(
         array[durable.shard_of(v_id::text)], array[v_id], array[args], activity, v_queue,
         coalesce(enqueue.priority, (v_known.options ->> 'priority')::int, 0)::smallint, durable.to_us(run_at), 0,
-        v_known.options - 'priority', enqueue.tags, enqueue.meta, array[v_key], '{scheduled,available,executing,retryable,waiting}');
+        v_known.options - 'priority' - 'unique', enqueue.tags, enqueue.meta, array[v_key],
+        coalesce((select array_agg(s.name) from jsonb_array_elements_text(v_known.options #> '{unique,states}') as s(name)),
+                 '{scheduled,available,executing,retryable,waiting}'), (v_known.options #>> '{unique,period_s}')::float8);
     if v_made.outcome = 'created' then
         perform pg_notify('durable', 'jobs:' || v_queue);
     end if;
@@ -320,8 +333,8 @@ select j.run_id as job_id, j.name as activity, j.queue, j.priority, j.state, j.a
        j.cancel_requested_at, j.owner, j.errors, j.input, j.result, j.options, j.note, j.shard
   from durable.jobs j where j.kind = 'job';
 
--- GROUPS. Jobs that belong together, and the jobs that their progress enqueues: first_failure, first_cancelled, all_done, all_succeeded, each at
--- most once, in the transaction that records the outcome which brings it about. The row's lock puts concurrent outcomes in order, so that exactly one of them
+-- GROUPS. Jobs that belong together, and the jobs that their progress enqueues: first_failure, first_cancelled, first_retryable, all_attempted, all_done,
+-- all_succeeded, each at most once, in the transaction that records the outcome which brings it about. The row's lock puts concurrent outcomes in order, so that exactly one of them
 -- is the last. `callbacks` is json and not jsonb, because the arguments in it are the author's. A chain is a row of groups of one.
 create table durable.job_groups (
     shard       smallint    not null,
@@ -332,6 +345,8 @@ create table durable.job_groups (
     completed   integer     not null default 0,
     discarded   integer     not null default 0,
     cancelled   integer     not null default 0,
+    attempted   integer     not null default 0,  -- whose first attempt has ended, or that ended without one
+    retried     boolean     not null default false,
     callbacks   json        not null default '{}',
     fired       text[]      not null default '{}',
     created_at  timestamptz not null,
@@ -341,14 +356,14 @@ create table durable.job_groups (
 ) with (fillfactor = 50);
 alter table durable.jobs add column group_id uuid;
 
--- A job from a callback or a chain. Its id was made beforehand, so it is made once.
-create function durable.enqueue_described(p_job json) returns void language plpgsql as $$
+-- A job from a callback or a chain. Its id was made beforehand, so it is made once. `p_told`: what it is a callback of (`activity_info().callback`).
+create function durable.enqueue_described(p_job json, p_id uuid, p_told jsonb) returns void language plpgsql as $$
 declare
     v_now timestamptz := durable.now();
-    v_options jsonb := p_job -> 'options';
+    v_options jsonb := (p_job ->> 'options')::jsonb || case when p_told is null then '{}' else jsonb_build_object('callback', p_told) end;
 begin
     insert into durable.jobs (shard, run_id, seq, kind, name, queue, priority, state, scheduled_at, deadline_at, deadline_kind, input, options, created_at, group_id)
-    select durable.shard_of(p_job ->> 'job_id'), (p_job ->> 'job_id')::uuid, 0, 'job', p_job ->> 'name', p_job ->> 'queue', (p_job ->> 'priority')::smallint,
+    select durable.shard_of(p_id::text), p_id, 0, 'job', p_job ->> 'name', p_job ->> 'queue', (p_job ->> 'priority')::smallint,
            'available', v_now, d.at, d.kind, p_job -> 'input', v_options, v_now, (p_job ->> 'group_id')::uuid
       from durable.new_job_deadline(v_options, v_now, v_now) d
     on conflict do nothing;
@@ -366,16 +381,24 @@ begin
     select g.* into v_group from durable.job_groups g where g.shard = p_shard and g.group_id = p_group;
     foreach v_event in array array_remove(array[
         case when v_group.discarded > 0 then 'first_failure' end, case when v_group.cancelled > 0 then 'first_cancelled' end,
+        case when v_group.retried then 'first_retryable' end, case when v_group.attempted >= v_group.total then 'all_attempted' end,
         case when v_group.open = 0 then 'all_done' end, case when v_group.open = 0 and v_group.completed = v_group.total then 'all_succeeded' end], null)
     loop
         if v_event <> all (v_group.fired) then
             update durable.job_groups g set fired = g.fired || v_event where g.shard = p_shard and g.group_id = p_group;
             if v_group.callbacks -> v_event is not null then
-                perform durable.enqueue_described(v_group.callbacks -> v_event);
+                perform durable.enqueue_described(v_group.callbacks -> v_event, (v_group.callbacks -> v_event ->> 'job_id')::uuid,
+                    jsonb_build_object('version', 1, 'event', 'group.' || v_event, 'group_id', p_group, 'name', v_group.name, 'total', v_group.total,
+                        'open', v_group.open, 'completed', v_group.completed, 'discarded', v_group.discarded, 'cancelled', v_group.cancelled));
             end if;
         end if;
     end loop;
 end $$;
+
+-- Whether a job's first attempt is over, or none will come: it has ended without one.
+create function durable.was_attempted(j durable.jobs) returns boolean language sql immutable as $$
+    select j.finished_at is not null or (j.attempt > 0 and not (j.attempt = 1 and j.state in ('executing', 'waiting')))
+$$;
 
 -- A trigger, against the rule that hot tables have none: it can be forgotten by no function that ends a job, now or later, and its condition is
 -- false for every job without a group, so that those never call it.
@@ -383,19 +406,27 @@ create function durable.count_in_group() returns trigger language plpgsql as $$
 declare
     v_shard smallint := durable.shard_of(old.group_id::text);
     v_ends text := case when tg_op = 'DELETE' then 'cancelled' when new.finished_at is not null then new.state else old.state end;
-    v_by integer := case when tg_op = 'DELETE' or new.finished_at is not null then 1 else -1 end;
+    v_by integer := case when tg_op = 'DELETE' then 1 when (old.finished_at is null) = (new.finished_at is null) then 0
+                         when new.finished_at is not null then 1 else -1 end;
+    v_attempted integer := case when tg_op = 'DELETE' then (not durable.was_attempted(old))::int
+                                else durable.was_attempted(new)::int - durable.was_attempted(old)::int end;
+    v_retried boolean := tg_op = 'UPDATE' and new.state = 'retryable' and old.state <> 'retryable';
 begin
+    if v_by = 0 and v_attempted = 0 and not v_retried then
+        return null;
+    end if;
     update durable.job_groups g
        set open = g.open - v_by, completed = g.completed + case v_ends when 'completed' then v_by else 0 end,
            discarded = g.discarded + case v_ends when 'discarded' then v_by else 0 end,
            cancelled = g.cancelled + case v_ends when 'cancelled' then v_by else 0 end,
-           finished_at = case when g.open = v_by then durable.now() end
+           attempted = g.attempted + v_attempted, retried = g.retried or v_retried,
+           finished_at = case when g.open = v_by then coalesce(g.finished_at, durable.now()) end
      where g.shard = v_shard and g.group_id = old.group_id;
     perform durable.fire_group(v_shard, old.group_id);
     return null;
 end $$;
 create trigger jobs_count_in_group after update on durable.jobs for each row
-    when (old.group_id is not null and (old.finished_at is null) <> (new.finished_at is null)) execute function durable.count_in_group();
+    when (old.group_id is not null and old.state <> new.state) execute function durable.count_in_group();
 create trigger jobs_leave_group after delete on durable.jobs for each row
     when (old.group_id is not null and old.finished_at is null) execute function durable.count_in_group();
 
@@ -418,6 +449,129 @@ begin
             perform durable.open_group((p_jobs -> v_at ->> 'group_id')::uuid, 'chain', 1, json_build_object('all_succeeded', p_jobs -> (v_at + 1)));
         end if;
     end loop;
-    perform durable.enqueue_described(p_jobs -> 0);
+    perform durable.enqueue_described(p_jobs -> 0, (p_jobs -> 0 ->> 'job_id')::uuid, null);
     return true;
+end $$;
+
+-- COMMANDS on waiting jobs, and on all jobs that pass a filter.
+
+-- What a command may have changed of a job, as the log shows it. The arguments are told by a digest: they may be large, or sealed.
+create function durable.editable(j durable.jobs) returns jsonb language sql stable as $$
+    select jsonb_build_object('state', j.state, 'queue', j.queue, 'priority', j.priority, 'scheduled_at', j.scheduled_at, 'tags', j.tags, 'meta', j.meta,
+                              'arguments', md5(j.input::text))
+$$;
+
+-- EDIT a job that waits: `p_changes` names what changes (priority, queue, tags, meta, and at_us or delay_s: when it may run), `p_input` are other arguments.
+-- Status: edited | ended | executing | waiting (for its completion from elsewhere) | unique_arguments (its unique key was made of the arguments) | keyed_queue (its
+-- serial or partition key belongs to its queue) | unknown.
+create function durable.edit_job(p_shard smallint, p_job uuid, p_changes jsonb, p_input json default null, p_reason text default null, p_actor jsonb default null,
+                                 p_command uuid default gen_random_uuid(), p_batch uuid default null)
+returns table (status text, state text, queue text) language plpgsql as $$
+declare
+    v_now timestamptz := durable.now();
+    v_job durable.jobs;
+    v_new durable.jobs;
+    v_at timestamptz;
+begin
+    select j.* into v_job from durable.jobs j where j.shard = p_shard and j.run_id = p_job and j.seq = 0 for update;
+    if not found then
+        status := 'unknown'; return next; return;
+    end if;
+    state := v_job.state; queue := v_job.queue;
+    if exists (select from durable.operator_commands o where o.shard = p_shard and o.run_id = p_job and o.command_id = p_command and o.accepted) then
+        status := 'edited'; return next; return;  -- the answer was lost and the same client asks again
+    end if;
+    status := case when v_job.finished_at is not null then 'ended' when v_job.state in ('executing', 'waiting') then v_job.state
+                   when p_input is not null and v_job.unique_key is not null then 'unique_arguments'
+                   when p_changes ? 'queue' and v_job.limit_key is not null and p_changes ->> 'queue' <> v_job.queue then 'keyed_queue' else 'edited' end;
+    if status = 'edited' then
+        v_at := greatest(v_now, coalesce(durable.from_us((p_changes ->> 'at_us')::bigint), v_now + (p_changes ->> 'delay_s')::float8 * interval '1 second'));
+        if not (p_changes ?| '{at_us,delay_s}') then v_at := null; end if;
+        update durable.jobs j
+           set queue = coalesce(p_changes ->> 'queue', j.queue), priority = coalesce((p_changes ->> 'priority')::smallint, j.priority),
+               tags = case when p_changes ? 'tags' then array(select jsonb_array_elements_text(p_changes -> 'tags')) else j.tags end,
+               meta = case when p_changes ? 'meta' then p_changes -> 'meta' else j.meta end, input = coalesce(p_input, j.input),
+               scheduled_at = coalesce(v_at, j.scheduled_at),
+               state = case when v_at is null or j.state = 'retryable' then j.state when v_at > v_now then 'scheduled' else 'available' end,
+               deadline_at = case when v_at is null or j.state = 'retryable' then j.deadline_at else d.at end,
+               deadline_kind = case when v_at is null or j.state = 'retryable' then j.deadline_kind else d.kind end
+          from durable.new_job_deadline(v_job.options, v_job.created_at, coalesce(v_at, v_job.scheduled_at)) d
+         where j.shard = p_shard and j.run_id = p_job and j.seq = 0
+        returning j.* into v_new;
+        state := v_new.state; queue := v_new.queue;
+    end if;
+    perform durable.log_job_command(p_shard, p_job, p_command, 'edit_job', case status when 'edited' then 'accepted' when 'unique_arguments' then status
+                                    when 'keyed_queue' then status else 'job_' || status end, p_reason, p_actor, p_batch,
+                                    durable.editable(v_job), case when status = 'edited' then durable.editable(v_new) end);
+    return next;
+end $$;
+
+-- Whether a job passes every given condition.
+create function durable.job_matches(j durable.jobs, p_filter jsonb) returns boolean language sql stable as $$
+    select (p_filter -> 'state' is null or (p_filter -> 'state') ? j.state)
+       and (p_filter ->> 'activity' is null or j.name = p_filter ->> 'activity')
+       and (p_filter ->> 'queue' is null or j.queue = p_filter ->> 'queue')
+       and (p_filter -> 'tags' is null or to_jsonb(j.tags) @> (p_filter -> 'tags'))
+       and (p_filter -> 'meta' is null or j.meta @> (p_filter -> 'meta'))
+       and (p_filter -> 'arguments' is null or j.input::jsonb @> (p_filter -> 'arguments'))
+       and (p_filter -> 'group' is null or j.group_id = (p_filter ->> 'group')::uuid)
+$$;
+
+create function durable.count_jobs(p_filter jsonb) returns integer language sql stable as $$
+    select count(*)::int from unnest(durable.shard_keys()) as k(key) join durable.jobs j on j.shard = k.key
+     where j.kind = 'job' and durable.job_matches(j, p_filter)
+$$;
+
+-- One pass of a batch over jobs: the next `p_limit`, newest first, of those that were there when it began; each with its row in the log of commands. The pass and
+-- how far it came are one transaction, so that who goes on with a batch after a crash does nothing twice. A pass that met a worker's commit in the
+-- other order is made again.
+create function durable.act_on_jobs(p_batch uuid, p_limit integer) returns table (ended boolean, wake text[])
+language plpgsql
+set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off
+as $$
+declare
+    v_batch durable.batches;
+    v_next record;
+    v_done record;
+    v_seen integer;
+    v_reached uuid;
+begin
+    for v_try in 1..5 loop
+        begin
+            select b.* into v_batch from durable.batches b where b.batch_id = p_batch for update;
+            v_seen := 0; wake := '{}'; v_reached := v_batch.reached; ended := v_batch.finished_at is not null;
+            exit when ended;
+            for v_next in
+                select c.shard, c.run_id from unnest(durable.shard_keys()) as k(key)
+                 cross join lateral (
+                        select j.shard, j.run_id from durable.jobs j
+                         where j.shard = k.key and j.run_id <= v_batch.bound and (v_batch.reached is null or j.run_id < v_batch.reached)
+                           and j.kind = 'job' and j.created_at <= v_batch.created_at and durable.job_matches(j, v_batch.filter)
+                         order by j.run_id desc limit p_limit) c
+                 order by c.run_id desc limit p_limit
+            loop
+                v_seen := v_seen + 1; v_reached := v_next.run_id;
+                if v_batch.action = 'cancel_jobs' then
+                    select 'worker:' || s.owner as hint into v_done
+                      from durable.cancel_job(v_next.shard, v_next.run_id, v_batch.reason, v_batch.actor, gen_random_uuid(), p_batch) s;
+                elsif v_batch.action = 'retry_jobs' then
+                    select 'jobs:' || s.queue as hint into v_done
+                      from durable.retry_job(v_next.shard, v_next.run_id, v_batch.actor, gen_random_uuid(), v_batch.reason, p_batch) s;
+                elsif v_batch.action = 'delete_jobs' then
+                    select null::text as hint into v_done
+                      from durable.delete_job(v_next.shard, v_next.run_id, v_batch.actor, gen_random_uuid(), v_batch.reason, p_batch);
+                else
+                    select 'jobs:' || s.queue as hint into v_done
+                      from durable.edit_job(v_next.shard, v_next.run_id, v_batch.options, null, v_batch.reason, v_batch.actor, gen_random_uuid(), p_batch) s;
+                end if;
+                if v_done.hint <> all (wake) then wake := wake || v_done.hint; end if;
+            end loop;
+            ended := v_seen < p_limit;
+            update durable.batches b set reached = v_reached, finished_at = case when ended then durable.now() end where b.batch_id = p_batch;
+            exit;
+        exception when deadlock_detected then
+            if v_try = 5 then raise; end if;
+        end;
+    end loop;
+    return next;
 end $$;

@@ -48,6 +48,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.context",
             "durable.dag",
             "durable.definitions",
+            "durable.graphs",
             "durable.handlers",
             "durable.descriptions",
             "durable.explanations",
@@ -69,6 +70,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.store",
             "durable.telemetry",
             "durable.transactional",
+            "durable.unique",
         }
     ),
     frozenset(
@@ -76,6 +78,8 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.client_async",
             "durable.completing_async",
             "durable.completing_sync",
+            "durable.dag_steps_async",
+            "durable.dag_steps_sync",
             "durable.filters",
             "durable.client_sync",
             "durable.conversation_async",
@@ -94,6 +98,9 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.interventions",
             "durable.operations_async",
             "durable.operations_sync",
+            "durable.job_batches_async",
+            "durable.job_batches_sync",
+            "durable.job_commands",
             "durable.jobs_async",
             "durable.jobs_sync",
             "durable.outcomes",
@@ -108,7 +115,6 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.scheduling_async",
             "durable.scheduling_sync",
             "durable.targets",
-            "durable.unique",
         }
     ),
     frozenset(
@@ -238,11 +244,9 @@ def layer(module: str) -> int | None:
 
 
 def length(function: Function) -> int:
-    """Lines from `def` to the end, without the docstring."""
-    first = function.body[0]
-    documented = ast.get_docstring(function, clean=False) is not None
-    docstring = (first.end_lineno or first.lineno) - first.lineno + 1 if documented else 0
-    return (function.end_lineno or function.lineno) - function.lineno + 1 - docstring
+    """Lines from the first decorator to the end."""
+    first = min([function, *function.decorator_list], key=lambda node: node.lineno)
+    return (function.end_lineno or function.lineno) - first.lineno + 1
 
 
 def strings(source: Source) -> Iterator[ast.Constant]:

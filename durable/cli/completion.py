@@ -9,9 +9,8 @@ from typing import Annotated
 import typer
 
 from durable.cli.exits import BadInput
-from durable.cli.operate import Actor
 from durable.cli.output import line, print_json
-from durable.cli.settings import App, Json, Url, import_app, open_client, read_json, who
+from durable.cli.settings import Actor, App, Json, Url, import_app, open_client, read_json, who
 
 Token = Annotated[
     str,
@@ -27,7 +26,7 @@ def complete(
     token: Token,
     result: Annotated[
         str | None,
-        typer.Argument(metavar="[JSON]", help="Its result: JSON, @file, or - for standard input."),
+        typer.Argument(metavar="JSON", help="Its result: JSON, @file, or - for standard input."),
     ] = None,
     *,
     actor: Actor = None,
@@ -76,7 +75,7 @@ def heartbeat(
     token: Token,
     details: Annotated[
         str | None,
-        typer.Argument(metavar="[JSON]", help="How far the work is, for the next attempt."),
+        typer.Argument(metavar="JSON", help="How far the work is, for the next attempt."),
     ] = None,
     *,
     url: Url = None,

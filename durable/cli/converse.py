@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from durable.cli.exits import BadInput
-from durable.cli.operate import Actor, Timeout
+from durable.cli.operate import Timeout
 from durable.cli.output import as_json, failure_line, line, print_json, print_table, short
-from durable.cli.settings import Json, Url, WorkflowId, open_client, read_json, who
+from durable.cli.settings import Actor, Json, Url, WorkflowId, open_client, read_json, who
 
 if TYPE_CHECKING:
     from durable.descriptions import UpdateEvidence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Arguments = Annotated[
     str | None,
     typer.Argument(
-        metavar="[JSON]",
+        metavar="JSON",
         help="Its arguments: an object by name or an array by position, @file, or - for standard input.",
     ),
 ]

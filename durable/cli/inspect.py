@@ -21,10 +21,11 @@ from durable.cli.output import (
     print_json,
     print_table,
     short,
-    span,
 )
 from durable.cli.settings import Json, Url, WorkflowId, open_client
 from durable.cli.story import details, what
+from durable.core.durations import span
+from durable.core.terminal_causes import RUN_CAUSE_TEXTS
 
 if TYPE_CHECKING:
     from durable.descriptions import (
@@ -185,6 +186,7 @@ def _print_head(run: RunDescription) -> None:
         ("created", moment(run.created_at) + (f" by {_actor(run.actor)}" if run.actor else "")),
         ("may run", moment(run.ready_at) if run.operator_status == "waiting" else ""),
         ("ended", moment(run.closed_at)),
+        ("cause", f"{run.cause}: {RUN_CAUSE_TEXTS[run.cause]}" if run.cause else ""),
         (
             "cancel",
             f"asked for at {moment(run.cancel_requested_at)}" if run.cancel_requested_at else "",

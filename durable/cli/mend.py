@@ -6,10 +6,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from durable.cli.batches import Reason, given_reason
-from durable.cli.operate import Actor
 from durable.cli.output import line, print_json
-from durable.cli.settings import App, Json, Url, WorkflowId, import_app, open_client, read_json, who
+from durable.cli.settings import (
+    Actor,
+    App,
+    Json,
+    Reason,
+    Url,
+    WorkflowId,
+    given_reason,
+    import_app,
+    open_client,
+    read_json,
+    who,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable

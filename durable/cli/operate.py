@@ -8,10 +8,21 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from durable.cli.batches import DryRun, OptionalId, Reason, Where, given_reason, one, over_filter
+from durable.cli.chosen import Chosen, DryRun, Where, on_chosen
 from durable.cli.exits import DONE, RUN_FAILED, BadInput
 from durable.cli.output import as_json, failure_line, line, print_json
-from durable.cli.settings import App, Json, Url, WorkflowId, import_app, open_client, read_json, who
+from durable.cli.settings import (
+    Actor,
+    App,
+    Json,
+    Reason,
+    Url,
+    WorkflowId,
+    import_app,
+    open_client,
+    read_json,
+    who,
+)
 
 if TYPE_CHECKING:
     from durable.handles_sync import Handle
@@ -21,11 +32,10 @@ Timeout = Annotated[
     float | None,
     typer.Option("--timeout", metavar="SECONDS", help="Give up waiting after this time."),
 ]
-Actor = Annotated[
-    str | None, typer.Option("--actor", help="Who does this; your user name if not given.")
+Version = Annotated[int | None, typer.Option(help="Another version than the newest.")]
+Pinned = Annotated[
+    bool | None, typer.Option(help="Stay with the worker build that takes it first.")
 ]
-
-
 Delay = Annotated[
     float | None, typer.Option(metavar="SECONDS", help="Start no sooner than in this time.")
 ]
@@ -47,7 +57,7 @@ def start(
     arguments: Annotated[
         str | None,
         typer.Argument(
-            metavar="[JSON]",
+            metavar="JSON",
             help="Its arguments by name: a JSON object, @file, or - for standard input.",
         ),
     ] = None,
@@ -55,10 +65,8 @@ def start(
     id: Annotated[
         str | None, typer.Option("--id", help="The workflow's id; starting is idempotent by it.")
     ] = None,
-    version: Annotated[int | None, typer.Option(help="Another version than the newest.")] = None,
-    pinned: Annotated[
-        bool | None, typer.Option(help="Stay with the worker build that takes it first.")
-    ] = None,
+    version: Version = None,
+    pinned: Pinned = None,
     queue: Annotated[
         str | None, typer.Option(help="Another queue than the workflow's own.")
     ] = None,
@@ -138,7 +146,7 @@ def signal(
     ] = None,
     payload: Annotated[
         str | None,
-        typer.Argument(metavar="[JSON]", help="Its value: JSON, @file, or - for standard input."),
+        typer.Argument(metavar="JSON", help="Its value: JSON, @file, or - for standard input."),
     ] = None,
     *,
     dedupe_key: Annotated[
@@ -158,17 +166,8 @@ def signal(
     """
     import_app(app)
     if where is not None:  # then there is no id, and the others stand one place earlier
-        over_filter(
-            "signal",
-            where,
-            reason=reason,
-            actor=actor,
-            dry_run=dry_run,
-            url=url,
-            in_json=in_json,
-            signal=workflow_id,
-            value=read_json("the payload", name, None),
-        )
+        chosen = Chosen(None, where, dry_run, reason, actor, url, in_json)
+        chosen.many("signal", signal=workflow_id, value=read_json("the payload", name, None))
         return
     if name is None:
         raise BadInput("give the workflow's ID and the SIGNAL's name")
@@ -187,63 +186,32 @@ def signal(
         line(f"sent {name} to {workflow_id}", style="green")
 
 
-def cancel(
-    workflow_id: OptionalId = None,
-    *,
-    where: Where = None,
-    dry_run: DryRun = False,
-    reason: Reason = None,
-    actor: Actor = None,
-    url: Url = None,
-    in_json: Json = False,
-) -> None:
+@on_chosen
+def cancel(chosen: Chosen) -> None:
     """Ask a workflow to stop; it may compensate first.
 
     durable cancel --where 'workflow=checkout status=running' --dry-run --reason 'a bad release'
     """
-    if one(workflow_id, where) is None:
-        over_filter(
-            "cancel", where, reason=reason, actor=actor, dry_run=dry_run, url=url, in_json=in_json
-        )
+    if chosen.many("cancel"):
         return
-    with open_client(url) as client:
-        receipt = client.handle(workflow_id or "").cancel(reason, actor=actor or who())
-    if in_json:
-        print_json(receipt)
-    elif receipt.status == "already_requested":
-        line(f"{workflow_id} was asked to stop before; the first request stands", style="yellow")
+    with chosen.one() as handle:
+        receipt = handle.cancel(chosen.reason, actor=chosen.by)
+    if receipt.status == "already_requested":
+        said = f"{chosen.workflow_id} was asked to stop before; the first request stands"
+        chosen.print(receipt, said, style="yellow")
     else:
-        line(f"asked {workflow_id} to stop", style="green")
+        chosen.print(receipt, f"asked {chosen.workflow_id} to stop")
 
 
-def terminate(
-    workflow_id: OptionalId = None,
-    *,
-    where: Where = None,
-    dry_run: DryRun = False,
-    reason: Reason = None,
-    actor: Actor = None,
-    url: Url = None,
-    in_json: Json = False,
-) -> None:
+@on_chosen
+def terminate(chosen: Chosen) -> None:
     """End a workflow by force: nothing is compensated."""
-    if one(workflow_id, where) is None:
-        over_filter(
-            "terminate",
-            where,
-            reason=reason,
-            actor=actor,
-            dry_run=dry_run,
-            url=url,
-            in_json=in_json,
-        )
+    if chosen.many("terminate"):
         return
-    with open_client(url) as client:
-        client.handle(workflow_id or "").terminate(given_reason(reason), actor=actor or who())
-    if in_json:
-        print_json({"workflow_id": workflow_id, "status": "terminated"})
-    else:
-        line(f"terminated {workflow_id}", style="green")
+    with chosen.one() as handle:
+        handle.terminate(chosen.why, actor=chosen.by)
+    said = {"workflow_id": chosen.workflow_id, "status": "terminated"}
+    chosen.print(said, f"terminated {chosen.workflow_id}")
 
 
 def result(

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from durable.cli.exits import BadInput
-from durable.cli.operate import Actor
 from durable.cli.output import clock, line, print_json, print_table
-from durable.cli.settings import Json, Url, open_client, who
+from durable.cli.settings import Actor, Json, Url, open_client, who
 
 if TYPE_CHECKING:
     from durable.queue_limits import QueueDescription, RateLimit

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 def replay(
     workflow_id: Annotated[
-        str | None, typer.Argument(metavar="[ID]", help="The workflow's id.", show_default=False)
+        str | None, typer.Argument(metavar="ID", help="The workflow's id.", show_default=False)
     ] = None,
     *,
     file: Annotated[

@@ -6,10 +6,18 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from durable.cli.batches import DryRun, OptionalId, Reason, Where, given_reason, one, over_filter
-from durable.cli.operate import Actor
+from durable.cli.chosen import Chosen, OptionalId, on_chosen
 from durable.cli.output import line, moment, print_json, print_table, short
-from durable.cli.settings import Json, Url, WorkflowId, open_client, who
+from durable.cli.settings import (
+    Actor,
+    Json,
+    Reason,
+    Url,
+    WorkflowId,
+    given_reason,
+    open_client,
+    who,
+)
 
 if TYPE_CHECKING:
     from durable.descriptions import CommandRecord, RewindReceipt
@@ -33,133 +41,69 @@ DropSignals = Annotated[
 ]
 
 
-def pause(
-    workflow_id: OptionalId = None,
-    *,
-    where: Where = None,
-    dry_run: DryRun = False,
-    reason: Reason = None,
-    actor: Actor = None,
-    url: Url = None,
-    in_json: Json = False,
-) -> None:
+@on_chosen
+def pause(chosen: Chosen) -> None:
     """Hold a workflow: no turn, no new attempt, no timer until it is resumed; signals wait."""
-    if one(workflow_id, where) is None:
-        over_filter(
-            "pause", where, reason=reason, actor=actor, dry_run=dry_run, url=url, in_json=in_json
-        )
+    if chosen.many("pause"):
         return
-    with open_client(url) as client:
-        client.handle(workflow_id or "").pause(given_reason(reason), actor=actor or who())
-    _say(f"paused {workflow_id}; durable resume {workflow_id} lets it go on", in_json, workflow_id)
+    with chosen.one() as handle:
+        handle.pause(chosen.why, actor=chosen.by)
+    it = chosen.workflow_id
+    chosen.print(_accepted(it), f"paused {it}; durable resume {it} lets it go on")
 
 
-def resume(
-    workflow_id: OptionalId = None,
-    *,
-    where: Where = None,
-    dry_run: DryRun = False,
-    reason: Reason = None,
-    actor: Actor = None,
-    url: Url = None,
-    in_json: Json = False,
-) -> None:
+@on_chosen
+def resume(chosen: Chosen) -> None:
     """Let a paused workflow go on."""
-    if one(workflow_id, where) is None:
-        over_filter(
-            "resume", where, reason=reason, actor=actor, dry_run=dry_run, url=url, in_json=in_json
-        )
+    if chosen.many("resume"):
         return
-    with open_client(url) as client:
-        client.handle(workflow_id or "").resume(reason, actor=actor or who())
-    _say(f"resumed {workflow_id}", in_json, workflow_id)
+    with chosen.one() as handle:
+        handle.resume(chosen.reason, actor=chosen.by)
+    chosen.print(_accepted(chosen.workflow_id), f"resumed {chosen.workflow_id}")
 
 
+@on_chosen
 def reset(
-    workflow_id: OptionalId = None,
+    chosen: Chosen,
     *,
     to_event: ToEvent = None,
     before_activity: BeforeActivity = None,
     to_first_failure: ToFirstFailure = False,
     drop_signals: DropSignals = False,
     timers: Timers = "remaining",
-    where: Where = None,
-    dry_run: DryRun = False,
-    reason: Reason = None,
-    actor: Actor = None,
-    url: Url = None,
-    in_json: Json = False,
 ) -> None:
     """Take a workflow back to a point of its history and go on from there, under the same id.
 
     durable reset o-1 --before-activity charge --reason 'charged the wrong account'
     """
-    if one(workflow_id, where) is None:
-        over_filter(
-            "reset",
-            where,
-            reason=reason,
-            actor=actor,
-            dry_run=dry_run,
-            url=url,
-            in_json=in_json,
-            to_event=to_event,
-            before_activity=before_activity,
-            to_first_failure=to_first_failure or None,
-            reapply_signals=not drop_signals,
-            timers=timers,
-        )
+    options: dict[str, Any] = {
+        "to_event": to_event,
+        "before_activity": before_activity,
+        "to_first_failure": to_first_failure,
+        "reapply_signals": not drop_signals,
+        "timers": timers,
+    }
+    if chosen.many("reset", **options):
         return
-    with open_client(url) as client:
-        receipt = client.handle(workflow_id or "").reset(
-            given_reason(reason),
-            to_event=to_event,
-            before_activity=before_activity,
-            to_first_failure=to_first_failure,
-            reapply_signals=not drop_signals,
-            timers=cast("TimersLeft", timers),
-            actor=actor or who(),
-        )
-    _print_receipt("reset", receipt, in_json=in_json)
+    with chosen.one() as handle:
+        receipt = handle.reset(chosen.why, actor=chosen.by, **options)
+    _print_receipt("reset", receipt, in_json=chosen.in_json)
 
 
+@on_chosen
 def retry(
-    workflow_id: OptionalId = None,
-    *,
-    drop_signals: DropSignals = False,
-    timers: Timers = "remaining",
-    where: Where = None,
-    dry_run: DryRun = False,
-    reason: Reason = None,
-    actor: Actor = None,
-    url: Url = None,
-    in_json: Json = False,
+    chosen: Chosen, *, drop_signals: DropSignals = False, timers: Timers = "remaining"
 ) -> None:
     """Take up again a workflow that failed, was cancelled or terminated, from before what ended it.
 
     durable retry --where 'workflow=checkout status=failed' --dry-run --reason 'the bank is back'
     """
-    if one(workflow_id, where) is None:
-        over_filter(
-            "retry",
-            where,
-            reason=reason,
-            actor=actor,
-            dry_run=dry_run,
-            url=url,
-            in_json=in_json,
-            reapply_signals=not drop_signals,
-            timers=timers,
-        )
+    options: dict[str, Any] = {"reapply_signals": not drop_signals, "timers": timers}
+    if chosen.many("retry", **options):
         return
-    with open_client(url) as client:
-        receipt = client.handle(workflow_id or "").retry(
-            given_reason(reason),
-            reapply_signals=not drop_signals,
-            timers=cast("TimersLeft", timers),
-            actor=actor or who(),
-        )
-    _print_receipt("retried", receipt, in_json=in_json)
+    with chosen.one() as handle:
+        receipt = handle.retry(chosen.why, actor=chosen.by, **options)
+    _print_receipt("retried", receipt, in_json=chosen.in_json)
 
 
 def fork(
@@ -211,11 +155,8 @@ def _print_receipt(done: str, receipt: RewindReceipt, *, in_json: bool) -> None:
         )
 
 
-def _say(text: str, in_json: bool, workflow_id: str | None) -> None:
-    if in_json:
-        print_json({"workflow_id": workflow_id, "status": "accepted"})
-    else:
-        line(text, style="green")
+def _accepted(workflow_id: str | None) -> dict[str, Any]:
+    return {"workflow_id": workflow_id, "status": "accepted"}
 
 
 def commands(

@@ -10,9 +10,10 @@ import typer
 
 from durable.cli.exits import BadInput
 from durable.cli.moments import duration, moment
-from durable.cli.output import as_json, clock, line, print_json, print_table, short, span
+from durable.cli.output import as_json, clock, line, print_json, print_table, short
 from durable.cli.output import moment as in_words
 from durable.cli.settings import App, Json, Url, import_app, open_client, read_json
+from durable.core.durations import span
 
 if TYPE_CHECKING:
     from durable.core.schedule_times import Calendar
@@ -85,7 +86,7 @@ Note = Annotated[str | None, typer.Option("--note", help="Why, for people.")]
 Arguments = Annotated[
     str | None,
     typer.Argument(
-        metavar="[JSON]",
+        metavar="JSON",
         help="Its arguments by name: a JSON object, @file, or - for standard input.",
     ),
 ]
@@ -149,7 +150,7 @@ def create(
 def update(
     schedule_id: ScheduleId,
     target: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="Another workflow or activity.")
+        str | None, typer.Argument(metavar="NAME", help="Another workflow or activity.")
     ] = None,
     arguments: Arguments = None,
     *,

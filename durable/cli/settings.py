@@ -33,6 +33,10 @@ App = Annotated[
 WorkflowId = Annotated[
     str, typer.Argument(metavar="ID", help="The workflow's id.", show_default=False)
 ]
+Actor = Annotated[
+    str | None, typer.Option("--actor", help="Who does this; your user name if not given.")
+]
+Reason = Annotated[str | None, typer.Option("--reason", help="Why; the log of commands keeps it.")]
 
 
 def open_client(url: str | None) -> Client:
@@ -51,29 +55,21 @@ def open_client(url: str | None) -> Client:
 def import_app(app: str | None) -> None:
     """Import the author's modules, if any are named. Raises BadInput when one cannot be found."""
     names = app or os.environ.get("DURABLE_APP") or ""
-    sys.path.insert(0, str(Path.cwd()))
-    for name in filter(None, names.split(",")):
-        try:
-            import_module(name)
-        except ModuleNotFoundError as error:
-            msg = (
-                f"--app {name}: there is no module {error.name!r} on the path or in {Path.cwd()}; "
-                "run from the project's folder"
-            )
-            raise BadInput(msg) from error
+    import_modules(filter(None, names.split(",")))
 
 
 def import_modules(names: Iterable[str]) -> list[ModuleType]:
     """The modules, imported from the path and the current folder. Raises BadInput when one cannot be found."""
     sys.path.insert(0, str(Path.cwd()))
-    modules = []
-    for name in names:
-        try:
-            modules.append(import_module(name))
-        except ModuleNotFoundError as error:
-            msg = f"{name}: there is no module {error.name!r} on the path or in {Path.cwd()}; run from the project's folder"
-            raise BadInput(msg) from error
-    return modules
+    return [_imported(name) for name in names]
+
+
+def _imported(name: str) -> ModuleType:
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        msg = f"{name}: there is no module {error.name!r} on the path or in {Path.cwd()}; run from the project's folder"
+        raise BadInput(msg) from error
 
 
 def who() -> str:
@@ -84,6 +80,13 @@ def who() -> str:
         return f"cli:{getpass.getuser()}"
     except (OSError, KeyError):  # a container's user without a name
         return f"cli:{os.getuid()}"
+
+
+def given_reason(reason: str | None) -> str:
+    """Raises BadInput when there is none."""
+    if reason is None:
+        raise BadInput("say why: --reason TEXT")
+    return reason
 
 
 def read_json(argument: str, text: str | None, otherwise: Any) -> Any:

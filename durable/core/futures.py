@@ -344,7 +344,7 @@ class SignalFuture(_Deadlined[T]):
             try:
                 yield from _iterate(self)
             except BaseException:
-                self._put_back()
+                self.put_back()
                 raise
         return self.result()
 
@@ -366,7 +366,8 @@ class SignalFuture(_Deadlined[T]):
     def waiting(self) -> dict[str, Any]:
         return self._entry("signal", self.name)
 
-    def _put_back(self) -> None:
+    def put_back(self) -> None:
+        """Give back a signal that was delivered and that nobody has looked at."""
         if (
             self._received is not None
             and not self._returned
@@ -408,7 +409,7 @@ class ConditionFuture(_Deadlined[None]):
 
     def waiting(self) -> dict[str, Any]:
         name = getattr(self._predicate, "__qualname__", repr(self._predicate))
-        return self._entry("condition", name)
+        return self._entry(getattr(self._predicate, "kind", "condition"), name)
 
     def _leave(self) -> None:
         return  # done futures are dropped at the next check

@@ -3,8 +3,9 @@
 It knows nothing but the stored definition. Activities are called by name with JSON values, so what it does never depends on what the
 process has imported, and a worker with the code of the steps is needed only where the steps run.
 
-Each activity's future puts its step into a queue when it ends; the loop takes what is there and asks the scheduler what became ready. The cost of a
-turn is that of what ended in it, not of the steps of the DAG.
+A step's end is taken as soon as its future has one, and wakes the loop, which starts what became ready. The cost of a turn is that of what ended in it, not of
+the steps of the DAG. And the table is right at any moment: an operation on a step (see step_operations.py) that comes in the same turn as the last end finds it in the
+table, and the run still open.
 """
 
 from __future__ import annotations
@@ -12,64 +13,56 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any, NamedTuple
 
-from durable.core.futures import ActivityFuture
-from durable.core.policy import RetryPolicy, Timeouts
+from durable.authoring import wait_until
+from durable.core.futures import DurableFuture, OperationFuture, SignalFuture
+from durable.core.loop import current
+from durable.dag import step_operations
+from durable.dag.expansion import added_steps
 from durable.dag.expressions import BadReference, Values
-from durable.dag.model import Step, edges_of
-from durable.dag.scheduler import Scheduler, Status
-from durable.dag_errors import DagFailed
-from durable.definitions import Activity, workflow
-from durable.errors import ActivityError, DurableError, PayloadError, RemoteError
+from durable.dag.format import Step
+from durable.dag.model import INTERPRETER, edges_of
+from durable.dag.nested import start_nested
+from durable.dag.scheduler import FINAL, Scheduler, Status
+from durable.dag.signatures import as_text
+from durable.dag.step_calls import Again, Named
+from durable.dag.step_options import activity_options
+from durable.dag.step_waits import Held, awaited
+from durable.dag_errors import DagFailed, InvalidDag
+from durable.definitions import ActivityCall, workflow
+from durable.errors import ActivityError, DurableError, InvalidOption, PayloadError, RemoteError
 from durable.handlers import query
-from durable.options import ActivityOptions
-from durable.payload import ArgumentsCodec, ValueCodec
-
-INTERPRETER = "durable.dag"
-"""The reserved name of the workflow that runs DAGs."""
 
 MAX_RUNNING = 1_000
 """Activities of one DAG at once; the others wait for a place."""
 
-_JSON = ValueCodec(dict[str, Any], field="arguments")
-
 
 @workflow(name=INTERPRETER)
-async def run_dag(definition: dict[str, Any]) -> dict[str, Any]:
-    """Run a stored definition; the result is the table of its steps. Raises DagFailed if a step failed and the definition says so."""
+async def run_dag(definition: dict[str, Any]) -> Any:
+    """Run a stored definition; the result is the table of its steps, or the definition's output.
+
+    Raises DagFailed if a step failed and the definition says so.
+    """
     interpretation = Interpretation(definition)
 
     @query
     def steps() -> dict[str, Any]:
         return interpretation.table()
 
+    @query
+    def shape() -> dict[str, Any]:
+        return interpretation.shape()
+
+    step_operations.register(interpretation)
     await interpretation.run()
     table = interpretation.table()
     failed = [name for name, row in table.items() if row["status"] == "failed"]
-    if failed and definition["on_failure"] == "fail":
+    if failed and definition["on_failure"] != "complete":
         raise DagFailed(definition["name"], failed, table)
-    return table
-
-
-def _by_parameter(**_arguments: Any) -> Any:
-    """Stands for any activity."""
-
-
-class _JsonArguments(ArgumentsCodec):
-    """Takes the arguments by parameter name as the JSON values that they are."""
-
-    def encode(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:  # noqa: ARG002
-        return _JSON.encode(dict(kwargs))
-
-
-class _Named(Activity[..., Any]):
-    """An activity of which only the name is known."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(_by_parameter, name, ActivityOptions())
-        self.arguments = _JsonArguments(_by_parameter, name=name)
+    return interpretation.output(definition["output"]) if "output" in definition else table
 
 
 class _Mapping:
@@ -78,14 +71,29 @@ class _Mapping:
     def __init__(self, elements: list[Any], limit: int) -> None:
         self.elements = elements
         self.limit = limit
-        self.started = 0
+        self.waiting = deque(range(len(elements)))
         self.running = 0
         self.results: list[Any] = [None] * len(elements)
+        self.undone = set(self.waiting)
         self.failure: dict[str, Any] | None = None
 
     def may_start(self) -> bool:
-        more = self.started < len(self.elements) and self.running < self.limit
-        return more and self.failure is None
+        return bool(self.waiting) and self.running < self.limit and self.failure is None
+
+    def begin_again(self) -> None:
+        """What has no result yet shall be called once more; what has keeps it."""
+        self.waiting = deque(sorted(self.undone))
+        self.running = 0
+        self.failure = None
+
+
+class _Call(NamedTuple):
+    """A future's step; in a map, the number of the element. `key`: the call as the world knows it, over all retries; `run_id`: who made it."""
+
+    step: str
+    number: int | None
+    key: str
+    run_id: str
 
 
 class Interpretation:
@@ -96,12 +104,23 @@ class Interpretation:
         self.scheduler = Scheduler(edges_of(definition["steps"]))
         self.results: dict[str, Any] = {}
         self.failures: dict[str, dict[str, Any]] = {}
+        self.by_hand: dict[str, dict[str, Any]] = {}
+        """What was done to a step from outside."""
+        self.early: dict[str, tuple[Status, Any]] = {}
+        """Completions of steps that have not begun."""
+        self.may_be_held = definition["on_failure"] == "wait"
+        self.given_up = False
         self._context = definition["context"]
-        self._activities: dict[str, _Named] = {}
+        self._activities: dict[str, Named] = {}
         self._maps: dict[str, _Mapping] = {}
+        self._added: dict[str, list[str]] = {}
         self._ready: deque[str] = deque()
-        self._running: dict[ActivityFuture[Any], tuple[str, int | None]] = {}
-        self._ended: asyncio.Queue[ActivityFuture[Any]] = asyncio.Queue()
+        self._running: dict[DurableFuture[Any], _Call] = {}
+        self._stopping: set[str] = set()
+        self._first_calls: dict[str, str] = {}
+        """By call id: the idempotency key of a call that did not complete, for those that follow it."""
+        self._tries: dict[str, int] = {}
+        self._news = asyncio.Event()
 
     def table(self) -> dict[str, Any]:
         """Every step with its status, and result, failure and cause where it has them."""
@@ -109,25 +128,41 @@ class Interpretation:
             ("result", self.results),
             ("failure", self.failures),
             ("cause", self.scheduler.cause),
+            ("by", self.by_hand),
         )
         return {
             name: {"status": status, **{key: of[name] for key, of in columns if name in of}}
             for name, status in self.scheduler.status.items()
         }
 
+    def shape(self) -> dict[str, Any]:
+        """The steps as they are stored, those that were added included, and by step the names of those that it added."""
+        return {"steps": list(self.steps.values()), "added": self._added}
+
+    def output(self, stored: Any) -> Any:
+        """A value of the definition with what it refers to. Raises BadReference."""
+        return Values(self.results, self._context).resolve(stored)
+
     async def run(self) -> None:
-        """Until every step has ended. When the run is cancelled, so are its activities."""
+        """Until every step has ended, and nobody is waited for to retry one. When the run is cancelled, so are its activities."""
         self._ready.extend(self.scheduler.begin())
         try:
             self._start_ready()
-            while not self.scheduler.done:
-                self._take(await self._ended.get())
-                while not self._ended.empty():
-                    self._take(self._ended.get_nowait())
+            while not self.scheduler.done or self._is_held():
+                if self.scheduler.done:
+                    await wait_until(Held(self.failures, lambda: not self._is_held()))
+                else:
+                    await self._news.wait()
+                    self._news.clear()
                 self._start_ready()
         except asyncio.CancelledError:
             await self._cancel()
             raise
+
+    def _is_held(self) -> bool:
+        """Whether all has ended and a failed step is left to an operator."""
+        held = self.may_be_held and not self.given_up
+        return held and self.scheduler.done and bool(self.failures)
 
     async def _cancel(self) -> None:
         """Those that are to be waited for end first."""
@@ -140,23 +175,31 @@ class Interpretation:
     def _start_ready(self) -> None:
         while self._ready and len(self._running) < MAX_RUNNING:
             name = self._ready.popleft()
+            if self.scheduler.status[name] != "running":  # ended by hand meanwhile
+                continue
             try:
                 self._start(name, self.steps[name])
-            except (BadReference, PayloadError) as error:
-                self._fail(name, _described(error))
+            except (BadReference, PayloadError, InvalidOption) as error:
+                self.fail(name, _described(error))
 
     def _start(self, name: str, step: Step) -> None:
         if name in self._maps:
             self._go_on(name, step)
             return
+        if name in self._added:
+            self._end_expansion(name)
+            return
         values = Values(self.results, self._context)
         if "when" in step and not values.holds(step["when"]):
-            self._end(name, "skipped")
+            self.end(name, "skipped")
         elif "guard" in step and not values.holds(step["guard"]["if"]):
-            self._complete(name, values.resolve(step["guard"]["otherwise"]))
+            self.complete(name, values.resolve(step["guard"]["otherwise"]))
+        elif name in self.early:
+            self.complete_by_hand(name, *self.early.pop(name))
         elif "branch" in step:
-            chosen = values.resolve(step["branch"]["on"])
-            self._complete(name, chosen, chosen=_as_text(chosen))
+            self.complete(name, values.resolve(step["branch"]["on"]))
+        elif "wait" in step:
+            self._follow(awaited(name, step["wait"]), _Call(name, None, name, ""))
         elif "map" in step:
             self._begin_map(name, step, values.resolve(step["map"]["over"]))
         else:
@@ -166,7 +209,7 @@ class Interpretation:
         if not isinstance(elements, list):
             raise BadReference(f"over is {type(elements).__name__}, not a list")
         if not elements:
-            self._complete(name, [])
+            self.complete(name, [])
             return
         self._maps[name] = _Mapping(elements, step["map"]["max_concurrency"])
         self._go_on(name, step)
@@ -174,14 +217,15 @@ class Interpretation:
     def _go_on(self, name: str, step: Step) -> None:
         """Start elements of a map while there is room, here and in the run; the map waits in line for the rest."""
         state = self._maps[name]
+        if name in self._stopping:
+            state.waiting.clear()
         while state.may_start() and len(self._running) < MAX_RUNNING:
-            number = state.started
-            state.started += 1
+            number = state.waiting.popleft()
             values = Values(self.results, self._context, state.elements[number])
             try:
                 self._call(name, step, number, values)
                 state.running += 1
-            except (BadReference, PayloadError) as error:
+            except (BadReference, PayloadError, InvalidOption) as error:
                 state.failure = {**_described(error), "item": number}
         if state.may_start():
             self._ready.append(name)
@@ -189,36 +233,83 @@ class Interpretation:
             self._end_map(name, state)
 
     def _call(self, name: str, step: Step, number: int | None, values: Values) -> None:
+        arguments = values.resolve(step["args"])
+        key = name if number is None else f"{name}[{number}]"
+        tries = self._tries[key] = self._tries.get(key, 0) + 1
+        call_id = key if tries == 1 else f"{key}#{tries}"
+        run = current()
+        assert run is not None
+        future: DurableFuture[Any]
+        if "dag" in step:
+            future = start_nested(run_dag, step, arguments, call_id)
+        else:
+            future = self._activity(step, key, call_id)(**arguments)
+        self._follow(future, _Call(name, number, key, str(run.run_id)))
+
+    def _activity(self, step: Step, key: str, call_id: str) -> ActivityCall[..., Any]:
         called = step["activity"]
         activity = self._activities.get(called)
         if activity is None:
-            activity = self._activities[called] = _Named(called)
-        arguments = values.resolve(step["args"])
-        call_id = name if number is None else f"{name}[{number}]"
-        call = activity.options(**_options(step.get("options", {})), id=call_id)
-        future = call(**arguments)
-        self._running[future] = (name, number)
-        future.add_done_callback(self._ended.put_nowait)
+            activity = self._activities[called] = Named(called)
+        call = activity.options(**activity_options(step.get("options", {})), id=call_id)
+        first = self._first_calls.get(key)
+        return call if first is None else Again(call, first)
+
+    def _follow(self, future: DurableFuture[Any], call: _Call) -> None:
+        self._running[future] = call
+        future.add_done_callback(self._take)
 
     # -- what ends ------------------------------------------------------------------------------------------------------
 
-    def _take(self, future: ActivityFuture[Any]) -> None:
-        name, number = self._running.pop(future)
-        failure = _failure(future)
+    def _take(self, future: asyncio.Future[Any]) -> None:
+        call = self._running.pop(future, None)  # type: ignore[call-overload]
+        if call is None:  # somebody has ended the step meanwhile
+            return
+        self._news.set()
+        name, number, failure = call.step, call.number, _failure(future, self.steps[call.step])
+        if failure is not None and isinstance(future, OperationFuture) and future.seq:
+            self._first_calls.setdefault(call.key, f"{call.run_id}/{future.seq}")
         if number is not None:
             self._take_element(name, number, future, failure)
-        elif failure is None:
-            self._complete(name, future.result())
+        elif name in self._stopping:
+            self.end(name, "cancelled")
+        elif failure is not None:
+            self.fail(name, failure)
+        elif "expand" in self.steps[name]:
+            self._expand(name, future.result())
         else:
-            self._fail(name, failure)
+            self.complete(name, future.result())
+
+    def _expand(self, name: str, returned: Any) -> None:
+        try:
+            added = added_steps(name, returned, self.steps, self._added, self._context)
+        except InvalidDag as error:
+            self.fail(name, _refused(error))
+            return
+        if not added:
+            self.complete(name, {})
+            return
+        self.steps |= added
+        self._added[name] = list(added)
+        self._ready.extend(self.scheduler.extend(name, edges_of(list(added.values()))))
+
+    def _end_expansion(self, name: str) -> None:
+        added = self._added[name]
+        failed = [it for it in added if self.scheduler.status[it] == "failed"]
+        if failed:
+            said = f"{len(failed)} of the {len(added)} steps that it added failed: {', '.join(failed[:10])}"
+            self.fail(name, {"type": "DagFailed", "message": said})
+        else:
+            self.complete(name, {it: self.results.get(it) for it in added})
 
     def _take_element(
-        self, name: str, number: int, future: ActivityFuture[Any], failure: dict[str, Any] | None
+        self, name: str, number: int, future: asyncio.Future[Any], failure: dict[str, Any] | None
     ) -> None:
         state = self._maps[name]
         state.running -= 1
         if failure is None:
             state.results[number] = future.result()
+            state.undone.discard(number)
         elif state.failure is None:
             state.failure = {**failure, "item": number}
         self._ready.append(name)
@@ -226,45 +317,116 @@ class Interpretation:
     def _end_map(self, name: str, state: _Mapping) -> None:
         if self.scheduler.status[name] != "running":
             return
-        if state.failure is None:
-            self._complete(name, state.results)
+        if name in self._stopping:
+            self.end(name, "cancelled")
+        elif state.failure is None:
+            self.complete(name, state.results)
         else:
-            self._fail(name, state.failure)
+            self.fail(name, state.failure)
 
-    def _complete(self, name: str, value: Any, *, chosen: str | None = None) -> None:
+    def complete(self, name: str, value: Any) -> None:
         self.results[name] = value
-        self._end(name, "completed", chosen)
+        self.end(name, "completed", as_text(value) if "branch" in self.steps[name] else None)
 
-    def _fail(self, name: str, failure: dict[str, Any]) -> None:
+    def fail(self, name: str, failure: dict[str, Any]) -> None:
         self.failures[name] = failure
-        self._end(name, "failed")
+        self.end(name, "failed")
 
-    def _end(self, name: str, status: Status, chosen: str | None = None) -> None:
+    def end(self, name: str, status: Status, chosen: str | None = None) -> None:
+        self._stopping.discard(name)
         self._ready.extend(self.scheduler.settle(name, status, chosen=chosen))
+        self._news.set()
+
+    # -- what others do to a step: see step_operations.py -------------------------------------------------------------------
+
+    def complete_by_hand(self, name: str, status: Status, payload: Any) -> None:
+        """End a step that has not ended; what it was doing is given up."""
+        for future in self._stop_starting(name):
+            del self._running[future]
+            if not future.cancel() and isinstance(future, SignalFuture):
+                future.put_back()
+        if status == "completed":
+            self.complete(name, payload)
+        elif status == "failed":
+            text = payload if isinstance(payload, str) else json.dumps(payload)
+            self.fail(name, {"type": "StepFailed", "message": text})
+        else:
+            self.end(name, status)
+
+    def cancel(self, name: str) -> None:
+        """Give up a step that has not ended. Activities that are to be waited for (`cancellation="wait"`) end first."""
+        calls = self._stop_starting(name)
+        self._stopping.add(name)
+        for future in calls:
+            future.cancel()
+            if future.done():
+                self._take(future)
+        if self.scheduler.status[name] not in FINAL and not self._calls_of(name):
+            self.end(name, "cancelled")
+
+    def retry(self, names: Sequence[str]) -> list[str]:
+        """Take back how steps ended, and what was cancelled because of it; gives all that is taken back."""
+        revived: dict[str, None] = {}
+        inside = [it for name in names for it in self._to_retry(name)]
+        for name in inside:
+            if self.scheduler.status[name] not in FINAL:  # taken back with one before it
+                continue
+            ready, taken_back = self.scheduler.retry(name)
+            self._ready.extend(ready)
+            revived.update(dict.fromkeys(taken_back))
+        for name in (*names, *revived):
+            self.failures.pop(name, None)
+            if name in self._maps:
+                self._maps[name].begin_again()
+        self.given_up = False
+        self._news.set()
+        return list(revived)
+
+    def _to_retry(self, name: str) -> list[str]:
+        """The step; in place of one that has added others, those of them that did not complete."""
+        status, cause = self.scheduler.status, self.scheduler.cause
+        inside = [
+            it
+            for it in self._added.get(name, ())
+            if status[it] in ("failed", "cancelled") and it not in cause
+        ]
+        return [found for it in inside for found in self._to_retry(it)] or [name]
+
+    def give_up(self) -> None:
+        """Wait for no operator any more."""
+        self.given_up = True
+        self._news.set()
+
+    def _stop_starting(self, name: str) -> list[DurableFuture[Any]]:
+        """Start nothing more of a step, and cancel what it has added; gives what it has under way."""
+        for each in self._added.get(name, ()):
+            if self.scheduler.status[each] not in FINAL:
+                self.cancel(each)
+        while name in self._ready:
+            self._ready.remove(name)
+        return self._calls_of(name)
+
+    def _calls_of(self, name: str) -> list[DurableFuture[Any]]:
+        return [future for future, call in self._running.items() if call.step == name]
 
 
-def _options(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """The stored options as `Activity.options` takes them."""
-    given = {key: value for key, value in stored.items() if key not in ("retry", "timeouts")}
-    if "retry" in stored:
-        given["retry"] = RetryPolicy.from_body(stored["retry"])
-    if "timeouts" in stored:
-        limits = Timeouts.from_body(stored["timeouts"])
-        given |= {
-            "timeout": limits.start_to_close,
-            "schedule_to_close": limits.schedule_to_close,
-            "schedule_to_start": limits.schedule_to_start,
-            "heartbeat_timeout": limits.heartbeat,
-        }
-    return given
-
-
-def _failure(future: ActivityFuture[Any]) -> dict[str, Any] | None:
-    """How an activity that has ended failed; None if it completed."""
+def _failure(future: asyncio.Future[Any], step: Step) -> dict[str, Any] | None:
+    """How what a step waited for failed; None if it completed."""
     if future.cancelled():
         return {"type": "CancelledError", "message": "the activity was cancelled"}
     error = future.exception()
-    return None if error is None else _described(error)
+    if error is None:
+        return None
+    if "wait" in step:
+        waited = timedelta(microseconds=step["wait"]["timeout_us"])
+        return {"type": "TimeoutError", "message": f"nobody completed it within {waited}"}
+    return _described(error)
+
+
+def _refused(error: InvalidDag) -> dict[str, Any]:
+    """The failure of a step that returned steps which cannot be added; of many problems, the first."""
+    said = f"it returned steps that cannot be added; problems: {len(error.problems)}"
+    return {"type": "InvalidDag", "message": said, "problems": error.problems[:100]}
 
 
 def _described(error: BaseException) -> dict[str, Any]:
@@ -276,7 +438,3 @@ def _described(error: BaseException) -> dict[str, Any]:
         kind, message = type(cause).__qualname__, str(cause)
     more = {"attempt": error.attempt} if isinstance(error, ActivityError) else {}
     return {"type": kind, "message": message, **more}
-
-
-def _as_text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)

@@ -112,6 +112,7 @@ def start_run(
         return Sent(Started(row["run_id"], created), (f"runs:{queue}",) if created else ())
 
     parameters = {
+        "on_end": None,
         **given,
         "shard": shard_of(workflow_id),
         "run_id": str(uuid7()),

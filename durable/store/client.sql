@@ -5,7 +5,7 @@
 select run_id::text, outcome, status from durable.start_run(
     %(shard)s::smallint, %(run_id)s::uuid, %(workflow_id)s, %(workflow)s, %(version)s::int, %(queue)s, %(priority)s::smallint,
     %(delay_s)s::float8, %(body)s::jsonb, %(payload)s::json, %(actor)s::jsonb, %(attributes)s::jsonb, %(memo)s::jsonb,
-    %(on_running)s, %(on_closed)s)
+    %(on_running)s, %(on_closed)s, %(on_end)s::json)
 
 -- name: send_signal
 select run_id::text, status, reason, queue, owner::text from durable.send_signal(
@@ -42,9 +42,15 @@ select r.run_id::text, r.workflow, r.version, r.status, h.type, h.body::text, h.
 select l.workflow_id, l.run_id::text, l.workflow, l.version, l.status, l.operator_status, l.queue, l.priority,
        durable.to_us(l.created_at) as created_at, durable.to_us(l.started_at) as started_at, durable.to_us(l.closed_at) as closed_at,
        durable.to_us(coalesce(r.ready_at, r.delayed_until)) as ready_at, durable.to_us(l.cancel_requested_at) as cancel_requested_at,
-       l.waiting_on::text, l.review::text, l.paused::text, l.attributes::text, r.memo::text, l.actor::text, l.owner::text, l.last_seq, l.generation,
-       r.headers::text, r.static_details, r.details, durable.to_us(r.deadline_at) as deadline_at, l.pinned, l.build
+       coalesce(l.waiting_on, w.on_activities)::text as waiting_on, l.review::text, l.paused::text, l.attributes::text, r.memo::text, l.actor::text, l.owner::text, l.last_seq, l.generation,
+       r.headers::text, r.static_details, r.details, durable.to_us(r.deadline_at) as deadline_at, l.pinned, l.build,
+       durable.cause_of_end(l.status, h.type, h.body, l.cancel_requested_at is not null)::text as cause
   from durable.run_list l join durable.runs r on r.shard = l.shard and r.run_id = l.run_id
+  left join durable.history h on l.status <> 'running' and h.shard = l.shard and h.run_id = l.run_id and h.seq = l.last_seq
+  left join lateral (  -- what its worker began at once is not written into the run's row
+        select jsonb_agg(jsonb_build_object('kind', 'activity', 'name', h.body ->> 'name', 'id', h.body ->> 'id', 'seq', h.seq, 'line', h.body ->> 'line') order by h.seq) as on_activities
+          from (select j.seq from durable.jobs j where j.shard = l.shard and j.run_id = l.run_id and j.kind = 'activity' order by j.seq limit 20) a
+          join durable.history h on h.shard = l.shard and h.run_id = l.run_id and h.seq = a.seq) w on l.status = 'running' and l.waiting_on is null
  where l.shard = %(shard)s::smallint and l.workflow_id = %(workflow_id)s
    and (%(run_id)s::uuid is null or l.run_id = %(run_id)s::uuid)
  order by l.generation desc
@@ -56,7 +62,8 @@ select l.workflow_id, l.run_id::text, l.workflow, l.version, l.status, l.operato
        durable.to_us(l.created_at) as created_at, durable.to_us(l.started_at) as started_at, durable.to_us(l.closed_at) as closed_at,
        durable.to_us(coalesce(r.ready_at, r.delayed_until)) as ready_at, durable.to_us(l.cancel_requested_at) as cancel_requested_at,
        l.waiting_on::text, l.review::text, l.paused::text, l.attributes::text, r.memo::text, l.actor::text, l.owner::text, l.last_seq, l.generation,
-       r.headers::text, r.static_details, r.details, durable.to_us(r.deadline_at) as deadline_at, l.pinned, l.build
+       r.headers::text, r.static_details, r.details, durable.to_us(r.deadline_at) as deadline_at, l.pinned, l.build,
+       durable.cause_of_end(l.status, h.type, h.body, l.cancel_requested_at is not null)::text as cause
   from unnest(durable.shard_keys()) as k(key)
  cross join lateral (
         select * from durable.run_list c
@@ -69,6 +76,7 @@ select l.workflow_id, l.run_id::text, l.workflow, l.version, l.status, l.operato
            and (%(id_prefix)s::text is null or starts_with(c.workflow_id, %(id_prefix)s))
          order by c.run_id desc limit %(limit)s::int) l  -- UUIDv7: the order of creation, along the primary key
   join durable.runs r on r.shard = l.shard and r.run_id = l.run_id
+  left join durable.history h on l.status <> 'running' and h.shard = l.shard and h.run_id = l.run_id and h.seq = l.last_seq
  order by l.created_at desc, l.workflow_id
  limit %(limit)s::int
 

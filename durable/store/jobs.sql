@@ -11,7 +11,7 @@ select durable.to_us(durable.now()) as now_us
 
 -- name: copy_jobs
 -- One line a job: what differs first.
-copy durable.jobs (shard, run_id, input, seq, attempt, kind, name, queue, priority, options, tags, meta, state, scheduled_at,
+copy durable.jobs (shard, run_id, input, options, seq, attempt, kind, name, queue, priority, tags, meta, state, scheduled_at,
                    deadline_at, deadline_kind, created_at, group_id) from stdin
 
 -- name: plan_copy
@@ -44,7 +44,8 @@ select j.state, j.name, j.attempt - coalesce((j.options ->> 'snoozes')::int, 0) 
 select l.job_id::text, l.activity as name, l.queue, l.priority, l.state, l.attempt, (l.options -> 'retry' ->> 'max_attempts')::int as max_attempts,
        l.snoozes, durable.to_us(l.created_at) as created_at, durable.to_us(l.scheduled_at) as scheduled_at,
        durable.to_us(l.finished_at) as finished_at, durable.to_us(l.cancel_requested_at) as cancel_requested_at, l.owner::text, l.errors::text,
-       l.tags, l.meta::text, l.unique_key, l.input::text as arguments, l.result::text, l.note::text
+       l.tags, l.meta::text, l.unique_key, l.input::text as arguments, l.result::text, l.note::text,
+       durable.cause_of_job_end(l.state, l.cancel_requested_at is not null, l.errors -> -1)::text as cause
   from durable.job_list l
  where l.shard = %(shard)s::smallint and l.job_id = %(job_id)s::uuid
 
@@ -53,7 +54,8 @@ select l.job_id::text, l.activity as name, l.queue, l.priority, l.state, l.attem
 select l.job_id::text, l.activity as name, l.queue, l.priority, l.state, l.attempt, (l.options -> 'retry' ->> 'max_attempts')::int as max_attempts,
        l.snoozes, durable.to_us(l.created_at) as created_at, durable.to_us(l.scheduled_at) as scheduled_at,
        durable.to_us(l.finished_at) as finished_at, durable.to_us(l.cancel_requested_at) as cancel_requested_at, l.owner::text, l.errors::text,
-       l.tags, l.meta::text, l.unique_key, l.input::text as arguments, l.result::text, l.note::text
+       l.tags, l.meta::text, l.unique_key, l.input::text as arguments, l.result::text, l.note::text,
+       durable.cause_of_job_end(l.state, l.cancel_requested_at is not null, l.errors -> -1)::text as cause
   from unnest(durable.shard_keys()) as k(key)
  cross join lateral (
         select * from durable.job_list c
@@ -78,6 +80,16 @@ select status, queue from durable.retry_job(%(shard)s::smallint, %(job_id)s::uui
 -- name: delete_job
 select durable.delete_job(%(shard)s::smallint, %(job_id)s::uuid, %(actor)s::jsonb, %(command_id)s::uuid) as status
 
+-- name: edit_job
+select status, state, queue from durable.edit_job(
+    %(shard)s::smallint, %(job_id)s::uuid, %(changes)s::jsonb, %(input)s::json, %(reason)s, %(actor)s::jsonb, %(command_id)s::uuid)
+
+-- name: count_jobs
+select durable.count_jobs(%(filter)s::jsonb) as matching
+
+-- name: act_on_jobs
+select ended, wake from durable.act_on_jobs(%(batch_id)s::uuid, %(limit)s::int)
+
 -- name: open_group
 select durable.open_group(%(group_id)s::uuid, %(group_name)s, %(total)s::int, %(callbacks)s::json)
 
@@ -85,6 +97,6 @@ select durable.open_group(%(group_id)s::uuid, %(group_name)s, %(total)s::int, %(
 select durable.enqueue_chain(%(jobs)s::json)
 
 -- name: describe_group
-select g.group_id::text, g.name, g.total, g.open, g.completed, g.discarded, g.cancelled, g.fired, durable.to_us(g.created_at) as created_at,
+select g.group_id::text, g.name, g.total, g.open, g.completed, g.discarded, g.cancelled, g.attempted, g.fired, durable.to_us(g.created_at) as created_at,
        durable.to_us(g.finished_at) as finished_at
   from durable.job_groups g where g.shard = %(shard)s::smallint and g.group_id = %(group_id)s::uuid

@@ -73,18 +73,3 @@ def test_the_guide_to_versioning(tmp_path: Path) -> None:
         check=False,
     )
     assert (done.stdout, done.stderr) == ("it runs\n", "")
-
-
-def test_links_and_commands_of_the_guides() -> None:
-    from durable.cli.commands import app
-
-    commands = {command.name for command in app.registered_commands} | {
-        group.name for group in app.registered_groups
-    }
-    for page in ("versioning.md", "debugging-by-replay.md"):
-        text = (GUIDES / page).read_text(encoding="utf-8")
-        links = re.findall(r"\]\(([^)#]+)\)", text)
-        assert [link for link in links if not (GUIDES / link).exists()] == []
-        used = set(re.findall(r"^(?:\$ )?durable ([a-z]+)", text, re.MULTILINE))
-        assert used
-        assert used <= commands

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from durable import NonRetryable, activity, workflow
+from durable import NonRetryable, RetryPolicy, Signal, activity, activity_info, workflow
 from durable.dag import Dag, result
 
 
@@ -50,3 +50,25 @@ async def hangs() -> None:
 async def parent() -> Any:
     dag = Dag("inner").add("a", note, {"text": "x"}).add("b", note, {"text": result("a")})
     return (await dag())["b"]
+
+
+gate: dict[str, str] = {}
+"""What `gated` does, by key: fails with that text; without an entry it completes. For workers in the test's own process."""
+seen_keys: dict[str, list[str]] = {}
+
+
+@activity(name="dag.gated", retry=RetryPolicy(max_attempts=1))
+async def gated(key: str) -> str:
+    seen_keys.setdefault(key, []).append(activity_info().idempotency_key)
+    if key in gate:
+        raise NonRetryable(gate[key])
+    return f"done {key}"
+
+
+approved: Signal[dict[str, Any]] = Signal("dag.approved", dict[str, Any])
+
+
+@activity(name="dag.hangs_on")
+async def hangs_on(number: int) -> int:
+    await asyncio.Event().wait()
+    return number

@@ -65,6 +65,7 @@ def info_of(
         schedule_id=slot.get("id"),
         scheduled_for=_instant(slot["slot_us"]) if slot else None,
         headers=rebuilt_headers(carried.get("headers")),
+        callback=attempt.options.get("callback"),
     )
 
 

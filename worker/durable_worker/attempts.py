@@ -537,8 +537,8 @@ class Attempts:
             if dirty_only and not attempt.dirty:
                 continue
             interval_s = (attempt.options.get("timeouts") or {}).get("heartbeat_s")
-            details = attempt.details if attempt.dirty else None
-            attempt.dirty = False
+            dirty, attempt.dirty = attempt.dirty, False  # first: a thread may say more meanwhile
+            details = attempt.details if dirty else None
             beats.append(
                 (
                     attempt,

@@ -138,6 +138,7 @@ def _facts(info: ActivityInfo) -> dict[str, Any]:
         "heartbeat_details": list(info.heartbeat_details),
         "scheduled_at": info.scheduled_at.isoformat(),
         "snoozes": info.snoozes,
+        "callback": info.callback,
     }
 
 
