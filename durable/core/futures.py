@@ -156,6 +156,16 @@ class OperationFuture(DurableFuture[T]):
         self._asked = [msg]
         return self._cancellation != "wait"
 
+    def ask_to_end(self) -> None:
+        """Ask for its end and stay pending until it has ended; if it completes all the same, that is its outcome."""
+        run = self._run
+        if self.done() or run.is_inert():
+            return
+        if not self.seq:
+            self.cancel()
+        else:
+            run.emit(Command(self.asks_to_end, {"ref": self.seq}))
+
     # -- the effects of the closing events; named in machine.py -----------------------------------------------------------
 
     def complete(self, event: Event) -> None:

@@ -92,6 +92,19 @@ class StoredOptions(TypedDict):
     on_exhausted: NotRequired[Literal["fail", "pause"]]
 
 
+class StoredUndo(TypedDict):
+    """`takes`: which of the arguments that are offered the activity gets; all, unless it is given."""
+
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    activity: str
+    takes: NotRequired[list[str]]
+    options: NotRequired[StoredOptions]
+
+
+class StoredCompensate(StoredUndo):
+    retries: NotRequired[int]
+
+
 def _edge(given: Any) -> Any:
     return {"step": given} if isinstance(given, str) else given
 
@@ -112,6 +125,8 @@ class StoredStep(TypedDict):
     expand: NotRequired[bool]
     when: NotRequired[StoredCondition]
     guard: NotRequired[_Guard]
+    undo: NotRequired[StoredUndo]
+    compensate: NotRequired[StoredCompensate]
 
 
 class StoredDag(TypedDict):
@@ -199,6 +214,8 @@ _GOES_WITH = {
     "args": ("activity", "dag"),
     "options": ("activity", "dag"),
     "expand": ("activity",),
+    "undo": ("activity", "dag"),
+    "compensate": ("activity", "dag"),
     "guard": ("activity", "dag", "wait"),
 }
 

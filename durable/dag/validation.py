@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from jsonschema import Draft202012Validator
 
+from durable.dag.compensating import RESERVED_NAME, saga_problems
 from durable.dag.expressions import OPERATORS, TRANSFORMS, references, source_of
 from durable.dag.format import Step, form_problems
 from durable.dag.model import LONGEST_STEP_NAME, edges_of
@@ -42,7 +43,7 @@ def expansion_problems(dag: Dag) -> list[str]:
     if len(found) == len(dag.problems_found):
         seen: set[str] = set()
         for step in dag.steps:
-            found += chain(_names(step, seen), _settings(step))
+            found += chain(_names(step, seen), _settings(step), saga_problems(step, None))
             found += _nested(step, scope) if "dag" in step else _call(step, scope)
     return list(dict.fromkeys(found))
 
@@ -70,6 +71,7 @@ def step_problems(steps: Sequence[Step], scope: Scope, seen: set[str]) -> Iterat
         yield from _edges(step, scope.steps)
         yield from _references(step, scope)
         yield from _settings(step)
+        yield from saga_problems(step, scope.signatures)
         if "dag" in step:
             yield from _nested(step, scope)
         elif "branch" in step:
@@ -93,6 +95,8 @@ def _names(step: Step, seen: set[str]) -> Iterator[str]:
         yield f"step {name!r}: give a name of 1 to {LONGEST_STEP_NAME} characters"
     elif not name.isprintable():
         yield f"step {name!r}: give a name of printable characters"
+    elif RESERVED_NAME.search(name):
+        yield f"step {name!r}: the ids of calls that undo or compensate steps end like this; use another name"
     if name in seen:
         yield f"step {name!r} is declared twice"
     seen.add(name)
