@@ -24,6 +24,7 @@ from durable.dag_steps_async import AsyncDagSteps
 from durable.definitions import Workflow, checked_version
 from durable.descriptions import OperatorStatus, RunDescription, Status
 from durable.errors import InvalidOption
+from durable.explaining_async import AsyncExplaining
 from durable.filters import compiled_filter
 from durable.grouping import JobCall
 from durable.groups_async import AsyncGroups
@@ -58,6 +59,7 @@ class AsyncClient(
     AsyncScheduling,
     AsyncJobBatches,
     AsyncQueues,
+    AsyncExplaining,
 ):
     """Talks to one database. Use it as a context manager, or call `close()`.
 
