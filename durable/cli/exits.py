@@ -93,9 +93,9 @@ def fail(error: BaseException, *, in_json: bool) -> NoReturn:
     """Print the error as one line on stderr and leave with its code."""
     message = " ".join(str(error).split())
     if in_json:
-        said = json.dumps(
-            {"error": {"type": type(error).__name__, "message": message}}, ensure_ascii=False
-        )
+        problems = {"problems": error.problems} if isinstance(error, InvalidDag) else {}
+        told = {"type": type(error).__name__, "message": message, **problems}
+        said = json.dumps({"error": told}, ensure_ascii=False)
     else:
         said = f"durable: {message}"
     print(said, file=sys.stderr)

@@ -89,6 +89,8 @@ def test_what_cannot_be_started_writes_nothing(
         assert ran.code == 2
         assert said in ran.err
         assert len(ran.err.splitlines()) == 1
+    told = json.loads(run("dag", "start", bad, *APP, "--json").err)["error"]
+    assert (told["type"], len(told["problems"])) == ("InvalidDag", 3)
     assert database.rows("select 1 from durable.runs") == []
 
 
