@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
+from durable.core import causes
 from durable.core.history_length import LONG_HISTORY, long_history
 from durable.core.job_life import JobState
 from durable.core.terminal_causes import JobCause, RunCause
 
 Status = Literal["running", "completed", "failed", "cancelled", "terminated", "continued"]
-OperatorStatus = Literal["runnable", "waiting", "blocked", "needs_review", "done"]
+OperatorStatus = causes.OperatorStatus
 SignalStatus = Literal[
     "buffered", "delivered", "duplicate", "dropped", "late", "ambiguous", "replayed"
 ]
@@ -221,7 +222,7 @@ class FailedAttempt:
 
 @dataclass(frozen=True, slots=True)
 class GroupDescription:
-    """How a group of jobs stands: `open` ones have not ended. `fired` are the events that have happened (each once)."""
+    """How a group of jobs stands: `open` ones have not ended; of `attempted` ones the first attempt has, or none will come. `fired` are the events that have happened (each once)."""
 
     group_id: str
     name: str | None
@@ -230,6 +231,7 @@ class GroupDescription:
     completed: int
     discarded: int
     cancelled: int
+    attempted: int
     fired: list[str]
     created_at: datetime
     finished_at: datetime | None

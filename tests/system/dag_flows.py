@@ -89,3 +89,8 @@ async def unsteady(key: str) -> str:
     if key in gate:
         raise ValueError(gate[key])
     return f"done {key}"
+
+
+@activity(name="dag.take_back")
+def take_back(arguments: dict[str, Any]) -> None:
+    """Undoes or compensates any step."""
