@@ -11,6 +11,7 @@ from durable.cli import (
     completion,
     converse,
     dag,
+    dag_files,
     inspect,
     jobs,
     operate,
@@ -23,6 +24,7 @@ from durable.cli import (
 from durable.cli.batches import batch
 from durable.cli.builds import move
 from durable.cli.doctor import doctor
+from durable.cli.explain import explain
 from durable.cli.graph import graph, watch
 from durable.cli.lint import lint
 from durable.cli.mend import activity
@@ -87,6 +89,9 @@ app.command("retry")(rewind.retry)
 app.command("reset")(rewind.reset)
 app.command("fork")(rewind.fork)
 app.add_typer(activity, name="activity")
+dag.app.command("validate")(dag_files.validate)
+dag.app.command("start")(dag_files.start)
+dag.app.command("schema")(dag_files.schema)
 app.add_typer(dag.app, name="dag")
 app.add_typer(batch, name="batch")
 app.command("commands")(rewind.commands)
@@ -97,6 +102,7 @@ app.command("heartbeat")(completion.heartbeat)
 app.command("list")(inspect.list_)
 app.command("show")(inspect.show)
 app.command("history")(inspect.history)
+app.command("explain")(explain)
 app.command("graph")(graph)
 app.command("watch")(watch)
 app.command("enqueue")(jobs.enqueue)
