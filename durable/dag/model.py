@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel
@@ -16,6 +17,7 @@ from pydantic import BaseModel
 from durable.core.children import ChildFuture
 from durable.core.durations import duration_us
 from durable.core.policy import RetryPolicy
+from durable.dag import files
 from durable.dag.compensating import DEFAULT_RETRIES, OFFERED, Purpose, taken
 from durable.dag.expressions import Condition, Ref
 from durable.dag.format import DEFAULT_CONCURRENCY, FORMAT, Step, implied, read_dag
@@ -67,6 +69,8 @@ def guard(condition: Condition, *, otherwise: Any = None) -> Guard:
     """Run the step if the condition holds, else let it complete with the value `otherwise` without running."""
     return Guard(condition, otherwise)
 
+
+Registered = Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]]
 
 NO_OUTPUT: Any = object()
 
@@ -208,7 +212,7 @@ class Dag:
         return self._append({"name": name, "wait": waits}, deps, when, guard)
 
     def to_json(self) -> dict[str, Any]:
-        """The definition as data; `Dag.from_json` reads it back, `durable.dag.read_file` from a file."""
+        """The definition as data; `Dag.from_json` reads it back."""
         return {
             "format": FORMAT,
             "name": self.name,
@@ -227,6 +231,30 @@ class Dag:
         dag.output = {"output": read["output"]} if "output" in read else {}
         return dag
 
+    def to_yaml(self) -> str:
+        """The definition as YAML; `Dag.from_yaml` reads it back. Raises InvalidOption if PyYAML is not installed (`durable[yaml]`)."""
+        return files.to_yaml(self.to_json())
+
+    @classmethod
+    def from_yaml(cls, text: str) -> Dag:
+        """A definition from YAML, by the rules of YAML 1.2, without aliases and tags.
+
+        Raises InvalidDag with all that is wrong with its form, and InvalidOption if PyYAML is not installed (`durable[yaml]`).
+        """
+        return cls._located(*files.read_yaml(text, "?"))
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> Dag:
+        """A definition from a file: JSON if it ends in `.json`, else YAML. Raises as `from_yaml`, and OSError."""
+        return cls._located(*files.read_file(Path(path)))
+
+    @classmethod
+    def _located(cls, data: Any, lines: files.Lines) -> Dag:
+        try:
+            return cls.from_json(data)
+        except InvalidDag as error:
+            raise files.located(error, lines) from None
+
     def expansion(self) -> list[Step]:
         """Its steps, for the activity of a step with `expand` to return. They may depend on steps of the run that they are added to.
 
@@ -238,15 +266,30 @@ class Dag:
             raise InvalidDag(self.name, found)
         return self.steps
 
-    def problems(self) -> list[str]:
-        """Everything that is wrong with it, a line each; empty if it can be started."""
+    def activity_names(self) -> list[str]:
+        """The activities that its steps name, those of DAGs within it included."""
+        found: dict[str, None] = {}
+        pending = [self.steps]
+        while pending:
+            for step in pending.pop():
+                if "dag" in step:
+                    pending.append(step["dag"]["steps"])
+                calling = (step, step.get("undo", {}), step.get("compensate", {}))
+                found.update((it["activity"], None) for it in calling if "activity" in it)
+        return list(found)
+
+    def problems(self, registered: Registered | None = None) -> list[str]:
+        """Everything that is wrong with it, a line each; empty if it can be started.
+
+        `registered`: of activities that this process has not imported, the JSON Schemas of arguments and result.
+        """
         from durable.dag.validation import problems
 
-        return problems(self)
+        return problems(self, registered)
 
-    def validate(self) -> Dag:
-        """Raises InvalidDag with all problems."""
-        if found := self.problems():
+    def validate(self, registered: Registered | None = None) -> Dag:
+        """Raises InvalidDag with all problems; see there."""
+        if found := self.problems(registered):
             raise InvalidDag(self.name, found)
         return self
 

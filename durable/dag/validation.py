@@ -20,12 +20,12 @@ from durable.errors import InvalidOption
 from durable.options import ActivityOptions, ChildOptions
 
 if TYPE_CHECKING:
-    from durable.dag.model import Dag
+    from durable.dag.model import Dag, Registered
 
 _REFERRING = ("args", "map", "when", "guard", "branch")
 
 
-def problems(dag: Dag, registered: Mapping[str, tuple[Schema, Schema]] | None = None) -> list[str]:
+def problems(dag: Dag, registered: Registered | None = None) -> list[str]:
     """A line each; the order is that of the steps. `registered`: activities known by their schemas alone.
 
     Of a definition whose form is wrong, only that is told.
@@ -79,13 +79,11 @@ def step_problems(steps: Sequence[Step], scope: Scope, seen: set[str]) -> Iterat
         elif "activity" in step and scope.signatures is not None:
             called = step["activity"]
             if scope.signatures.arguments(called) is None:
-                yield f"step {step['name']!r}: no activity is named {called!r} here (import its module)"
+                yield f"step {step['name']!r}: no activity is named {called!r} here (import its module, or start a worker that has it)"
             yield from _call(step, scope)
 
 
-def _signatures(
-    dag: Dag, registered: Mapping[str, tuple[Schema, Schema]] | None = None
-) -> Signatures:
+def _signatures(dag: Dag, registered: Registered | None = None) -> Signatures:
     return Signatures({it.name: it for it in registered_activities()} | dag.activities, registered)
 
 
