@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
+from durable.core import causes
 from durable.core.history_length import LONG_HISTORY, long_history
 from durable.core.job_life import JobState
 from durable.core.terminal_causes import JobCause, RunCause
 
 Status = Literal["running", "completed", "failed", "cancelled", "terminated", "continued"]
-OperatorStatus = Literal["runnable", "waiting", "blocked", "needs_review", "done"]
+OperatorStatus = causes.OperatorStatus
 SignalStatus = Literal[
     "buffered", "delivered", "duplicate", "dropped", "late", "ambiguous", "replayed"
 ]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, TypeVar, o
 from uuid import UUID
 
 from durable import enqueueing, job_commands, outcomes, recorded_jobs, requests, targets
+from durable.core.causes import Explanation
 from durable.core.job_life import JobState
 from durable.definitions import Activity
 from durable.descriptions import Conflict, EnqueuedMany, FailedAttempt, JobDescription, JobReceipt
@@ -23,7 +24,7 @@ from durable.interceptors import ClientRequest, sending
 from durable.payload import ValueCodec
 from durable.recorded_jobs import RecordedJob, Recorder
 from durable.requests import Target
-from durable.store import calls, job_calls, queue_calls
+from durable.store import calls, explanations, job_calls, queue_calls
 from durable.unique import Unique
 
 if TYPE_CHECKING:
@@ -375,6 +376,10 @@ class AsyncJobHandle(Generic[R]):
     async def attempts(self) -> Sequence[FailedAttempt]:
         """Each attempt that did not succeed, oldest first: when, by which worker, with what error. Raises JobNotFound."""
         return [_failed_attempt(error) for error in (await self.describe()).errors]
+
+    async def explain(self) -> Explanation:
+        """Everything that keeps it from running now, or that it runs or has ended. Raises JobNotFound."""
+        return await self._client._execute(explanations.explain_job(self.job_id))
 
     async def cancel(
         self,

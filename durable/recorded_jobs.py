@@ -21,10 +21,10 @@ from durable.activity_context import ActivityContext, ActivityInfo
 from durable.activity_outcomes import ActivityOutcome, Cancel, Retry, Snooze
 from durable.context import rebuilt, rebuilt_headers
 from durable.core.job_life import ENDED, JobState
-from durable.core.policy import RetryPolicy, delay_s, is_excluded, merge
+from durable.core.policy import RetryPolicy, delay_s, merge, why_final
 from durable.definitions import Activity
 from durable.descriptions import JobDescription, JobReceipt
-from durable.errors import InvalidOption, PayloadError
+from durable.errors import InvalidOption
 from durable.failure import encode_failure
 from durable.job_errors import JobCancelled, JobRefused
 from durable.payload import value_codec
@@ -222,10 +222,9 @@ class RecordedJob:
 
     def _failed(self, error: BaseException, now: datetime) -> None:
         policy = self._policy()
-        final = isinstance(error, PayloadError) or is_excluded(policy, error)
-        if final or (policy.max_attempts and self.attempt >= policy.max_attempts):
+        if (why := why_final(policy, self.attempt, error)) is not None:
             self.state = "discarded"
-            self._note(error, retry_state="non_retryable" if final else "max_attempts")
+            self._note(error, retry_state=why)
             return
         wait_s = error.delay_s if isinstance(error, Retry) else None
         wait_s = delay_s(policy, self.attempt, 1.0) if wait_s is None else wait_s

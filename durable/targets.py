@@ -71,12 +71,16 @@ def of_workflow(workflow: Any) -> Target:
     )
 
 
-def of_dag(dag: Dag) -> Target:
-    """The interpreter with the definition as its argument. Raises InvalidDag, and on a start with arguments PayloadError."""
+def of_dag(dag: Dag, registered: Sequence[Definition] = ()) -> Target:
+    """The interpreter with the definition as its argument. `registered`: activities of the DAG that this process has not imported.
+
+    Raises InvalidDag, and on a start with arguments PayloadError.
+    """
     from durable.dag.interpreter import run_dag  # registers it, which only those who use DAGs want
 
     target = of_workflow(run_dag)
-    definition = dag.validate().to_json()
+    dag.validate({it.name: (it.schema, _defaults(it).get("result", {})) for it in registered})
+    definition = dag.to_json()
 
     def encode(args: tuple[Any, ...], arguments: Mapping[str, Any]) -> str:
         if args or arguments:
@@ -84,6 +88,12 @@ def of_dag(dag: Dag) -> Target:
         return target.encode((definition,), {})
 
     return replace(target, encode=encode)
+
+
+def not_imported(dag: Dag) -> list[str]:
+    """The activities that a DAG names and this process does not know."""
+    known = {it.name for it in registered_activities()} | set(dag.activities)
+    return [name for name in dag.activity_names() if name not in known]
 
 
 def of_activity(activity: Any) -> Target:

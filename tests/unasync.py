@@ -27,6 +27,7 @@ FILES = {
     "durable/groups_async.py": "durable/groups_sync.py",
     "durable/queues_async.py": "durable/queues_sync.py",
     "durable/client_async.py": "durable/client_sync.py",
+    "durable/explaining_async.py": "durable/explaining_sync.py",
     "durable/retention_async.py": "durable/retention_sync.py",
     "durable/scheduling_async.py": "durable/scheduling_sync.py",
 }
@@ -47,11 +48,11 @@ RULES = [
     (r"\bpsycopg\.Async(Connection|Cursor)\b", r"psycopg.\1"),
     (r"\b(ensure_current|joined|take)_async\b", r"\1"),
     (
-        r"\bAsync(Connection|Transaction|ClientSession|Client|Handle|JobHandle|JobGroup|JobChain|Jobs|Groups|QueueHandle|Queues|Scheduling|ScheduleHandle|Transactions|Retention|Conversation|UpdateHandle|RunOperations|PendingActivity|Batches|JobBatches|Completing|DagSteps)\b",
+        r"\bAsync(Connection|Transaction|ClientSession|Client|Handle|JobHandle|JobGroup|JobChain|Jobs|Groups|QueueHandle|Queues|Scheduling|ScheduleHandle|Transactions|Retention|Conversation|UpdateHandle|RunOperations|PendingActivity|Batches|JobBatches|Completing|DagSteps|Explaining)\b",
         r"\1",
     ),
     (
-        r"\b(client_session|client|conversation|handles|jobs|groups|queues|scheduling|transactions|retention|operations|batches|job_batches|completing|dag_steps)_async\b",
+        r"\b(client_session|client|conversation|handles|jobs|groups|queues|scheduling|transactions|retention|operations|batches|job_batches|completing|dag_steps|explaining)_async\b",
         r"\1_sync",
     ),
     (r"\bAn asynchronous\b", "A synchronous"),

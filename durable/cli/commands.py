@@ -23,6 +23,8 @@ from durable.cli import (
 from durable.cli.batches import batch
 from durable.cli.builds import move
 from durable.cli.doctor import doctor
+from durable.cli.explain import explain
+from durable.cli.graph import graph, watch
 from durable.cli.lint import lint
 from durable.cli.mend import activity
 from durable.cli.replay import replay
@@ -96,6 +98,9 @@ app.command("heartbeat")(completion.heartbeat)
 app.command("list")(inspect.list_)
 app.command("show")(inspect.show)
 app.command("history")(inspect.history)
+app.command("explain")(explain)
+app.command("graph")(graph)
+app.command("watch")(watch)
 app.command("enqueue")(jobs.enqueue)
 app.add_typer(jobs.app, name="job")
 app.command("doctor")(doctor)

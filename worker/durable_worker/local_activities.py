@@ -31,8 +31,7 @@ from durable.core.events import (
     Message,
 )
 from durable.core.local import LocalFuture
-from durable.core.policy import RetryPolicy, delay_s, is_excluded, merge
-from durable.errors import PayloadError
+from durable.core.policy import RetryPolicy, delay_s, merge, why_final
 from durable.failure import encode_failure
 from durable.interceptors import ActivityExecution, attempting
 from durable.job_errors import JobCancelled
@@ -366,10 +365,7 @@ class LocalActivities:
         """Why no further attempt follows; None if one does."""
         if attempt.cancelled or attempt.timed_out == "schedule_to_close":
             return "cancelled" if attempt.cancelled else "timeout"
-        if isinstance(error, PayloadError) or is_excluded(policy, error):
-            return "non_retryable"
-        limit = policy.max_attempts
-        return "max_attempts" if limit and attempt.number >= limit else None
+        return why_final(policy, attempt.number, error)
 
     def _time_out(self, attempt: LocalAttempt, kind: str) -> None:
         """End an attempt at its limit. A thread cannot be killed: its attempt ends now, and its answer counts for nothing."""
