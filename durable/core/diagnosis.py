@@ -56,6 +56,7 @@ _SKIPS: Mapping[tuple[str, str | None], CauseCode] = {
 _STATES: Mapping[OperatorStatus, str] = {
     "needs_review": "needs review", "blocked": "is blocked", "waiting": "waits", "runnable": "runs", "done": "has ended",
 }  # fmt: skip
+_ENDED = {"failed": "failed", "cancelled": "was cancelled", "skipped": "was skipped"}
 _SLOTS: Mapping[str, CauseCode] = {"missed": "slot_missed", "buffered": "slot_waits"}
 
 
@@ -453,10 +454,10 @@ def _of_step(
                 "dependencies", run.now_us, about=f"step {name}", id=run.workflow_id, count=len(open_), step=open_[0], steps=said + more
             )  # fmt: skip
     elif step.cause is not None:
-        ended = table[step.cause].status if step.cause in table else "ended"
+        ended = table[step.cause].status if step.cause in table else ""
         yield cause(
             "dependency_failed", run.now_us, about=f"step {name}", id=run.workflow_id, status=step.status, step=step.cause,
-            ended=f"is {ended}",
+            ended=_ENDED.get(ended, "ended"),
         )  # fmt: skip
     else:
         yield _ended(run.now_us, step.status, None, "", _failure(step.failure))

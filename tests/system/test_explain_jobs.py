@@ -174,7 +174,7 @@ def test_a_step_says_what_it_depends_on(
         assert (upstream.name, upstream.state) == ("pack", "running")
         witness.sees("executing", lambda: handle.explain(step="pack"))
         failed = witness.sees("dependency_failed", lambda: handle.explain(step="thank"))
-        assert failed.sentence == "it was cancelled because step 'charge' is failed"
+        assert failed.sentence == "it was cancelled because step 'charge' failed"
         declined = witness.sees("ended", lambda: handle.explain(step="charge"))
         assert "9 is too much" in declined.sentence
         assert witness.sees("executing", handle.explain).about == "step pack (explain.stands_at) #2"
