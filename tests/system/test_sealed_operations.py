@@ -6,13 +6,15 @@ from datetime import timedelta
 from typing import Any
 
 import psycopg
+import pytest
 
 from durable.client_sync import Client
+from durable.errors import PayloadError
 from tests.system import sealed_flows
 from tests.system import sealed_operations_flows as flows
 from tests.system.conftest import Working
 from tests.system.sealed_flows import SECRET
-from tests.system.test_sealed_payloads import MODULES, WITH_OLD, stored
+from tests.system.test_sealed_payloads import MODULES, WITH_OLD, WITHOUT, stored
 from tests.waiting import eventually
 
 Sql = psycopg.Connection[tuple[Any, ...]]
@@ -46,6 +48,11 @@ def test_values_by_hand_and_the_log_of_commands(
             "signal", "workflow=mended_in_secret", reason="all", signal="sealed_whisper", value=SECRET
         )  # fmt: skip
         assert (done.accepted, done.refused) == (1, 0)
+        assert client.batches()[0].options == {"signal": "sealed_whisper", "value": SECRET}
+        with Client(system_url, payloads=WITHOUT) as keyless:
+            assert SECRET not in str(keyless.batches())
+            with pytest.raises(PayloadError, match="no codec 'aes-gcm'"):
+                keyless.resume_batch(done.batch_id)
         said = [f"{SECRET} taken", f"{SECRET} by hand", f"never {SECRET}", SECRET]
         assert handle.result(30) == said
         fork = handle.fork("m-2", "once more", to_event=third, reapply_signals=True)
