@@ -17,7 +17,6 @@ from typing import Any, Concatenate, Self, TypeVar, overload
 
 from durable import grouping, requests, targets
 from durable.attributes import Attributes
-from durable.batches_async import AsyncBatches
 from durable.completing_async import AsyncCompleting
 from durable.core.names import checked_name
 from durable.definitions import Workflow, checked_version
@@ -28,6 +27,7 @@ from durable.grouping import JobCall
 from durable.groups_async import AsyncGroups
 from durable.handles_async import AsyncHandle
 from durable.interceptors import ClientRequest, sending
+from durable.job_batches_async import AsyncJobBatches
 from durable.messages import UpdateRequest
 from durable.payload import ValueCodec
 from durable.payload_codecs import Payloads, default_payloads
@@ -49,7 +49,7 @@ V = TypeVar("V")
 
 
 class AsyncClient(
-    AsyncGroups, AsyncCompleting, AsyncRetention, AsyncScheduling, AsyncBatches, AsyncQueues
+    AsyncGroups, AsyncCompleting, AsyncRetention, AsyncScheduling, AsyncJobBatches, AsyncQueues
 ):
     """Talks to one database. Use it as a context manager, or call `close()`.
 

@@ -18,7 +18,6 @@ from typing import Any, Concatenate, Self, TypeVar, overload
 
 from durable import grouping, requests, targets
 from durable.attributes import Attributes
-from durable.batches_sync import Batches
 from durable.completing_sync import Completing
 from durable.core.names import checked_name
 from durable.definitions import Workflow, checked_version
@@ -29,6 +28,7 @@ from durable.grouping import JobCall
 from durable.groups_sync import Groups
 from durable.handles_sync import Handle
 from durable.interceptors import ClientRequest, sending
+from durable.job_batches_sync import JobBatches
 from durable.messages import UpdateRequest
 from durable.payload import ValueCodec
 from durable.payload_codecs import Payloads, default_payloads
@@ -49,7 +49,7 @@ C = TypeVar("C")
 V = TypeVar("V")
 
 
-class Client(Groups, Completing, Retention, Scheduling, Batches, Queues):
+class Client(Groups, Completing, Retention, Scheduling, JobBatches, Queues):
     """Talks to one database. Use it as a context manager, or call `close()`.
 
     `url` defaults to DURABLE_DATABASE_URL; a connection is opened by the first operation. `notify=False` sends no NOTIFY at all: for

@@ -65,11 +65,11 @@ def shared(target: Target, options: JobOptions) -> dict[str, Any]:
         "priority": target.priority
         if options.priority is None
         else checked_priority("priority", options.priority),
-        "at_us": _instant_us(options.at),
+        "at_us": instant_us(options.at),
         "delay_s": requests.seconds("delay", options.delay),
         "options": json.dumps({**target.options, **_context(target, options), **options.limits}),
         "tags": tags(options.tags),
-        "meta": None if options.meta is None else _META.encode(dict(options.meta)),
+        "meta": None if options.meta is None else meta_text(options.meta),
         "states": None if unique is None else sorted(held_states(unique.states)),
         "period_s": None if unique is None else unique.period_s,
         "replace": None
@@ -310,6 +310,11 @@ def job_filters(
     }
 
 
+def meta_text(given: Mapping[str, Any]) -> str:
+    """A job's meta as JSON text. Raises PayloadError."""
+    return _META.encode(dict(given))
+
+
 def tags(given: Sequence[str] | None) -> list[str] | None:
     """Tags trimmed, in lower case, each once (S148). Raises InvalidOption."""
     if given is None:
@@ -323,7 +328,8 @@ def tags(given: Sequence[str] | None) -> list[str] | None:
     return list(cleaned)
 
 
-def _instant_us(at: datetime | None) -> int | None:
+def instant_us(at: datetime | None) -> int | None:
+    """A moment in microseconds since the epoch. Raises InvalidOption unless it has a time zone."""
     if at is None:
         return None
     if not isinstance(at, datetime) or at.tzinfo is None:

@@ -138,9 +138,8 @@ _KEYS = ("workflow", "status", "operator_status", "queue", "build", "id_prefix")
 
 def where(given: str | Mapping[str, Any]) -> dict[str, Any]:
     """A filter from `"workflow=checkout status=running attribute.region=eu"` or a mapping. Raises InvalidOption, also when it is empty."""
-    pairs = list(given.items()) if isinstance(given, Mapping) else _pairs(given)
     found: dict[str, Any] = {}
-    for key, value in pairs:
+    for key, value in pairs(given, ("attribute.",)):
         if key == "attributes" and isinstance(value, Mapping):
             found.setdefault("attributes", {}).update(value)
         elif key.startswith("attribute."):
@@ -160,16 +159,19 @@ def where(given: str | Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _pairs(text: str) -> list[tuple[str, Any]]:
-    pairs: list[tuple[str, Any]] = []
-    for word in shlex.split(text):
+def pairs(given: str | Mapping[str, Any], in_json: tuple[str, ...]) -> list[tuple[str, Any]]:
+    """The conditions of a filter: names and values, which are JSON after the prefixes `in_json`. Raises InvalidOption."""
+    if isinstance(given, Mapping):
+        return list(given.items())
+    found: list[tuple[str, Any]] = []
+    for word in shlex.split(given):
         key, equals, value = word.partition("=")
         if not equals:
             raise InvalidOption(
                 f"where has {word!r}; conditions look like workflow=checkout status=running"
             )
-        pairs.append((key, _json_or_text(value) if key.startswith("attribute.") else value))
-    return pairs
+        found.append((key, _json_or_text(value) if key.startswith(in_json) else value))
+    return found
 
 
 def _json_or_text(text: str) -> Any:

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, TypeVar, overload
 from uuid import UUID
 
-from durable import enqueueing, outcomes, recorded_jobs, requests, targets
+from durable import enqueueing, job_commands, outcomes, recorded_jobs, requests, targets
 from durable.core.job_life import JobState
 from durable.definitions import Activity
 from durable.descriptions import Conflict, EnqueuedMany, FailedAttempt, JobDescription, JobReceipt
@@ -396,6 +396,41 @@ class AsyncJobHandle(Generic[R]):
             return
         call = job_calls.retry_job(self.job_id, requests.actor(actor))
         await self._client._send(call, connection)
+
+    async def edit(
+        self,
+        *,
+        arguments: Mapping[str, Any] | None = None,
+        priority: int | None = None,
+        queue: str | None = None,
+        at: datetime | None = None,
+        delay: timedelta | float | None = None,
+        tags: Sequence[str] | None = None,
+        meta: Mapping[str, Any] | None = None,
+        reason: str | None = None,
+        actor: Any = None,
+        connection: AsyncTransaction | None = None,
+    ) -> None:
+        """Change a job that waits (scheduled, available, retryable); what is None stays. `arguments`: all of them, by name, as JSON values;
+        `tags` and `meta` replace what was there. Before and after are in the log of commands.
+
+        Raises JobNotFound, InvalidOption, PayloadError, and JobRefused when it executes or has ended, when its arguments made its unique
+        key, or when its serial or partition key belongs to its queue.
+        """
+        given = {"priority": priority, "queue": queue, "at": at, "delay": delay, "tags": tags, "meta": meta}  # fmt: skip
+        changed = job_commands.edit(given, arguments is not None)
+        text = None if arguments is None else await self._encoded(arguments)
+        if self._kept is not None:
+            self._kept.edit(changed, text)
+            return
+        call = job_calls.edit_job(
+            self.job_id, changed, text, requests.reason(reason), requests.actor(actor)
+        )
+        await self._client._send(call, connection)
+
+    async def _encoded(self, arguments: Mapping[str, Any]) -> str:
+        target, _ = await self._client._activity((await self.describe()).name)
+        return target.encode((dict(arguments),), {})
 
     async def delete(
         self, *, actor: Any = None, connection: AsyncTransaction | None = None

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, TypeVar, overload
 from uuid import UUID
 
-from durable import enqueueing, outcomes, recorded_jobs, requests, targets
+from durable import enqueueing, job_commands, outcomes, recorded_jobs, requests, targets
 from durable.core.job_life import JobState
 from durable.definitions import Activity
 from durable.descriptions import Conflict, EnqueuedMany, FailedAttempt, JobDescription, JobReceipt
@@ -398,6 +398,41 @@ class JobHandle(Generic[R]):
             return
         call = job_calls.retry_job(self.job_id, requests.actor(actor))
         self._client._send(call, connection)
+
+    def edit(
+        self,
+        *,
+        arguments: Mapping[str, Any] | None = None,
+        priority: int | None = None,
+        queue: str | None = None,
+        at: datetime | None = None,
+        delay: timedelta | float | None = None,
+        tags: Sequence[str] | None = None,
+        meta: Mapping[str, Any] | None = None,
+        reason: str | None = None,
+        actor: Any = None,
+        connection: Transaction | None = None,
+    ) -> None:
+        """Change a job that waits (scheduled, available, retryable); what is None stays. `arguments`: all of them, by name, as JSON values;
+        `tags` and `meta` replace what was there. Before and after are in the log of commands.
+
+        Raises JobNotFound, InvalidOption, PayloadError, and JobRefused when it executes or has ended, when its arguments made its unique
+        key, or when its serial or partition key belongs to its queue.
+        """
+        given = {"priority": priority, "queue": queue, "at": at, "delay": delay, "tags": tags, "meta": meta}  # fmt: skip
+        changed = job_commands.edit(given, arguments is not None)
+        text = None if arguments is None else self._encoded(arguments)
+        if self._kept is not None:
+            self._kept.edit(changed, text)
+            return
+        call = job_calls.edit_job(
+            self.job_id, changed, text, requests.reason(reason), requests.actor(actor)
+        )
+        self._client._send(call, connection)
+
+    def _encoded(self, arguments: Mapping[str, Any]) -> str:
+        target, _ = self._client._activity((self.describe()).name)
+        return target.encode((dict(arguments),), {})
 
     def delete(self, *, actor: Any = None, connection: Transaction | None = None) -> None:
         """Delete the job and its errors. Raises JobNotFound, and JobRefused when it executes."""

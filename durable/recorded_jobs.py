@@ -26,7 +26,7 @@ from durable.definitions import Activity
 from durable.descriptions import JobDescription, JobReceipt
 from durable.errors import InvalidOption, PayloadError
 from durable.failure import encode_failure
-from durable.job_errors import JobCancelled
+from durable.job_errors import JobCancelled, JobRefused
 from durable.store.job_calls import Enqueued, JobOutcome
 
 MOST_RUNS = 10_000
@@ -120,6 +120,21 @@ class RecordedJob:
 
     def retry(self) -> None:
         self.state, self.result_text = "available", None
+
+    def edit(self, changes: Mapping[str, Any], text: str | None) -> None:
+        """Raises JobRefused."""
+        if self.state in ENDED:
+            raise JobRefused(f"job {self.job_id} has ended; retry it first")
+        given = {
+            key: value for key, value in changes.items() if key in ("priority", "queue", "tags")
+        }
+        given |= {"meta": json.dumps(changes["meta"])} if "meta" in changes else {}
+        given |= {"input": text} if text is not None else {}
+        self.given = {**self.given, **given}
+        if "at_us" in changes:
+            self._wait_until(datetime.fromtimestamp(changes["at_us"] / 1e6, UTC))
+        elif "delay_s" in changes:
+            self._wait_until(datetime.now(UTC) + timedelta(seconds=changes["delay_s"]))
 
     def _cancelled(self, reason: str) -> None:
         self.state = "cancelled"

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple, get_args
 CommandCode = Literal[
     "accepted", "already_requested", "already_paused", "not_paused", "workflow_closed", "workflow_running", "workflow_completed",
     "workflow_paused", "superseded", "no_such_point", "no_such_activity", "activity_running", "activity_cancelled", "activity_exhausted",
-    "id_in_use", "unchanged", "job_ended", "job_executing", "unique_key_taken",
+    "id_in_use", "unchanged", "job_ended", "job_executing", "unique_key_taken", "job_waiting", "unique_arguments", "keyed_queue",
 ]  # fmt: skip
 CODES: tuple[CommandCode, ...] = get_args(CommandCode)
 
@@ -50,8 +50,11 @@ REFUSALS: dict[str, Refusal] = {
     ),
     "unchanged": Refusal("is so already", (_LOOK,)),
     "job_ended": Refusal("has ended already", ("durable job retry ID",)),
-    "job_executing": Refusal("is being executed at this moment", ("durable job cancel ID",)),
-    "unique_key_taken": Refusal("has lost its unique key to another job", ("durable job show ID",)),
+    "job_executing": Refusal("is executing at this moment", ("durable job cancel ID",)),
+    "unique_key_taken": Refusal("stays as it is: another job holds its unique key by now", ("durable job show ID",)),
+    "job_waiting": Refusal("waits for its completion from elsewhere", ("durable job show ID", "durable job cancel ID")),
+    "unique_arguments": Refusal("keeps its arguments: its unique key was made of them", ("durable job delete ID",)),
+    "keyed_queue": Refusal("keeps its queue: its serial or partition key belongs to that", ("durable job delete ID",)),
     "id_in_use": Refusal("cannot be forked to an id that exists", ("durable fork ID --to ANOTHER", "durable list --prefix ANOTHER")),
 }  # fmt: skip
 

@@ -14,8 +14,8 @@ alter table durable.operator_commands
     add constraint operator_commands_code_known check (code in (
         'accepted', 'already_requested', 'already_paused', 'not_paused', 'workflow_closed', 'workflow_running', 'workflow_completed', 'workflow_paused',
         'superseded', 'no_such_point', 'no_such_activity', 'activity_running', 'activity_cancelled', 'activity_exhausted', 'id_in_use', 'unchanged',
-        'job_ended', 'job_executing', 'unique_key_taken', 'ambiguous', 'unknown_workflow', 'unknown_job', 'unknown_schedule', 'schedule_exists',
-        'schedule_changed')),
+        'job_ended', 'job_executing', 'unique_key_taken', 'job_waiting', 'unique_arguments', 'keyed_queue', 'ambiguous', 'unknown_workflow', 'unknown_job',
+        'unknown_schedule', 'schedule_exists', 'schedule_changed')),
     add constraint operator_commands_code_says_accepted check (accepted = (code = 'accepted'));
 
 create index jobs_paused on durable.jobs (shard, run_id) where phase = 'paused';  -- not the state: see durable.jobs
@@ -461,7 +461,8 @@ end $$;
 -- goes on with a batch after a crash does nothing twice. How many are done is counted from those rows. Runs newer than `bound` are none of its business.
 create table durable.batches (
     batch_id    uuid primary key,
-    action      text        not null check (action in ('cancel', 'terminate', 'retry', 'reset', 'pause', 'resume', 'signal', 'move')),
+    action      text        not null check (action in ('cancel', 'terminate', 'retry', 'reset', 'pause', 'resume', 'signal', 'move',
+                                                   'cancel_jobs', 'retry_jobs', 'delete_jobs', 'edit_jobs')),
     filter      jsonb       not null,
     options     jsonb       not null,
     reason      text        not null,

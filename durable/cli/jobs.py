@@ -1,4 +1,4 @@
-"""Standalone jobs: `durable enqueue`, and `durable job list|show|cancel|retry|delete`."""
+"""Standalone jobs: `durable enqueue`, and `durable job list|show|cancel|retry|edit|delete`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from durable.cli.exits import DONE, RUN_FAILED
+from durable.cli.chosen import ChosenJobs, on_chosen
+from durable.cli.exits import DONE, RUN_FAILED, BadInput
 from durable.cli.operate import Timeout
 from durable.cli.output import (
     STYLES,
@@ -202,50 +203,82 @@ def _facts(job: JobDescription) -> list[tuple[str, str]]:
 
 
 @app.command("cancel")
-def cancel(
-    job_id: JobId,
-    *,
-    reason: Annotated[str | None, typer.Option(help="Why; kept as the job's error.")] = None,
-    actor: Actor = None,
-    url: Url = None,
-    in_json: Json = False,
-) -> None:
-    """End a waiting job; tell an executing one to stop."""
-    with open_client(url) as client:
-        receipt = client.job(job_id).cancel(reason, actor=actor or who())
-    if in_json:
-        print_json(receipt)
+@on_chosen
+def cancel(chosen: ChosenJobs) -> None:
+    """End a waiting job; tell an executing one to stop. The reason is kept as the job's error.
+
+    durable job cancel --where 'state=available,scheduled queue=mail' --dry-run --reason 'a bad release'
+    """
+    if chosen.many("cancel"):
         return
+    with chosen.job() as job:
+        receipt = job.cancel(chosen.reason, actor=chosen.by)
     said = {
         "cancelled": "cancelled",
         "requested": "asked to stop",
         "already_requested": "was asked to stop before",
         "ended": f"had ended already: {receipt.state}",
     }
-    line(
-        f"{receipt.job_id} {said[receipt.status]}",
-        style="green" if receipt.status != "ended" else "yellow",
-    )
+    style = "green" if receipt.status != "ended" else "yellow"
+    chosen.print(receipt, f"{receipt.job_id} {said[receipt.status]}", style=style)
 
 
 @app.command("retry")
-def retry(job_id: JobId, *, actor: Actor = None, url: Url = None, in_json: Json = False) -> None:
+@on_chosen
+def retry(chosen: ChosenJobs) -> None:
     """Have a job run now, again if it has ended."""
-    with open_client(url) as client:
-        client.job(job_id).retry(actor=actor or who())
-    _done({"job_id": job_id, "state": "available"}, f"{job_id} may run now", in_json=in_json)
+    if chosen.many("retry"):
+        return
+    with chosen.job() as job:
+        job.retry(actor=chosen.by)
+    said = {"job_id": chosen.job_id, "state": "available"}
+    chosen.print(said, f"{chosen.job_id} may run now")
+
+
+@app.command("edit")
+@on_chosen
+def edit(
+    chosen: ChosenJobs,
+    *,
+    arguments: Annotated[
+        str | None, typer.Option(metavar="JSON", help="Other arguments, all of them, by name.")
+    ] = None,
+    queue: Annotated[str | None, typer.Option(help="Another queue.")] = None,
+    priority: Annotated[int | None, typer.Option(help="0 (first) to 9.")] = None,
+    delay: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="Run no sooner than in this time.")
+    ] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="In place of its tags; repeatable.")] = None,
+    meta: Annotated[
+        str | None, typer.Option(metavar="JSON", help="An object in place of its meta.")
+    ] = None,
+    app_module: App = None,
+) -> None:
+    """Change a job that waits. One that executes, or has ended, is refused.
+
+    durable job edit --where 'activity=send_email meta.tenant=7' --priority 9 --reason 'a flood of letters'
+    """
+    import_app(app_module)
+    about = read_json("--meta", meta, None)
+    given = read_json("--arguments", arguments, None)
+    if given is not None and chosen.where is not None:
+        raise BadInput("--arguments is for one job, by its ID")
+    if chosen.many("edit", queue=queue, priority=priority, delay=delay, tags=tag or None, meta=about):  # fmt: skip
+        return
+    with chosen.job() as job:
+        job.edit(
+            arguments=given, queue=queue, priority=priority, delay=delay, tags=tag or None, meta=about,
+            reason=chosen.reason, actor=chosen.by,
+        )  # fmt: skip
+    chosen.print({"job_id": chosen.job_id, "edited": True}, f"changed {chosen.job_id}")
 
 
 @app.command("delete")
-def delete(job_id: JobId, *, actor: Actor = None, url: Url = None, in_json: Json = False) -> None:
+@on_chosen
+def delete(chosen: ChosenJobs) -> None:
     """Delete a job that does not execute, and its errors."""
-    with open_client(url) as client:
-        client.job(job_id).delete(actor=actor or who())
-    _done({"job_id": job_id, "deleted": True}, f"deleted {job_id}", in_json=in_json)
-
-
-def _done(value: dict[str, Any], text: str, *, in_json: bool) -> None:
-    if in_json:
-        print_json(value)
-    else:
-        line(text, style="green")
+    if chosen.many("delete"):
+        return
+    with chosen.job() as job:
+        job.delete(actor=chosen.by)
+    chosen.print({"job_id": chosen.job_id, "deleted": True}, f"deleted {chosen.job_id}")

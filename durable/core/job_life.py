@@ -41,10 +41,10 @@ class Transition(NamedTuple):
 TRANSITIONS: tuple[Transition, ...] = (
     Transition(None, "scheduled", "enqueued for later"),
     Transition(None, "available", "enqueued"),
-    Transition("scheduled", "available", "due, replaced or retried by hand"),
+    Transition("scheduled", "available", "due, replaced, edited or retried by hand"),
     Transition("scheduled", "cancelled", "cancelled"),
     Transition("scheduled", "discarded", "deadline passed"),
-    Transition("available", "scheduled", "replaced by a later one"),
+    Transition("available", "scheduled", "replaced or edited to run later"),
     Transition("available", "executing", "claimed by a worker"),
     Transition("available", "cancelled", "cancelled"),
     Transition("available", "discarded", "deadline passed"),

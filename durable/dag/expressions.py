@@ -164,9 +164,9 @@ class Values:
 
     def holds(self, condition: Mapping[str, Any]) -> bool:
         """Whether a stored condition is true. Raises BadReference."""
-        left = self.resolve(condition["of"])
+        left, right = self.resolve(condition["of"]), self.resolve(condition.get("value"))
         try:
-            return OPERATORS[condition["op"]](left, condition.get("value"))
+            return OPERATORS[condition["op"]](left, right)
         except TypeError as error:
             raise BadReference(f"{condition['op']} on {_shown(left)}: {error}") from error
 

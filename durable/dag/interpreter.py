@@ -20,15 +20,19 @@ from typing import Any, NamedTuple
 from durable.authoring import wait_until
 from durable.core.futures import DurableFuture, OperationFuture, SignalFuture
 from durable.core.loop import current
-from durable.core.policy import RetryPolicy, Timeouts
 from durable.dag import step_operations
+from durable.dag.expansion import added_steps
 from durable.dag.expressions import BadReference, Values
-from durable.dag.model import Step, edges_of
+from durable.dag.format import Step
+from durable.dag.model import edges_of
+from durable.dag.nested import start_nested
 from durable.dag.scheduler import FINAL, Scheduler, Status
+from durable.dag.signatures import as_text
 from durable.dag.step_calls import Again, Named
+from durable.dag.step_options import activity_options
 from durable.dag.step_waits import Held, awaited
-from durable.dag_errors import DagFailed
-from durable.definitions import workflow
+from durable.dag_errors import DagFailed, InvalidDag
+from durable.definitions import ActivityCall, workflow
 from durable.errors import ActivityError, DurableError, InvalidOption, PayloadError, RemoteError
 from durable.handlers import query
 
@@ -40,8 +44,11 @@ MAX_RUNNING = 1_000
 
 
 @workflow(name=INTERPRETER)
-async def run_dag(definition: dict[str, Any]) -> dict[str, Any]:
-    """Run a stored definition; the result is the table of its steps. Raises DagFailed if a step failed and the definition says so."""
+async def run_dag(definition: dict[str, Any]) -> Any:
+    """Run a stored definition; the result is the table of its steps, or the definition's output.
+
+    Raises DagFailed if a step failed and the definition says so.
+    """
     interpretation = Interpretation(definition)
 
     @query
@@ -54,7 +61,7 @@ async def run_dag(definition: dict[str, Any]) -> dict[str, Any]:
     failed = [name for name, row in table.items() if row["status"] == "failed"]
     if failed and definition["on_failure"] != "complete":
         raise DagFailed(definition["name"], failed, table)
-    return table
+    return interpretation.output(definition["output"]) if "output" in definition else table
 
 
 class _Mapping:
@@ -105,6 +112,7 @@ class Interpretation:
         self._context = definition["context"]
         self._activities: dict[str, Named] = {}
         self._maps: dict[str, _Mapping] = {}
+        self._added: dict[str, list[str]] = {}
         self._ready: deque[str] = deque()
         self._running: dict[DurableFuture[Any], _Call] = {}
         self._stopping: set[str] = set()
@@ -125,6 +133,10 @@ class Interpretation:
             name: {"status": status, **{key: of[name] for key, of in columns if name in of}}
             for name, status in self.scheduler.status.items()
         }
+
+    def output(self, stored: Any) -> Any:
+        """A value of the definition with what it refers to. Raises BadReference."""
+        return Values(self.results, self._context).resolve(stored)
 
     async def run(self) -> None:
         """Until every step has ended, and nobody is waited for to retry one. When the run is cancelled, so are its activities."""
@@ -168,6 +180,9 @@ class Interpretation:
     def _start(self, name: str, step: Step) -> None:
         if name in self._maps:
             self._go_on(name, step)
+            return
+        if name in self._added:
+            self._end_expansion(name)
             return
         values = Values(self.results, self._context)
         if "when" in step and not values.holds(step["when"]):
@@ -213,20 +228,27 @@ class Interpretation:
             self._end_map(name, state)
 
     def _call(self, name: str, step: Step, number: int | None, values: Values) -> None:
-        called = step["activity"]
-        activity = self._activities.get(called)
-        if activity is None:
-            activity = self._activities[called] = Named(called)
         arguments = values.resolve(step["args"])
         key = name if number is None else f"{name}[{number}]"
         tries = self._tries[key] = self._tries.get(key, 0) + 1
         call_id = key if tries == 1 else f"{key}#{tries}"
-        call = activity.options(**_options(step.get("options", {})), id=call_id)
-        if (first := self._first_calls.get(key)) is not None:
-            call = Again(call, first)
         run = current()
         assert run is not None
-        self._follow(call(**arguments), _Call(name, number, key, str(run.run_id)))
+        future: DurableFuture[Any]
+        if "dag" in step:
+            future = start_nested(run_dag, step, arguments, call_id)
+        else:
+            future = self._activity(step, key, call_id)(**arguments)
+        self._follow(future, _Call(name, number, key, str(run.run_id)))
+
+    def _activity(self, step: Step, key: str, call_id: str) -> ActivityCall[..., Any]:
+        called = step["activity"]
+        activity = self._activities.get(called)
+        if activity is None:
+            activity = self._activities[called] = Named(called)
+        call = activity.options(**activity_options(step.get("options", {})), id=call_id)
+        first = self._first_calls.get(key)
+        return call if first is None else Again(call, first)
 
     def _follow(self, future: DurableFuture[Any], call: _Call) -> None:
         self._running[future] = call
@@ -246,10 +268,34 @@ class Interpretation:
             self._take_element(name, number, future, failure)
         elif name in self._stopping:
             self.end(name, "cancelled")
-        elif failure is None:
-            self.complete(name, future.result())
-        else:
+        elif failure is not None:
             self.fail(name, failure)
+        elif "expand" in self.steps[name]:
+            self._expand(name, future.result())
+        else:
+            self.complete(name, future.result())
+
+    def _expand(self, name: str, returned: Any) -> None:
+        try:
+            added = added_steps(name, returned, self.steps, self._added, self._context)
+        except InvalidDag as error:
+            self.fail(name, _refused(error))
+            return
+        if not added:
+            self.complete(name, {})
+            return
+        self.steps |= added
+        self._added[name] = list(added)
+        self._ready.extend(self.scheduler.extend(name, edges_of(list(added.values()))))
+
+    def _end_expansion(self, name: str) -> None:
+        added = self._added[name]
+        failed = [it for it in added if self.scheduler.status[it] == "failed"]
+        if failed:
+            said = f"{len(failed)} of the {len(added)} steps that it added failed: {', '.join(failed[:10])}"
+            self.fail(name, {"type": "DagFailed", "message": said})
+        else:
+            self.complete(name, {it: self.results.get(it) for it in added})
 
     def _take_element(
         self, name: str, number: int, future: asyncio.Future[Any], failure: dict[str, Any] | None
@@ -275,7 +321,7 @@ class Interpretation:
 
     def complete(self, name: str, value: Any) -> None:
         self.results[name] = value
-        self.end(name, "completed", _as_text(value) if "branch" in self.steps[name] else None)
+        self.end(name, "completed", as_text(value) if "branch" in self.steps[name] else None)
 
     def fail(self, name: str, failure: dict[str, Any]) -> None:
         self.failures[name] = failure
@@ -316,7 +362,10 @@ class Interpretation:
     def retry(self, names: Sequence[str]) -> list[str]:
         """Take back how steps ended, and what was cancelled because of it; gives all that is taken back."""
         revived: dict[str, None] = {}
-        for name in names:
+        inside = [it for name in names for it in self._to_retry(name)]
+        for name in inside:
+            if self.scheduler.status[name] not in FINAL:  # taken back with one before it
+                continue
             ready, taken_back = self.scheduler.retry(name)
             self._ready.extend(ready)
             revived.update(dict.fromkeys(taken_back))
@@ -328,35 +377,32 @@ class Interpretation:
         self._news.set()
         return list(revived)
 
+    def _to_retry(self, name: str) -> list[str]:
+        """The step; in place of one that has added others, those of them that did not complete."""
+        status, cause = self.scheduler.status, self.scheduler.cause
+        inside = [
+            it
+            for it in self._added.get(name, ())
+            if status[it] in ("failed", "cancelled") and it not in cause
+        ]
+        return [found for it in inside for found in self._to_retry(it)] or [name]
+
     def give_up(self) -> None:
         """Wait for no operator any more."""
         self.given_up = True
         self._news.set()
 
     def _stop_starting(self, name: str) -> list[DurableFuture[Any]]:
-        """Start nothing more of a step; gives what it has under way."""
+        """Start nothing more of a step, and cancel what it has added; gives what it has under way."""
+        for each in self._added.get(name, ()):
+            if self.scheduler.status[each] not in FINAL:
+                self.cancel(each)
         while name in self._ready:
             self._ready.remove(name)
         return self._calls_of(name)
 
     def _calls_of(self, name: str) -> list[DurableFuture[Any]]:
         return [future for future, call in self._running.items() if call.step == name]
-
-
-def _options(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """The stored options as `Activity.options` takes them."""
-    given = {key: value for key, value in stored.items() if key not in ("retry", "timeouts")}
-    if "retry" in stored:
-        given["retry"] = RetryPolicy.from_body(stored["retry"])
-    if "timeouts" in stored:
-        limits = Timeouts.from_body(stored["timeouts"])
-        given |= {
-            "timeout": limits.start_to_close,
-            "schedule_to_close": limits.schedule_to_close,
-            "schedule_to_start": limits.schedule_to_start,
-            "heartbeat_timeout": limits.heartbeat,
-        }
-    return given
 
 
 def _failure(future: asyncio.Future[Any], step: Step) -> dict[str, Any] | None:
@@ -372,6 +418,12 @@ def _failure(future: asyncio.Future[Any], step: Step) -> dict[str, Any] | None:
     return _described(error)
 
 
+def _refused(error: InvalidDag) -> dict[str, Any]:
+    """The failure of a step that returned steps which cannot be added; of many problems, the first."""
+    said = f"it returned steps that cannot be added; problems: {len(error.problems)}"
+    return {"type": "InvalidDag", "message": said, "problems": error.problems[:100]}
+
+
 def _described(error: BaseException) -> dict[str, Any]:
     """A failure as a row of the table; the same in every process, whether or not it has the exception's class."""
     cause = error.__cause__ if isinstance(error, DurableError) and error.__cause__ else error
@@ -381,7 +433,3 @@ def _described(error: BaseException) -> dict[str, Any]:
         kind, message = type(cause).__qualname__, str(cause)
     more = {"attempt": error.attempt} if isinstance(error, ActivityError) else {}
     return {"type": kind, "message": message, **more}
-
-
-def _as_text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)

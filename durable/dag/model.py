@@ -16,8 +16,10 @@ from pydantic import BaseModel
 from durable.core.children import ChildFuture
 from durable.core.durations import duration_us
 from durable.core.policy import RetryPolicy
-from durable.dag.expressions import Condition, Ref, references
+from durable.dag.expressions import Condition, Ref
+from durable.dag.format import DEFAULT_CONCURRENCY, FORMAT, Step, implied, read_dag
 from durable.dag.scheduler import Edge
+from durable.dag.step_options import stored_options
 from durable.dag_errors import InvalidDag
 from durable.definitions import Activity, ActivityCall
 from durable.errors import PayloadError
@@ -25,14 +27,11 @@ from durable.options import ActivityOptions
 from durable.payload import ValueCodec, value_codec
 from durable.signals import Signal
 
-FORMAT = 1
 LONGEST_STEP_NAME = 150
 
 EdgePolicy = Literal["cancel", "continue"]
 SkipPolicy = Literal["join", "cancel", "continue"]
 OnFailure = Literal["fail", "complete", "wait"]
-Step = dict[str, Any]
-"""A step as it is stored: `name`, `deps`, and `activity`, `args`, `options`, `map`, `when`, `guard`, `branch` or `wait` where they are given."""
 
 
 def edge(
@@ -66,16 +65,25 @@ def guard(condition: Condition, *, otherwise: Any = None) -> Guard:
     return Guard(condition, otherwise)
 
 
+NO_OUTPUT: Any = object()
+
+
 class Dag:
     """Steps and what they depend on: `Dag("sync").add("fetch", fetch, {"id": 7}).add("save", save, {"it": result("fetch")})`.
 
-    `client.start(dag, id=...)` starts it; its result is `{step: {"status": ..., "result": ..., "failure": ..., "cause": ...}}`. `context` is a
-    JSON object that steps refer to with `context(...)`. `on_failure`: when all steps have ended and one failed, the run fails ("fail", with DagFailed),
-    completes, or waits for somebody to retry the step or to give the run up ("wait"). Inside a workflow, `await dag()` runs it as a child.
+    `client.start(dag, id=...)` starts it; its result is `{step: {"status": ..., "result": ..., "failure": ..., "cause": ...}}`, or `output` where
+    that is given: a value that is or contains `result(...)`. `context` is a JSON object that steps refer to with `context(...)`. `on_failure`: when
+    all steps have ended and one failed, the run fails ("fail", with DagFailed), completes, or waits for somebody to retry the step or to give the
+    run up ("wait"). Inside a workflow, `await dag()` runs it as a child; as a step of another DAG, see `add`.
     """
 
     def __init__(
-        self, name: str, *, context: Mapping[str, Any] | None = None, on_failure: OnFailure = "fail"
+        self,
+        name: str,
+        *,
+        context: Mapping[str, Any] | None = None,
+        on_failure: OnFailure = "fail",
+        output: Any = NO_OUTPUT,
     ) -> None:
         self.name = name
         self.on_failure: OnFailure = on_failure
@@ -84,13 +92,15 @@ class Dag:
         self.activities: dict[str, Activity[..., Any]] = {}
         """Those given as objects; others are looked up by name."""
         self.context: Any = self._stored("context", dict(context or {}))
+        self.output = {} if output is NO_OUTPUT else {"output": self._stored("output", output)}
 
     def add(
         self,
         name: str,
-        activity: ActivityCall[..., Any] | str,
+        activity: ActivityCall[..., Any] | str | Dag,
         args: Mapping[str, Any] | None = None,
         *,
+        expand: bool = False,
         deps: Sequence[str | Edge] = (),
         when: Condition | None = None,
         guard: Guard | None = None,
@@ -103,19 +113,25 @@ class Dag:
 
         Every step whose result it refers to is a dependency; `deps` names others, or says with `edge` what else a dependency's end means. `when`: the
         step is skipped unless it holds. `guard`: see there. The options are those of `Activity.options`.
+
+        In place of an activity, another DAG, as it is now: it runs as a child (`retry` and `timeout` are the child's), `args` go over its context, and its
+        result is the step's. With `expand`, the activity returns further steps, as `Dag.expansion()` gives them: they are added to the run, and
+        the step ends when they have, with their results by name.
         """
         given = ActivityOptions(queue, priority, retry, timeout)
-        step = self._activity_step(name, activity, args or {}, given)
+        step = self._calling_step(name, activity, args or {}, given)
+        if expand:
+            step["expand"] = True
         return self._append(step, deps, when, guard)
 
     def map(
         self,
         name: str,
-        activity: ActivityCall[..., Any] | str,
+        activity: ActivityCall[..., Any] | str | Dag,
         over: Ref | Sequence[Any],
         args: Mapping[str, Any],
         *,
-        max_concurrency: int = 100,
+        max_concurrency: int = DEFAULT_CONCURRENCY,
         deps: Sequence[str | Edge] = (),
         when: Condition | None = None,
         guard: Guard | None = None,
@@ -124,12 +140,12 @@ class Dag:
         retry: RetryPolicy | None = None,
         timeout: timedelta | None = None,
     ) -> Dag:
-        """Add a step that runs an activity for each element of `over`, at most `max_concurrency` at once; its result has theirs in order.
+        """Add a step that runs an activity, or another DAG, for each element of `over`, at most `max_concurrency` at once; its result has theirs in order.
 
         `args` refer to the element with `item()`. When one fails, no more are started, those under way are awaited, and the step fails.
         """
         given = ActivityOptions(queue, priority, retry, timeout)
-        step = self._activity_step(name, activity, args, given)
+        step = self._calling_step(name, activity, args, given)
         elements = self._stored(f"step {name!r}: over", over)
         step["map"] = {"over": elements, "max_concurrency": max_concurrency}
         return self._append(step, deps, when, guard)
@@ -176,26 +192,35 @@ class Dag:
         return self._append({"name": name, "wait": waits}, deps, when, guard)
 
     def to_json(self) -> dict[str, Any]:
-        """The definition as data; `Dag.from_json` reads it back."""
+        """The definition as data; `Dag.from_json` reads it back, `durable.dag.read_file` from a file."""
         return {
             "format": FORMAT,
             "name": self.name,
             "context": self.context,
             "on_failure": self.on_failure,
-            "steps": self.steps,
+            **self.output,
+            "steps": list(self.steps),
         }
 
     @classmethod
-    def from_json(cls, stored: Mapping[str, Any]) -> Dag:
-        """A definition that `to_json` gave. Raises InvalidDag if it is of another format."""
-        name = str(stored.get("name"))
-        if stored.get("format") != FORMAT:
-            raise InvalidDag(
-                name, [f"format is {stored.get('format')!r}; this release reads {FORMAT}"]
-            )
-        dag = cls(name, context=stored["context"], on_failure=stored["on_failure"])
-        dag.steps = json.loads(json.dumps(stored["steps"]))
+    def from_json(cls, stored: Any) -> Dag:
+        """A definition from data. Raises InvalidDag with all that is wrong with its form; `problems()` tells what else is."""
+        read = read_dag(stored)
+        dag = cls(read["name"], on_failure=read["on_failure"])
+        dag.context, dag.steps = read["context"], read["steps"]
+        dag.output = {"output": read["output"]} if "output" in read else {}
         return dag
+
+    def expansion(self) -> list[Step]:
+        """Its steps, for the activity of a step with `expand` to return. They may depend on steps of the run that they are added to.
+
+        Raises InvalidDag for what can be told here. What they refer to is looked at by the run, which fails the step if it does not exist.
+        """
+        from durable.dag.validation import expansion_problems
+
+        if found := expansion_problems(self):
+            raise InvalidDag(self.name, found)
+        return self.steps
 
     def problems(self) -> list[str]:
         """Everything that is wrong with it, a line each; empty if it can be started."""
@@ -209,7 +234,7 @@ class Dag:
             raise InvalidDag(self.name, found)
         return self
 
-    def __call__(self) -> ChildFuture[dict[str, Any]]:
+    def __call__(self) -> ChildFuture[Any]:
         """Inside a workflow: run it as a child. Raises InvalidDag, and NotInWorkflow elsewhere."""
         from durable.dag.interpreter import run_dag
 
@@ -217,10 +242,10 @@ class Dag:
 
     # -- building -----------------------------------------------------------------------------------------------------------
 
-    def _activity_step(
+    def _calling_step(
         self,
         name: str,
-        activity: ActivityCall[..., Any] | str,
+        activity: ActivityCall[..., Any] | str | Dag,
         args: Mapping[str, Any],
         given: ActivityOptions,
     ) -> Step:
@@ -229,6 +254,10 @@ class Dag:
             step["activity"] = activity.activity.name
             self.activities[activity.activity.name] = activity.activity
             given = given.over(activity.options_given)
+        elif isinstance(activity, Dag):
+            step["dag"] = activity.to_json()
+            self.activities |= activity.activities
+            self.problems_found += [f"step {name!r}: {it}" for it in activity.problems_found]
         else:
             step["activity"] = activity
         step["args"] = {
@@ -246,18 +275,14 @@ class Dag:
         guard: Guard | None,
     ) -> Dag:
         place = f"step {step['name']!r}"
-        if when is not None:
-            step["when"] = self._stored(f"{place}: when", when)
-        if guard is not None:
-            step["guard"] = {
-                "if": self._stored(f"{place}: guard", guard.condition),
-                "otherwise": self._stored(f"{place}: guard", guard.otherwise),
-            }
+        if when is not None and (condition := self._stored(f"{place}: when", when)):
+            step["when"] = condition
+        if guard is not None and (condition := self._stored(f"{place}: guard", guard.condition)):
+            otherwise = self._stored(f"{place}: guard", guard.otherwise)
+            step["guard"] = {"if": condition, "otherwise": otherwise}
         edges = [each if isinstance(each, Edge) else Edge(each) for each in deps]
         said = {each.upstream for each in edges}
-        refs = references([step.get(key) for key in ("args", "map", "when", "guard", "branch")])
-        implied = dict.fromkeys(it["$result"] for it in refs if "$result" in it)
-        edges += [Edge(upstream) for upstream in implied if upstream not in said]
+        edges += [Edge(upstream) for upstream in implied(step) if upstream not in said]
         step["deps"] = [stored_edge(each) for each in edges]
         self.steps.append(step)
         return self
@@ -267,7 +292,9 @@ class Dag:
             return self._plain(place, value)
         except PayloadError as error:
             self.problems_found.append(f"{error.field}: {error.rule}")
-            return None
+        except RecursionError:
+            self.problems_found.append(f"{place}: it is nested too deep, or contains itself")
+        return None
 
     def _plain(self, place: str, value: Any) -> Any:
         """The value as JSON. Raises PayloadError naming the path."""
@@ -293,20 +320,6 @@ def stored_edge(edge: Edge) -> dict[str, Any]:
     policies = {key: getattr(edge, key) for key in ("failed", "cancelled", "skipped")}
     changed = {key: value for key, value in policies.items() if value != getattr(default, key)}
     return {"step": edge.upstream, **changed}
-
-
-def stored_options(options: ActivityOptions) -> dict[str, Any]:
-    """What is set, as JSON; `ActivityOptions` are made of it again by the interpreter."""
-    retry = None if options.retry is None else options.retry.to_body()
-    given = {
-        "queue": options.queue,
-        "priority": options.priority,
-        "retry": retry,
-        "timeouts": options.timeouts.to_body(),
-        "cancellation": options.cancellation,
-        "on_exhausted": options.on_exhausted,
-    }
-    return {key: value for key, value in given.items() if value not in (None, {})}
 
 
 def edges_of(steps: Sequence[Step]) -> dict[str, list[Edge]]:

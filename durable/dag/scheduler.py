@@ -61,20 +61,33 @@ class Scheduler:
     """The states of all steps. `begin()` once, then `settle()` for each step that ended; both give the steps that became ready."""
 
     def __init__(self, steps: Mapping[str, Sequence[Edge]]) -> None:
-        self.status: dict[str, Status] = dict.fromkeys(steps, "pending")
+        self.status: dict[str, Status] = {}
         self.cause: dict[str, str] = {}
         """The step because of which a step was cancelled or skipped."""
-        self._above = steps
-        self._waiting = {name: len(edges) for name, edges in steps.items()}
-        self._active = {name: not edges for name, edges in steps.items()}
-        self._below: dict[str, list[tuple[str, Edge]]] = {name: [] for name in steps}
-        for name, edges in steps.items():
-            for each in edges:
-                self._below[each.upstream].append((name, each))
+        self._above: dict[str, Sequence[Edge]] = {}
+        self._waiting: dict[str, int] = {}
+        self._active: dict[str, bool] = {}
+        self._below: dict[str, list[tuple[str, Edge]]] = {}
+        self._adding: dict[str, str] = {}
+        """By added step: the one that added it, and waits for it."""
+        self._added: dict[str, list[str]] = {}
         self._chosen: dict[str, str] = {}
         self._ended: deque[str] = deque()
         self._ready: list[str] = []
-        self._open = len(steps)
+        self._open = 0
+        self._take_in(steps)
+
+    def _take_in(self, steps: Mapping[str, Sequence[Edge]]) -> None:
+        for name, edges in steps.items():
+            self.status[name] = "pending"
+            self._above[name] = edges
+            self._waiting[name] = len(edges)
+            self._active[name] = not edges
+            self._below[name] = []
+        for name, edges in steps.items():
+            for each in edges:
+                self._below[each.upstream].append((name, each))
+        self._open += len(steps)
 
     @property
     def done(self) -> bool:
@@ -96,13 +109,35 @@ class Scheduler:
         self._end(name, status)
         return self._spread()
 
+    def extend(self, adding: str, steps: Mapping[str, Sequence[Edge]]) -> list[str]:
+        """Add steps, of which there is at least one, that the running step `adding` waits for: when they have ended it is ready once more.
+
+        Gives the steps that are ready now. What has ended before counts at once.
+        """
+        self._take_in(steps)
+        self._added[adding] = list(steps)
+        self._adding.update(dict.fromkeys(steps, adding))
+        self._waiting[adding] = len(steps)
+        doomed = [(it, cause) for it in steps if (cause := self._count(it)) is not None]
+        for it, cause in doomed:
+            self._end(it, "cancelled", cause)
+        for it, edges in steps.items():
+            if self.status[it] == "pending" and not self._waiting[it]:
+                self._begin_or_skip(it, edges[-1].upstream if edges else None)
+        return self._spread()
+
     def retry(self, name: str) -> Revival:
-        """Take back the end of a step that failed or was cancelled by itself, and every cancellation that it caused."""
+        """Take back the end of a step that failed or was cancelled by itself, and every cancellation that it caused.
+
+        So does the end of the step that added it, unless that completed: it waits once more.
+        """
         revived = self._cancelled_by(name)
         for each in revived:
-            self.status[each] = "pending"
+            self.status[each] = "running" if each in self._added and each != name else "pending"
             self.cause.pop(each, None)
         self._open += len(revived)
+        for adding in {self._adding[it] for it in revived if it in self._adding}:
+            self._waiting[adding] = sum(self.status[it] not in FINAL for it in self._added[adding])
         below = (it for each in revived for it, _ in self._below[each])
         again = [it for it in dict.fromkeys([*revived, *below]) if self.status[it] == "pending"]
         doomed = [(it, cause) for it in again if (cause := self._count(it)) is not None]
@@ -123,7 +158,14 @@ class Scheduler:
                 if caused and below not in found:
                     found[below] = True
                     pending.append(below)
+            adding = self._adding.get(upstream)
+            if adding is not None and adding not in found and self._ended_badly(adding):
+                found[adding] = True
+                pending.append(adding)
         return list(found)
+
+    def _ended_badly(self, name: str) -> bool:
+        return self.status[name] in ("failed", "cancelled") and name not in self.cause
 
     def _count(self, name: str) -> str | None:
         """Count a step's edges anew; gives the ended upstream that cancels it, if there is one."""
@@ -148,6 +190,8 @@ class Scheduler:
             for below, each in self._below[upstream]:
                 if self.status[below] == "pending":
                     self._hand_on(upstream, below, each.effect(status, chosen))
+            if (adding := self._adding.get(upstream)) is not None:
+                self._count_down(adding)
         ready, self._ready = self._ready, []
         return ready
 
@@ -159,6 +203,11 @@ class Scheduler:
         self._active[below] = self._active[below] or effect == "release"
         if not self._waiting[below]:
             self._begin_or_skip(below, upstream)
+
+    def _count_down(self, adding: str) -> None:
+        self._waiting[adding] -= 1
+        if not self._waiting[adding] and self.status[adding] == "running":
+            self._ready.append(adding)
 
     def _begin_or_skip(self, name: str, upstream: str | None) -> None:
         """All its edges have ended."""

@@ -2,41 +2,94 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from jsonschema import Draft202012Validator
 
 from durable.dag.expressions import OPERATORS, TRANSFORMS, references, source_of
-from durable.dag.model import LONGEST_STEP_NAME, Step, edges_of
-from durable.definitions import Activity, registered_activities
+from durable.dag.format import Step, form_problems
+from durable.dag.model import LONGEST_STEP_NAME, edges_of
+from durable.dag.scope import MISSING, UNKNOWN, Scope
+from durable.dag.signatures import Schema, Signatures, difference, texts
+from durable.dag.step_options import NOT_FOR_CHILDREN, activity_options, child_options
+from durable.definitions import registered_activities
+from durable.errors import InvalidOption
+from durable.options import ActivityOptions, ChildOptions
 
 if TYPE_CHECKING:
     from durable.dag.model import Dag
 
+_REFERRING = ("args", "map", "when", "guard", "branch")
 
-def problems(dag: Dag) -> list[str]:
-    """A line each; the order is that of the steps."""
-    known = {it.name: it for it in registered_activities()} | dag.activities
-    by_name = {step["name"]: step for step in dag.steps}
-    found = list(dag.problems_found)
-    found += [] if dag.steps else ["it has no steps"]
-    seen: set[str] = set()
-    for step in dag.steps:
-        found += _names(step, seen)
-        found += _edges(step, by_name)
-        found += _references(step, by_name, known, dag.context)
-        found += _settings(step)
-        if "activity" in step:
-            found += _call(step, known)
-    found += _order(dag.steps, by_name)
+
+def problems(dag: Dag, registered: Mapping[str, tuple[Schema, Schema]] | None = None) -> list[str]:
+    """A line each; the order is that of the steps. `registered`: activities known by their schemas alone.
+
+    Of a definition whose form is wrong, only that is told.
+    """
+    found = [*dag.problems_found, *form_problems(definition := dag.to_json())]
+    if len(found) == len(dag.problems_found):
+        found += definition_problems(definition, _signatures(dag, registered), dag.context)
     return list(dict.fromkeys(found))
+
+
+def expansion_problems(dag: Dag) -> list[str]:
+    """The same of steps that an activity is about to return: what they refer to may be elsewhere, and so may be their activities."""
+    found = [*dag.problems_found, *form_problems(dag.to_json())]
+    scope = Scope({step["name"]: step for step in dag.steps}, UNKNOWN, _signatures(dag))
+    if len(found) == len(dag.problems_found):
+        seen: set[str] = set()
+        for step in dag.steps:
+            found += chain(_names(step, seen), _settings(step))
+            found += _nested(step, scope) if "dag" in step else _call(step, scope)
+    return list(dict.fromkeys(found))
+
+
+def definition_problems(
+    definition: Mapping[str, Any], signatures: Signatures | None, context: Any
+) -> Iterator[str]:
+    """What is wrong with a definition of the right form. `context`: what its steps see as such."""
+    steps: list[Step] = definition["steps"]
+    scope = Scope({step["name"]: step for step in steps}, context, signatures)
+    if not steps:
+        yield "it has no steps"
+    yield from step_problems(steps, scope, set())
+    for ref in references(definition.get("output")):
+        yield from _reference("output", {"name": ""}, ref, scope)
+        if "$result" in ref and ref["$result"] not in scope.steps:
+            yield f"output: there is no step {ref['$result']!r}"
+    yield from order_problems(edges_upward(steps))
+
+
+def step_problems(steps: Sequence[Step], scope: Scope, seen: set[str]) -> Iterator[str]:
+    """What is wrong with single steps. `seen`: names that are taken."""
+    for step in steps:
+        yield from _names(step, seen)
+        yield from _edges(step, scope.steps)
+        yield from _references(step, scope)
+        yield from _settings(step)
+        if "dag" in step:
+            yield from _nested(step, scope)
+        elif "branch" in step:
+            yield from _cases(step, scope)
+        elif "activity" in step and scope.signatures is not None:
+            called = step["activity"]
+            if scope.signatures.arguments(called) is None:
+                yield f"step {step['name']!r}: no activity is named {called!r} here (import its module)"
+            yield from _call(step, scope)
+
+
+def _signatures(
+    dag: Dag, registered: Mapping[str, tuple[Schema, Schema]] | None = None
+) -> Signatures:
+    return Signatures({it.name: it for it in registered_activities()} | dag.activities, registered)
 
 
 def _names(step: Step, seen: set[str]) -> Iterator[str]:
     name = step["name"]
-    if not isinstance(name, str) or not 0 < len(name) <= LONGEST_STEP_NAME:
+    if not 0 < len(name) <= LONGEST_STEP_NAME:
         yield f"step {name!r}: give a name of 1 to {LONGEST_STEP_NAME} characters"
     elif not name.isprintable():
         yield f"step {name!r}: give a name of printable characters"
@@ -47,13 +100,19 @@ def _names(step: Step, seen: set[str]) -> Iterator[str]:
 
 def _edges(step: Step, by_name: Mapping[str, Step]) -> Iterator[str]:
     name = step["name"]
+    said: set[str] = set()
     for each in step["deps"]:
         if each["step"] == name:
             yield f"step {name!r} depends on itself"
         elif each["step"] not in by_name:
             yield f"step {name!r} depends on {each['step']!r}, which does not exist"
+        elif each["step"] in said:
+            yield f"step {name!r} depends on {each['step']!r} twice"
+        said.add(each["step"])
     if "branch" in step:
         cases = step["branch"]
+        if not any(chain(*cases["cases"].values(), cases["default"])):
+            yield f"step {name!r} branches to nothing"
         for target in chain(*cases["cases"].values(), cases["default"]):
             if target == name:
                 yield f"step {name!r} branches to itself"
@@ -65,98 +124,62 @@ def _settings(step: Step) -> Iterator[str]:
     name = step["name"]
     if "map" in step:
         limit, over = step["map"]["max_concurrency"], step["map"]["over"]
-        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+        if limit < 1:
             yield f"step {name!r}: max_concurrency is {limit!r}; give a whole number from 1"
         if not isinstance(over, list) and not source_of(over):
             yield f"step {name!r}: over is neither a list nor a reference"
-    if "wait" in step:
-        limit, signal = step["wait"].get("timeout_us", 1), step["wait"].get("signal", "signal")
-        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-            yield f"step {name!r}: timeout is {limit!r}; give more than nothing"
-        if not isinstance(signal, str) or not signal:
-            yield f"step {name!r}: signal is {signal!r}; give a Signal or its name"
+    if step.get("wait", {}).get("timeout_us", 1) < 1:
+        yield f"step {name!r}: timeout is {step['wait']['timeout_us']!r} µs; give more than nothing"
+    if step.get("wait", {}).get("signal") == "":
+        yield f"step {name!r}: signal is ''; give a Signal or its name"
     for condition in (step.get("when"), (step.get("guard") or {}).get("if")):
-        if condition is not None and condition.get("op") not in OPERATORS:
-            yield f"step {name!r}: unknown condition {condition.get('op')!r}"
+        if condition is not None and condition["op"] not in OPERATORS:
+            yield f"step {name!r}: unknown condition {condition['op']!r}"
+    options = step.get("options", {})
+    try:
+        if "dag" in step:
+            ChildOptions(**child_options(options))
+        else:
+            ActivityOptions(**activity_options(options))
+    except InvalidOption as error:
+        yield f"step {name!r}: {error}"
+    for key in NOT_FOR_CHILDREN if "dag" in step else ():
+        if key in options or key in options.get("timeouts", {}):
+            yield f"step {name!r}: a nested dag has no option {key!r}"
 
 
 # -- references -----------------------------------------------------------------------------------------------------------
 
 
-def _references(
-    step: Step, by_name: Mapping[str, Step], known: Mapping[str, Activity[..., Any]], context: Any
-) -> Iterator[str]:
-    name = step["name"]
-    for ref in references([step.get(key) for key in ("args", "map", "when", "guard", "branch")]):
-        path = ref.get("path", [])
-        if ref.get("transform") not in (None, *TRANSFORMS):
-            yield f"step {name!r}: unknown transform {ref['transform']!r}"
-        if "$item" in ref and "map" not in step:
-            yield f"step {name!r}: item() is for map steps"
-        if "$context" in ref:
-            yield from _context_path(name, context, path)
-        if (upstream := by_name.get(ref.get("$result", ""))) is not None:
-            yield from _result_path(name, upstream, known, path)
+def _references(step: Step, scope: Scope) -> Iterator[str]:
+    for ref in references([step.get(key) for key in _REFERRING]):
+        yield from _reference(f"step {step['name']!r}", step, ref, scope)
 
 
-def _context_path(name: str, context: Any, path: list[Any]) -> Iterator[str]:
-    value = context
-    for part in path:
-        try:
-            value = value[part]
-        except (KeyError, IndexError, TypeError):
-            yield f"step {name!r}: the context has no {'.'.join(map(str, path))!r}"
-            return
+def _reference(place: str, step: Step, ref: Mapping[str, Any], scope: Scope) -> Iterator[str]:
+    path = ".".join(map(str, ref.get("path", [])))
+    if ref.get("transform") not in (None, *TRANSFORMS):
+        yield f"{place}: unknown transform {ref['transform']!r}"
+    if "$item" in ref and "map" not in step:
+        yield f"{place}: item() is for map steps"
+    elif "$context" in ref:
+        if scope.constant(ref) is MISSING:
+            yield f"{place}: the context has no {path!r}"
+    elif scope.type_of(ref, step) is None:
+        of = f"the result of {ref['$result']!r}" if "$result" in ref else "the item"
+        yield f"{place}: {of} has no {path!r}"
 
 
-def _result_path(
-    name: str, upstream: Step, known: Mapping[str, Activity[..., Any]], path: list[Any]
-) -> Iterator[str]:
-    activity = known.get(upstream.get("activity", ""))
-    if activity is None or not path or "guard" in upstream:
+# -- activities, nested DAGs and branches -------------------------------------------------------------------------------------
+
+
+def _call(step: Step, scope: Scope) -> Iterator[str]:
+    """Whether the activity takes the arguments. Of what a run will tell, only a type that cannot fit is a problem."""
+    name, called, args = step["name"], step.get("activity", ""), step.get("args", {})
+    schema = None if scope.signatures is None else scope.signatures.arguments(called)
+    if schema is None:
         return
-    schema: Any = activity.arguments.result.json_schema()
-    if "map" in upstream:
-        schema = {"type": "array", "items": schema, "$defs": schema.get("$defs", {})}
-    if not _has(schema, path):
-        yield f"step {name!r}: the result of {upstream['name']!r} has no {'.'.join(map(str, path))!r}"
-
-
-def _has(root: Mapping[str, Any], path: list[Any]) -> bool:
-    """Whether a schema allows the path; what it does not say is allowed."""
-    schema: Any = root
-    for part in path:
-        while isinstance(schema, Mapping) and "$ref" in schema:
-            schema = root.get("$defs", {}).get(str(schema["$ref"]).rpartition("/")[2], {})
-        if not isinstance(schema, Mapping) or "type" not in schema:
-            return True
-        if schema["type"] == "object":
-            properties, more = schema.get("properties", {}), schema.get("additionalProperties")
-            if part not in properties and (more is False or (properties and more is None)):
-                return False
-            schema = properties.get(part, more if isinstance(more, Mapping) else {})
-        elif schema["type"] == "array":
-            if not isinstance(part, int):
-                return False
-            schema = schema.get("items", {})
-        else:
-            return False
-    return True
-
-
-# -- activities -----------------------------------------------------------------------------------------------------------
-
-
-def _call(step: Step, known: Mapping[str, Activity[..., Any]]) -> Iterator[str]:
-    """Whether the activity is known and takes the arguments; what refers to a value of the run is not looked at."""
-    name, called = step["name"], step["activity"]
-    activity = known.get(called)
-    if activity is None:
-        yield f"step {name!r}: no activity is named {called!r} here (import its module)"
-        return
-    schema = activity.arguments.json_schema()
     properties = schema.get("properties", {})
-    args = step["args"]
     for key in schema.get("required", []):
         if key not in args:
             yield f"step {name!r}: {called} needs {key!r}"
@@ -164,22 +187,56 @@ def _call(step: Step, known: Mapping[str, Activity[..., Any]]) -> Iterator[str]:
         if key not in properties:
             if schema.get("additionalProperties") is not True:
                 yield f"step {name!r}: {called} has no parameter {key!r}"
-        elif next(references(value), None) is None:
-            whole = {"$defs": schema.get("$defs", {}), **properties[key]}
-            for error in Draft202012Validator(whole).iter_errors(value):
-                place = ".".join([key, *(str(part) for part in error.absolute_path)])
-                yield f"step {name!r}: {place}: {error.message}"
+            continue
+        parameter = {"$defs": schema.get("$defs", {}), **properties[key]}
+        for found in _argument(key, value, parameter, step, scope):
+            yield f"step {name!r}: {found}"
+
+
+def _argument(key: str, value: Any, parameter: Schema, step: Step, scope: Scope) -> Iterator[str]:
+    if source_of(value) and "$context" in value:
+        value = scope.constant(value)
+        if value is UNKNOWN or value is MISSING:
+            return
+    if source_of(value):
+        known = None if "transform" in value else scope.type_of(value, step)
+        if known and (found := difference(known, parameter)):
+            of = f"the result of {value['$result']!r}" if "$result" in value else "the item"
+            yield f"{key}: {of} gives {found}"
+    elif next(references(value), None) is None:
+        for error in Draft202012Validator(parameter).iter_errors(value):
+            place = ".".join([key, *(str(part) for part in error.absolute_path)])
+            yield f"{place}: {error.message}"
+
+
+def _nested(step: Step, scope: Scope) -> Iterator[str]:
+    inner = step["dag"]
+    for found in definition_problems(inner, scope.signatures, {**inner["context"], **step["args"]}):
+        yield f"step {step['name']!r}: {found}"
+
+
+def _cases(step: Step, scope: Scope) -> Iterator[str]:
+    on = step["branch"]["on"]
+    known = None if "transform" in on else texts(scope.type_of(on, step) or {})
+    for case in step["branch"]["cases"]:
+        if known is not None and case not in known:
+            yield f"step {step['name']!r}: the case {case!r} is unreachable: the value is one of {', '.join(sorted(known))}"
 
 
 # -- order ------------------------------------------------------------------------------------------------------------------
 
 
-def _order(steps: list[Step], by_name: Mapping[str, Step]) -> Iterator[str]:
-    """Cycles with their paths, and the steps behind them, which could never start. Iterative: 10,000 steps in a row are nothing special."""
-    above = {
-        name: [it.upstream for it in edges if it.upstream in by_name and it.upstream != name]
-        for name, edges in edges_of(steps).items()
+def edges_upward(steps: Sequence[Step]) -> dict[str, list[str]]:
+    """What each step waits for, as far as it exists."""
+    found = edges_of(steps)
+    return {
+        name: [it.upstream for it in edges if it.upstream in found and it.upstream != name]
+        for name, edges in found.items()
     }
+
+
+def order_problems(above: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """Cycles with their paths, and the steps behind them, which could never start. Iterative: 10,000 steps in a row are nothing special."""
     below: dict[str, list[str]] = {name: [] for name in above}
     for name, upstream in above.items():
         for each in upstream:
@@ -206,7 +263,7 @@ def _order(steps: list[Step], by_name: Mapping[str, Step]) -> Iterator[str]:
 
 
 def _cycle(
-    start: str, above: Mapping[str, list[str]], stuck: set[str], visited: set[str]
+    start: str, above: Mapping[str, Sequence[str]], stuck: set[str], visited: set[str]
 ) -> list[str]:
     """The cycle that one meets going up from a stuck step, each of which has a stuck step above; empty if it was met before."""
     path: list[str] = []

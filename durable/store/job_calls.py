@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ from durable.core.job_life import JobState
 from durable.descriptions import GroupDescription, JobDescription, JobReceipt
 from durable.ids import uuid7
 from durable.job_errors import JobNotFound, JobRefused
+from durable.refusals import REFUSALS, steps
 from durable.store.calls import Call, Row, Sent, _first, _record
 from durable.store.queries import load_queries
 from durable.store.shards import shard_of
@@ -96,6 +98,38 @@ def delete_job(job_id: str, actor: str | None) -> Call[Sent[None]]:
     return Call(_SQL["delete_job"], _command(job_id, actor), decode)
 
 
+def edit_job(
+    job_id: str,
+    changes: Mapping[str, Any],
+    text: str | None,
+    reason: str | None,
+    actor: str | None,
+) -> Call[Sent[None]]:
+    """Change a waiting job; `text` are other arguments. Raises JobNotFound and JobRefused."""
+
+    def decode(rows: list[Row]) -> Sent[None]:
+        row = _known(rows[0], job_id)
+        _refuse(job_id, row["status"])
+        return Sent(None, (f"jobs:{row['queue']}",) if row["state"] == "available" else ())
+
+    parameters = {"changes": json.dumps(changes), "input": text, "reason": reason}
+    return Call(_SQL["edit_job"], {**_command(job_id, actor), **parameters}, decode)
+
+
+def count_jobs(filter_: Mapping[str, Any]) -> Call[int]:
+    """How many jobs pass a filter."""
+    parameters = {"filter": json.dumps(filter_)}
+    return Call(_SQL["count_jobs"], parameters, lambda rows: int(rows[0]["matching"]))
+
+
+def act_on_jobs(batch_id: str, limit: int) -> Call[Sent[bool]]:
+    """One pass of a batch over at most `limit` jobs; answers whether it was the last."""
+    parameters = {"batch_id": batch_id, "limit": limit}
+    return Call(
+        _SQL["act_on_jobs"], parameters, lambda rows: Sent(rows[0]["ended"], tuple(rows[0]["wake"]))
+    )
+
+
 def _command(job_id: str, actor: str | None) -> dict[str, Any]:
     return {**_job(job_id), "actor": actor, "command_id": str(uuid7())}
 
@@ -106,13 +140,19 @@ def _known(row: Row, job_id: str) -> Row:
     return row
 
 
+_CODES = {
+    "executing": "job_executing",
+    "conflict": "unique_key_taken",
+    "ended": "job_ended",
+    "waiting": "job_waiting",
+}
+
+
 def _refuse(job_id: str, status: str) -> None:
-    if status == "executing":
-        raise JobRefused(f"job {job_id} is executing; cancel it first, or wait for its end")
-    if status == "conflict":
-        raise JobRefused(
-            f"another job holds the unique key of job {job_id} by now; it stays as it is"
-        )
+    code = _CODES.get(status, status)
+    if code in REFUSALS:
+        legal = ", ".join(steps(code, job_id, None))
+        raise JobRefused(f"job {job_id} {REFUSALS[code].text}; you can: {legal}")
 
 
 def not_found(job_id: str) -> JobNotFound:

@@ -80,6 +80,16 @@ select status, queue from durable.retry_job(%(shard)s::smallint, %(job_id)s::uui
 -- name: delete_job
 select durable.delete_job(%(shard)s::smallint, %(job_id)s::uuid, %(actor)s::jsonb, %(command_id)s::uuid) as status
 
+-- name: edit_job
+select status, state, queue from durable.edit_job(
+    %(shard)s::smallint, %(job_id)s::uuid, %(changes)s::jsonb, %(input)s::json, %(reason)s, %(actor)s::jsonb, %(command_id)s::uuid)
+
+-- name: count_jobs
+select durable.count_jobs(%(filter)s::jsonb) as matching
+
+-- name: act_on_jobs
+select ended, wake from durable.act_on_jobs(%(batch_id)s::uuid, %(limit)s::int)
+
 -- name: open_group
 select durable.open_group(%(group_id)s::uuid, %(group_name)s, %(total)s::int, %(callbacks)s::json)
 

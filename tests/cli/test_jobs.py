@@ -11,7 +11,8 @@ SCHEMA = {"type": "object", "properties": {"to": {"type": "string"}}, "required"
 
 
 def enqueued(run: Run, database: Database, *options: str) -> str:
-    database.define("activity", "greet", SCHEMA, "post")
+    if not database.rows("select 1 from durable.definitions"):
+        database.define("activity", "greet", SCHEMA, "post")
     said = run("enqueue", "greet", '{"to": "ann"}', *options, "--json")
     assert said.code == 0, said.err
     return str(json.loads(said.out)["job_id"])
@@ -81,3 +82,42 @@ def test_waiting_prints_the_result_or_fails(run: Run, database: Database) -> Non
     assert (done.code, done.out) == (0, '"hi"\n')
     failed = run("enqueue", "greet", '{"to": "discarded"}', "--wait", "--timeout", "5")
     assert (failed.code, "durable job show" in failed.err) == (5, True)
+
+
+def test_a_waiting_job_is_changed(run: Run, database: Database) -> None:
+    job_id = enqueued(run, database)
+    changes = ("--priority", "3", "--queue", "slow", "--tag", "late", "--meta", '{"a": 2}')
+    said = run("job", "edit", job_id, *changes, "--arguments", '{"to": "bob"}', "--reason", "oops")
+    assert (said.code, said.out) == (0, f"changed {job_id}\n")
+    shown = run("job", "show", job_id).out
+    for fact in ("slow, priority 3", "late", '{"a": 2}', '{"to": "bob"}'):
+        assert fact in shown
+    assert json.loads(run("job", "edit", job_id, "--delay", "60", "--json").out)["edited"]
+    assert "scheduled" in run("job", "show", job_id).out
+    nothing = run("job", "edit", job_id)
+    assert (nothing.code, "say what to change" in nothing.err) == (2, True)
+    run("job", "cancel", job_id)
+    ended = run("job", "edit", job_id, "--priority", "1")
+    assert (ended.code, f"durable job retry {job_id}" in ended.err) == (1, True)
+
+
+def test_jobs_are_commanded_by_filter(run: Run, database: Database) -> None:
+    ids = {enqueued(run, database, "--tag", "x") for _ in range(3)}
+    enqueued(run, database)
+    counted = run("job", "cancel", "--where", "tag=x", "--dry-run", "--reason", "no")
+    assert counted.out == "would cancel 3 jobs (tags=['x']); nothing was done\n"
+    edited = run("job", "edit", "--where", "tag=x", "--priority", "9", "--reason", "later")
+    assert (edited.code, edited.out) == (0, "edit_jobs: 3 accepted, 0 refused\n")
+    done = json.loads(run("job", "cancel", "--where", "tag=x", "--reason", "no", "--json").out)
+    assert (done["accepted"], done["refused"], done["reason"]) == (3, 0, "no")
+    logged = json.loads(run("commands", "--batch", done["batch_id"], "--json").out)
+    assert {it["run_id"] for it in logged} == ids
+    database.rows(
+        "update durable.jobs set state = 'executing', owner = gen_random_uuid() where tags is null"
+    )
+    refused = run("job", "delete", "--where", "queue=post", "--reason", "all")
+    assert (refused.code, refused.out.splitlines()[0]) == (1, "delete_jobs: 3 accepted, 1 refused")
+    assert run("job", "retry", "--where", "state=discarded", "--reason", "again").code == 0
+    for wrong in (("cancel",), ("cancel", "--where", "tag=x"), ("cancel", "--where", "", "--reason", "x"),
+                  ("edit", "--where", "tag=x", "--arguments", "{}", "--reason", "x")):  # fmt: skip
+        assert run("job", *wrong).code == 2, wrong

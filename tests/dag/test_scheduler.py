@@ -65,6 +65,60 @@ def test_a_second_end_of_a_step_is_without_effect() -> None:
     assert scheduler.settle("b", "completed") == ["join"]
 
 
+def test_the_step_that_adds_others_is_ready_again_when_they_have_ended() -> None:
+    scheduler = Scheduler({"old": [], "plan": [], "below": [Edge("plan")]})
+    scheduler.begin()
+    scheduler.settle("old", "failed")
+    added = {
+        "free": [],
+        "doomed": [Edge("old")],
+        "behind": [Edge("doomed")],
+        "told": [edge("old", policy="continue")],
+        "last": [Edge("free")],
+    }
+    assert scheduler.extend("plan", added) == ["free", "told"]
+    assert scheduler.status["doomed"] == scheduler.status["behind"] == "cancelled"
+    assert scheduler.settle("told", "completed") == []
+    assert scheduler.settle("free", "completed") == ["last"]
+    assert scheduler.settle("last", "completed") == ["plan"]
+    assert scheduler.settle("plan", "completed") == ["below"]
+
+
+def test_steps_added_that_never_run_do_not_hold_up_the_step_that_added_them() -> None:
+    scheduler = Scheduler({"old": [], "plan": []})
+    scheduler.begin()
+    scheduler.settle("old", "failed")
+    assert scheduler.extend("plan", {"a": [Edge("old")], "b": [Edge("a")]}) == ["plan"]
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_whatever_is_added_when_every_step_ends_once_and_before_what_added_it(seed: int) -> None:
+    draw = random.Random(seed)
+    scheduler = Scheduler({"0": []})
+    running = scheduler.begin()
+    added: dict[str, list[str]] = {}
+    ended: list[str] = []
+    while running:
+        name = running.pop(draw.randrange(len(running)))
+        assert scheduler.status[name] == "running"
+        if name not in added and draw.random() < 0.4 and len(scheduler.status) < 60:
+            added[name] = []
+            steps: dict[str, list[Edge]] = {}
+            for _ in range(draw.randint(1, 4)):
+                known = [*ended, *steps]
+                ups = draw.sample(known, draw.randint(0, min(len(known), 3)))
+                new = str(len(scheduler.status) + len(steps))
+                steps[new] = [edge(up, policy=draw.choice(["cancel", "continue"])) for up in ups]
+            added[name] = list(steps)
+            running += scheduler.extend(name, steps)
+            continue
+        assert all(scheduler.status[it] in FINAL for it in added.get(name, []))
+        running += scheduler.settle(name, draw.choice(["completed", "failed", "skipped"]))
+        ended.append(name)
+    assert scheduler.done
+    assert len(ended) == len(set(ended))
+
+
 @pytest.mark.parametrize("seed", range(200))
 def test_whatever_ends_how_and_when_every_step_ends_once_and_after_what_it_depends_on(
     seed: int,
