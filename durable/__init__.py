@@ -71,6 +71,7 @@ from durable.encryption import Encryption as Encryption
 from durable.errors import ActivityError as ActivityError
 from durable.errors import ActivityTimeout as ActivityTimeout
 from durable.errors import ActorRequired as ActorRequired
+from durable.errors import AmbiguousSignal as AmbiguousSignal
 from durable.errors import BlockingCall as BlockingCall
 from durable.errors import ChildWorkflowError as ChildWorkflowError
 from durable.errors import DatabaseUnavailable as DatabaseUnavailable

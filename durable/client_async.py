@@ -22,6 +22,7 @@ from durable.core.names import checked_name
 from durable.definitions import Workflow, checked_version
 from durable.descriptions import OperatorStatus, RunDescription, Status
 from durable.errors import InvalidOption
+from durable.evidence_async import AsyncEvidencing
 from durable.filters import compiled_filter
 from durable.grouping import JobCall
 from durable.groups_async import AsyncGroups
@@ -49,7 +50,13 @@ V = TypeVar("V")
 
 
 class AsyncClient(
-    AsyncGroups, AsyncCompleting, AsyncRetention, AsyncScheduling, AsyncJobBatches, AsyncQueues
+    AsyncGroups,
+    AsyncCompleting,
+    AsyncRetention,
+    AsyncScheduling,
+    AsyncJobBatches,
+    AsyncQueues,
+    AsyncEvidencing,
 ):
     """Talks to one database. Use it as a context manager, or call `close()`.
 

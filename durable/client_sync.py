@@ -23,6 +23,7 @@ from durable.core.names import checked_name
 from durable.definitions import Workflow, checked_version
 from durable.descriptions import OperatorStatus, RunDescription, Status
 from durable.errors import InvalidOption
+from durable.evidence_sync import Evidencing
 from durable.filters import compiled_filter
 from durable.grouping import JobCall
 from durable.groups_sync import Groups
@@ -49,7 +50,15 @@ C = TypeVar("C")
 V = TypeVar("V")
 
 
-class Client(Groups, Completing, Retention, Scheduling, JobBatches, Queues):
+class Client(
+    Groups,
+    Completing,
+    Retention,
+    Scheduling,
+    JobBatches,
+    Queues,
+    Evidencing,
+):
     """Talks to one database. Use it as a context manager, or call `close()`.
 
     `url` defaults to DURABLE_DATABASE_URL; a connection is opened by the first operation. `notify=False` sends no NOTIFY at all: for

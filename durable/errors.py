@@ -425,6 +425,19 @@ class WorkflowClosed(DurableError):
     """
 
 
+class AmbiguousSignal(DurableError):
+    """A signal for the one workflow that a filter means, and the filter means several: it was delivered to none, and noted with each (C11).
+    The caller's: send it to one of `workflow_ids`, or say more in the filter.
+    """
+
+    def __init__(self, signal: str, workflow_ids: Sequence[str]) -> None:
+        shown = ", ".join(workflow_ids[:5]) + (", ..." if len(workflow_ids) > 5 else "")
+        super().__init__(
+            f"signal {signal!r} may be meant for any of {len(workflow_ids)} workflows ({shown}), so none was told; send it to one of them"
+        )
+        self.workflow_ids = tuple(workflow_ids)
+
+
 class OperationRefused(DurableError):
     """An operator's command cannot be done to this workflow or activity as it stands (C18). The caller's: `code` says why, from
     a closed list, and `next_steps` what is legal instead. The refusal is in the log of commands.

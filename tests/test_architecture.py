@@ -73,6 +73,8 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "durable.client_async",
+            "durable.evidence_async",
+            "durable.evidence_sync",
             "durable.completing_async",
             "durable.completing_sync",
             "durable.filters",

@@ -26,6 +26,7 @@ FILES = {
     "durable/groups_async.py": "durable/groups_sync.py",
     "durable/queues_async.py": "durable/queues_sync.py",
     "durable/client_async.py": "durable/client_sync.py",
+    "durable/evidence_async.py": "durable/evidence_sync.py",
     "durable/retention_async.py": "durable/retention_sync.py",
     "durable/scheduling_async.py": "durable/scheduling_sync.py",
 }
@@ -42,15 +43,17 @@ RULES = [
     (r"\basyncio\.to_thread\(\s*([\w.]+),\s*", r"\1("),
     (r"\basyncio\.Semaphore\b", "threading.Semaphore"),
     (r"\bAwaitable\[(\w+)\]", r"\1"),
+    (r"\bAsyncIterator\b", "Iterator"),
+    (r"\basynccontextmanager\b", "contextmanager"),
     (r"\bimport asyncio\n", "import threading\nimport time\n"),
     (r"\bpsycopg\.Async(Connection|Cursor)\b", r"psycopg.\1"),
     (r"\b(ensure_current|joined|take)_async\b", r"\1"),
     (
-        r"\bAsync(Connection|Transaction|ClientSession|Client|Handle|JobHandle|JobGroup|JobChain|Jobs|Groups|QueueHandle|Queues|Scheduling|ScheduleHandle|Transactions|Retention|Conversation|UpdateHandle|RunOperations|PendingActivity|Batches|JobBatches|Completing)\b",
+        r"\bAsync(Connection|Transaction|ClientSession|Client|Handle|JobHandle|JobGroup|JobChain|Jobs|Groups|QueueHandle|Queues|Scheduling|ScheduleHandle|Transactions|Retention|Conversation|UpdateHandle|RunOperations|PendingActivity|Batches|JobBatches|Completing|Evidencing|RunEvidence)\b",
         r"\1",
     ),
     (
-        r"\b(client_session|client|conversation|handles|jobs|groups|queues|scheduling|transactions|retention|operations|batches|job_batches|completing)_async\b",
+        r"\b(client_session|client|conversation|handles|jobs|groups|queues|scheduling|transactions|retention|operations|batches|job_batches|completing|evidence)_async\b",
         r"\1_sync",
     ),
     (r"\bAn asynchronous\b", "A synchronous"),

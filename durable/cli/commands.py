@@ -22,6 +22,7 @@ from durable.cli import (
 from durable.cli.batches import batch
 from durable.cli.builds import move
 from durable.cli.doctor import doctor
+from durable.cli.evidence import evidence, recover
 from durable.cli.lint import lint
 from durable.cli.mend import activity
 from durable.cli.replay import replay
@@ -87,6 +88,8 @@ app.command("fork")(rewind.fork)
 app.add_typer(activity, name="activity")
 app.add_typer(batch, name="batch")
 app.command("commands")(rewind.commands)
+app.command("evidence")(evidence)
+app.add_typer(recover, name="recover")
 app.command("move")(move)
 app.command("complete")(completion.complete)
 app.command("fail")(completion.fail)

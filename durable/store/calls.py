@@ -138,7 +138,7 @@ def send_signal(
         row = rows[0]
         if row["status"] == "unknown":
             raise not_found(workflow_id)
-        if row["status"] == "dropped":
+        if row["status"] in ("dropped", "late"):
             msg = (
                 f"workflow {workflow_id!r} takes no signal {name!r} any more: {row['reason']}; "
                 "the attempt is kept as evidence"
@@ -347,13 +347,13 @@ def count_reviews() -> Call[list[Row]]:
 _JSON = frozenset(
     {
         "attributes", "memo", "actor", "waiting_on", "review", "body", "payload", "errors", "heartbeat", "note", "schema",
-        "queues", "info", "headers", "options", "meta", "arguments", "result", "paused", "before", "after", "filter",
+        "queues", "info", "headers", "options", "meta", "arguments", "result", "paused", "before", "after", "filter", "detail",
     }
 )  # fmt: skip
 _TIMES = frozenset(
     {
         "at", "created_at", "started_at", "closed_at", "ready_at", "cancel_requested_at", "next_at", "deadline_at",
-        "scheduled_at", "finished_at", "beat_at", "now",
+        "scheduled_at", "finished_at", "beat_at", "now", "begun_at", "ended_at",
     }
 )  # fmt: skip
 

@@ -81,6 +81,14 @@ async def ends_later(left: int, how: str) -> str:
 
 
 @workflow
+async def goes_on_unheard(left: int, gate: int) -> None:
+    if left:
+        await holds_still(gate)
+        durable.continue_as_new(left - 1, gate)
+    await durable.sleep(timedelta(days=1))
+
+
+@workflow
 async def has_an_ending_child(id: str) -> None:
     await ends.options(id=id)("stops")
 
