@@ -19,10 +19,13 @@ from durable import grouping, requests, targets
 from durable.attributes import Attributes
 from durable.completing_async import AsyncCompleting
 from durable.core.names import checked_name
+from durable.dag.model import Dag
+from durable.dag_steps_async import AsyncDagSteps
 from durable.definitions import Workflow, checked_version
 from durable.descriptions import OperatorStatus, RunDescription, Status
 from durable.errors import InvalidOption
 from durable.evidence_async import AsyncEvidencing
+from durable.explaining_async import AsyncExplaining
 from durable.filters import compiled_filter
 from durable.grouping import JobCall
 from durable.groups_async import AsyncGroups
@@ -52,11 +55,13 @@ V = TypeVar("V")
 class AsyncClient(
     AsyncGroups,
     AsyncCompleting,
+    AsyncDagSteps,
     AsyncRetention,
     AsyncScheduling,
     AsyncJobBatches,
     AsyncQueues,
     AsyncEvidencing,
+    AsyncExplaining,
 ):
     """Talks to one database. Use it as a context manager, or call `close()`.
 
@@ -389,6 +394,8 @@ class AsyncClient(
         """What to start: the given definition, or by name the one imported here, or the one a worker has registered."""
         if version is not None:
             return await self._version(workflow, checked_version("version", version))
+        if isinstance(workflow, Dag):
+            return await self._dag(workflow)
         if not isinstance(workflow, str):
             return targets.of_workflow(workflow)
         if (local := targets.local_workflow(workflow)) is not None:
@@ -398,6 +405,14 @@ class AsyncClient(
             known = await self._execute(calls.list_definitions("workflow"))
             raise targets.unknown_workflow(workflow, known)
         return targets.of_definition(definition)
+
+    async def _dag(self, dag: Dag) -> requests.Target:
+        """A DAG, checked against what is imported here or registered by a worker. Raises InvalidDag."""
+        named = targets.not_imported(dag)
+        there = await self._execute(calls.list_definitions("activity")) if named else []
+        asked = [calls.read_definition("activity", name) for name in {*named}.intersection(there)]
+        found = [await self._execute(each) for each in asked]
+        return targets.of_dag(dag, [it for it in found if it is not None])
 
     async def _accompanied(
         self, start: Call[Sent[Started]], workflow_id: str, given: requests.StartOptions

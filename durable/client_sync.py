@@ -20,10 +20,13 @@ from durable import grouping, requests, targets
 from durable.attributes import Attributes
 from durable.completing_sync import Completing
 from durable.core.names import checked_name
+from durable.dag.model import Dag
+from durable.dag_steps_sync import DagSteps
 from durable.definitions import Workflow, checked_version
 from durable.descriptions import OperatorStatus, RunDescription, Status
 from durable.errors import InvalidOption
 from durable.evidence_sync import Evidencing
+from durable.explaining_sync import Explaining
 from durable.filters import compiled_filter
 from durable.grouping import JobCall
 from durable.groups_sync import Groups
@@ -53,11 +56,13 @@ V = TypeVar("V")
 class Client(
     Groups,
     Completing,
+    DagSteps,
     Retention,
     Scheduling,
     JobBatches,
     Queues,
     Evidencing,
+    Explaining,
 ):
     """Talks to one database. Use it as a context manager, or call `close()`.
 
@@ -386,6 +391,8 @@ class Client(
         """What to start: the given definition, or by name the one imported here, or the one a worker has registered."""
         if version is not None:
             return self._version(workflow, checked_version("version", version))
+        if isinstance(workflow, Dag):
+            return self._dag(workflow)
         if not isinstance(workflow, str):
             return targets.of_workflow(workflow)
         if (local := targets.local_workflow(workflow)) is not None:
@@ -395,6 +402,14 @@ class Client(
             known = self._execute(calls.list_definitions("workflow"))
             raise targets.unknown_workflow(workflow, known)
         return targets.of_definition(definition)
+
+    def _dag(self, dag: Dag) -> requests.Target:
+        """A DAG, checked against what is imported here or registered by a worker. Raises InvalidDag."""
+        named = targets.not_imported(dag)
+        there = self._execute(calls.list_definitions("activity")) if named else []
+        asked = [calls.read_definition("activity", name) for name in {*named}.intersection(there)]
+        found = [self._execute(each) for each in asked]
+        return targets.of_dag(dag, [it for it in found if it is not None])
 
     def _accompanied(
         self, start: Call[Sent[Started]], workflow_id: str, given: requests.StartOptions

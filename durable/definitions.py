@@ -22,7 +22,7 @@ from durable.core.interception import OutboundCall
 from durable.core.loop import current
 from durable.core.names import checked_name, checked_priority
 from durable.core.plans import ActivityPlan, ChildPlan, RunDefaults
-from durable.core.policy import LIBRARY_DEFAULT, LifeLimits, RetryPolicy, Timeouts, merge
+from durable.core.policy import LifeLimits, RetryPolicy, Timeouts, merge
 from durable.core.scan import live_scope, scan
 from durable.core.styles import Style, style_of
 from durable.errors import ActorRequired, InvalidOption, NotInWorkflow, UnsafeWorkflow
@@ -31,11 +31,16 @@ from durable.options import (
     ChildOptions,
     ClosePolicy,
     OnExhausted,
+    beyond_default,
     checked_on_exhausted,
+    job_options,
+    unless_empty,
+    unless_fail,
 )
 from durable.payload import ArgumentsCodec
 from durable.schedules import Schedule, checked_declaration
 from durable.transactional import TransactionalDecorator, connection_parameter
+from durable.unique import Unique
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -78,9 +83,9 @@ class ActivityCall(Generic[P, R]):
             "name": activity.name,
             "queue": options.queue or defaults.queue,
             "priority": defaults.priority if options.priority is None else options.priority,
-            **_unless_empty("retry", _beyond_default(merge(options.retry, of_workflow))),
-            **_unless_empty("timeouts", options.timeouts.to_body()),
-            **_unless_fail(options.on_exhausted or defaults.on_exhausted),
+            **unless_empty("retry", beyond_default(merge(options.retry, of_workflow))),
+            **unless_empty("timeouts", options.timeouts.to_body()),
+            **unless_fail(options.on_exhausted or defaults.on_exhausted),
             **dict.fromkeys(
                 ("id", "digest", "line"), ""
             ),  # filled in per call; here they give the copy its size
@@ -89,28 +94,6 @@ class ActivityCall(Generic[P, R]):
             activity.name, body, activity.arguments, options.cancellation or "try", options.id
         )
         return self._plans.setdefault(defaults, plan)
-
-
-def _beyond_default(policy: RetryPolicy) -> dict[str, Any]:
-    """What differs from the library's default, which is part of the semantics version: every event carries this."""
-    default = LIBRARY_DEFAULT.to_body()
-    return {key: value for key, value in policy.to_body().items() if default[key] != value}
-
-
-def _unless_fail(on_exhausted: str | None) -> dict[str, Any]:
-    return {"on_exhausted": on_exhausted} if on_exhausted == "pause" else {}
-
-
-def _unless_empty(key: str, value: dict[str, Any]) -> dict[str, Any]:
-    return {key: value} if value else {}
-
-
-def job_options(options: ActivityOptions) -> dict[str, Any]:
-    """The options of a job: retry policy and timeouts where they differ from the library's."""
-    return {
-        **_unless_empty("retry", _beyond_default(merge(options.retry))),
-        **_unless_empty("timeouts", options.timeouts.to_body()),
-    }
 
 
 class Activity(ActivityCall[P, R]):
@@ -130,6 +113,7 @@ class Activity(ActivityCall[P, R]):
         process: bool = False,
         chunk_size: int | None = None,
         chunk_wait: timedelta | None = None,
+        unique: Unique | None = None,
     ) -> None:
         super().__init__(self, options)
         self.process = process
@@ -147,6 +131,9 @@ class Activity(ActivityCall[P, R]):
             raise InvalidOption(
                 f"activity {self.name!r}: chunk_size goes with neither process nor transactional"
             )
+        self.unique = unique
+        if unique is not None:
+            unique.check_fields(self.name, self.arguments.parameters)
         self.schedule: Schedule | None = None
         update_wrapper(self, fn)
 
@@ -176,8 +163,9 @@ class Activity(ActivityCall[P, R]):
         return self.options_given.cancellation or "try"
 
     def job_options(self) -> dict[str, Any]:
-        """What a job of it carries besides its arguments, and its priority: for those who enqueue it by name."""
-        return {**job_options(self.options_given), "priority": self.priority or 0}
+        """What a job of it carries besides its arguments, its priority, and what makes it unique: for those who enqueue it by name."""
+        unique = {} if self.unique is None else {"unique": self.unique.to_body()}
+        return {**job_options(self.options_given), "priority": self.priority or 0, **unique}
 
     def options(
         self,
@@ -250,6 +238,7 @@ def activity(
     process: bool = False,
     chunk_size: int | None = None,
     chunk_wait: timedelta | None = None,
+    unique: Unique | None = None,
     schedule: Schedule | None = None,
 ) -> _ActivityDecorator: ...
 @overload
@@ -267,6 +256,7 @@ def activity(
     cancellation: Cancellation | None = None,
     on_exhausted: OnExhausted | None = None,
     require_actor: bool = False,
+    unique: Unique | None = None,
     schedule: Schedule | None = None,
 ) -> TransactionalDecorator: ...
 def activity(
@@ -279,6 +269,7 @@ def activity(
     process: bool = False,
     chunk_size: int | None = None,
     chunk_wait: timedelta | None = None,
+    unique: Unique | None = None,
     schedule: Schedule | None = None,
     **options: Any,
 ) -> Any:
@@ -288,7 +279,7 @@ def activity(
     that use it are alive. With `require_actor` it is not enqueued anonymously. With `transactional` its first parameter is the psycopg connection (an
     AsyncConnection for `async def`) of the transaction that also records its outcome: exactly once (C5). Callers do not pass it. With `process` a plain
     function runs in a process of its own instead of a thread: for work that computes, and that is killed when it times out or is cancelled. With `chunk_size` its list may be
-    that of several jobs, joined up to so many items; see docs/guide/jobs.md. `schedule` has workers
+    that of several jobs, joined up to so many items; see docs/guide/jobs.md. `unique` is what its enqueues say unless they say something else. `schedule` has workers
     enqueue it as a job of its own at times: `schedule=durable.cron("0 9 * * *")`. The other options are those of `ActivityOptions`. Raises InvalidOption on an impossible
     option, or if another function has the name.
     """
@@ -303,6 +294,7 @@ def activity(
             process=process,
             chunk_size=chunk_size,
             chunk_wait=chunk_wait,
+            unique=unique,
         )
         return _register(_activities, _scheduled(made, schedule), "activity")
 
@@ -350,7 +342,7 @@ class WorkflowCall(Generic[P, R]):
             "close_policy": options.close_policy or "terminate",
             **({"pinned": True} if workflow.pinned else {}),
             **({} if workflow.retry is None else {"retry": workflow.retry.to_body()}),
-            **_unless_fail(workflow.on_exhausted),
+            **unless_fail(workflow.on_exhausted),
             **workflow.limits.to_body(),
             **options.limits.to_body(),
             **({} if options.retry is None else {"child_retry": options.retry.to_body()}),
@@ -544,7 +536,7 @@ def described(it: Workflow[..., Any] | Activity[..., Any]) -> dict[str, Any]:
     if isinstance(it, Activity):
         defaults["result"] = it.arguments.result.json_schema()
     else:
-        defaults |= _unless_fail(it.on_exhausted)
+        defaults |= unless_fail(it.on_exhausted)
         defaults |= it.limits.to_body()
         if it.pinned:
             defaults["pinned"] = True

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
+from durable.core import causes
 from durable.core.history_length import LONG_HISTORY, long_history
 from durable.core.job_life import JobState
 from durable.core.terminal_causes import JobCause, RunCause
 
 Status = Literal["running", "completed", "failed", "cancelled", "terminated", "continued"]
-OperatorStatus = Literal["runnable", "waiting", "blocked", "needs_review", "done"]
+OperatorStatus = causes.OperatorStatus
 SignalStatus = Literal[
     "buffered", "delivered", "duplicate", "dropped", "late", "ambiguous", "replayed"
 ]
@@ -29,13 +30,22 @@ class CompletionHeartbeat:
 
 
 @dataclass(frozen=True, slots=True)
+class StepReceipt:
+    """What an operation did to a step of a DAG. `status`: how the step stands after it; `others`: the steps that it released, cancelled or revived, at most 100 of them."""
+
+    step: str
+    status: str
+    others: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class RunDescription:
     """A run as it is now.
 
     `operator_status`: runnable (a worker has, or should have, something to do), waiting (for a timer, signal, activity or its start time),
     blocked (no worker knows the function, or none has the `build` that it is pinned to, or it is paused: `paused` has actor, reason and at),
-    needs_review (somebody must look: `review` says why, C8, or an activity whose attempts ran out waits for an operator), done.
-    `waiting_on` is what the code awaits, as the worker last wrote it.
+    needs_review (somebody must look: `review` says why, C8, or an activity whose attempts ran out or a DAG's failed step waits for an operator), done.
+    `waiting_on` is what the code awaits, as the worker last wrote it; of a DAG the `id` of an activity is its step.
     `static_details` were given at the start, `details` by `set_details`; `deadline_at` is when its run or execution timeout ends it.
     `last_seq` is the number of its events. `cause`: why it ended (durable/core/terminal_causes.py); None while it goes on.
     """
@@ -216,7 +226,7 @@ class FailedAttempt:
 
 @dataclass(frozen=True, slots=True)
 class GroupDescription:
-    """How a group of jobs stands: `open` ones have not ended. `fired` are the events that have happened (each once)."""
+    """How a group of jobs stands: `open` ones have not ended; of `attempted` ones the first attempt has, or none will come. `fired` are the events that have happened (each once)."""
 
     group_id: str
     name: str | None
@@ -225,6 +235,7 @@ class GroupDescription:
     completed: int
     discarded: int
     cancelled: int
+    attempted: int
     fired: list[str]
     created_at: datetime
     finished_at: datetime | None

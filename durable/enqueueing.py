@@ -6,10 +6,10 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from hashlib import sha256
-from typing import Any
+from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
 from durable import requests
@@ -38,6 +38,18 @@ _META = ValueCodec(dict[str, Any], field="meta", max_bytes=requests.MAX_ATTRIBUT
 _FILTER = ValueCodec(dict[str, Any], field="filter")
 
 
+class ItemKey(NamedTuple):
+    """A partition or serial key that is a function of each item's arguments."""
+
+    of: Callable[..., str]
+    serial: bool
+
+    def limits(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """What the job of these arguments says about limits. Raises InvalidOption."""
+        key = requests.text("the key of an item", self.of(*args, **kwargs), MAX_KEY)
+        return {"limit_key": key, **({"serial": True} if self.serial else {})}
+
+
 @dataclass(frozen=True, slots=True)
 class JobOptions:
     """The keyword options of `enqueue`, as given."""
@@ -48,15 +60,23 @@ class JobOptions:
     at: datetime | None = None
     tags: Sequence[str] | None = None
     meta: Mapping[str, Any] | None = None
-    unique: Unique | None = None
+    unique: Unique | Literal[False] | None = None
     actor: Any = None
     headers: Mapping[str, Any] | None = None
     limits: Mapping[str, Any] = field(default_factory=dict)
+    item_key: ItemKey | None = None
+
+    def declared(self, target: Target) -> JobOptions:
+        """These options, unique as the activity was declared where nothing is said. Raises InvalidOption."""
+        chosen = target.unique if self.unique is None else self.unique or None
+        if chosen and self.item_key:
+            raise InvalidOption("give unique or a key function, not both")
+        return replace(self, unique=chosen)
 
 
 def shared(target: Target, options: JobOptions) -> dict[str, Any]:
     """The parameters that are the same for every job of a call. Raises InvalidOption or PayloadError."""
-    unique = options.unique
+    unique = options.unique or None
     if options.at is not None and options.delay is not None:
         raise InvalidOption("give at or delay, not both")
     return {
@@ -76,6 +96,21 @@ def shared(target: Target, options: JobOptions) -> dict[str, Any]:
         if unique is None or unique.replace_body is None
         else json.dumps(unique.replace_body),
     }
+
+
+def item_limits(
+    partition_key: str | Callable[..., str] | None,
+    serial_key: str | Callable[..., str] | None,
+    weight: float | None,
+) -> tuple[dict[str, Any], ItemKey | None]:
+    """What many jobs say about the limits of their queue: the same for all of them, and what each says for itself. Raises InvalidOption."""
+    if partition_key is not None and serial_key is not None:
+        raise InvalidOption("give partition_key or serial_key, not both")
+    if callable(partition_key):
+        return limit_options(None, None, weight), ItemKey(partition_key, serial=False)
+    if callable(serial_key):
+        return limit_options(None, None, weight), ItemKey(serial_key, serial=True)
+    return limit_options(partition_key, serial_key, weight), None
 
 
 def limit_options(
@@ -117,15 +152,19 @@ def one(
     given = shared(target, options)
     given["input"] = target.encode(args, arguments)
     given["key"] = None
-    if options.unique is None:
+    if not options.unique:
         return str(uuid7() if id is None else requests.uuid("id", id)), given
     if id is not None:
         raise InvalidOption(
-            "give id or unique, not both: each says by itself which jobs are the same"
+            "give id or unique, not both: each says by itself which jobs are the same (unique=False: as if it were not declared)"
         )
-    if activity is None:
-        raise InvalidOption("unique needs the activity itself, not its name")
-    given["key"] = options.unique.keys(activity)(args, arguments, given["input"])
+    if callable(options.unique.key) and target.read is not None:
+        args, arguments = target.read(given["input"])
+    elif callable(options.unique.key) and activity is None:
+        raise InvalidOption("a unique key by a function needs the activity itself, not its name")
+    if activity is not None:
+        options.unique.check_fields(activity.name, activity.arguments.parameters)
+    given["key"] = options.unique.keys(target.name)(args, arguments, given["input"])
     return _id_on_shard(shard_of(given["key"])), given
 
 
@@ -154,8 +193,15 @@ def many(
 ) -> Bulk:
     """The jobs of `items`, to be encoded while they are sent, and sealed where there is a codec. Raises InvalidOption or PayloadError about the options."""
     given = shared(target, options)
-    keys = None if options.unique is None else options.unique.keys(activity)
-    return Bulk(given, _lines(target, items, keys, seal or _plain), keyed=keys is not None)
+    if options.unique:
+        options.unique.check_fields(activity.name, activity.arguments.parameters)
+        line = _keyed_line(target, options.unique.keys(activity.name), seal or _plain)
+    elif options.item_key:
+        line = _own_line(target, options.item_key, given["options"], seal or _plain)
+    else:
+        line = _plain_line(target, seal or _plain)
+    pieces = _lines(items, line)
+    return Bulk(given, pieces, keyed=bool(options.unique), own_options=options.item_key is not None)
 
 
 def one_by_one(
@@ -165,7 +211,10 @@ def one_by_one(
     found, errors = [], []
     for index, item in enumerate(items):
         try:
-            found.append(one(target, activity, *_call(item), options, None))
+            call = _call(item)
+            own = options.item_key.limits(*call) if options.item_key else {}
+            chosen = replace(options, limits={**options.limits, **own})
+            found.append(one(target, activity, *call, chosen, None))
         except PayloadError as error:
             errors.append((index, error))
     if errors:
@@ -181,12 +230,14 @@ def _plain(text: str) -> str:
     return text
 
 
-def _lines(target: Target, items: Iterable[Item], keys: _Keys | None, seal: Seal) -> Iterator[str]:
+_Line = Callable[[int, Item], str]
+
+
+def _lines(items: Iterable[Item], line_of: _Line) -> Iterator[str]:
     """Pieces of COPY's input, some lines each, until an item is bad; then only the check goes on. Raises BulkRefused in the end."""
     errors: list[tuple[int, PayloadError]] = []
     bad = size = 0
     piece: list[str] = []
-    line_of = _plain_line(target, seal) if keys is None else _keyed_line(target, keys, seal)
     for index, item in enumerate(items):
         try:
             line = line_of(index, item)
@@ -206,14 +257,27 @@ def _lines(target: Target, items: Iterable[Item], keys: _Keys | None, seal: Seal
     yield "".join(piece)
 
 
-def _plain_line(target: Target, seal: Seal) -> Callable[[int, Item], str]:
+def _own_line(target: Target, key: ItemKey, options: str, seal: Seal) -> _Line:
+    """Lines with options of their own: each has its key."""
+    encode, ids, shared = target.encode, _ids(), json.loads(options)
+
+    def line(_: int, item: Item) -> str:
+        args, kwargs = _call(item)
+        text = encode(args, kwargs)
+        own = json.dumps({**shared, **key.limits(args, kwargs)})
+        return copy_line(next(ids), seal(text), own)
+
+    return line
+
+
+def _plain_line(target: Target, seal: Seal) -> _Line:
     encode, ids = target.encode, _ids()
     if seal is _plain:
         return lambda _, item: copy_line(next(ids), encode(*_call(item)))
     return lambda _, item: copy_line(next(ids), seal(encode(*_call(item))))
 
 
-def _keyed_line(target: Target, keys: _Keys, seal: Seal) -> Callable[[int, Item], str]:
+def _keyed_line(target: Target, keys: _Keys, seal: Seal) -> _Line:
     ids = _IdsByShard()
 
     def line(index: int, item: Item) -> str:

@@ -36,6 +36,8 @@ class Groups(Jobs):
         name: str | None = None,
         on_first_failure: JobCall | None = None,
         on_first_cancelled: JobCall | None = None,
+        on_first_retryable: JobCall | None = None,
+        on_all_attempted: JobCall | None = None,
         on_all_done: JobCall | None = None,
         on_all_succeeded: JobCall | None = None,
         queue: str | None = None,
@@ -49,7 +51,8 @@ class Groups(Jobs):
         """Enqueue many jobs that belong together, as `enqueue_many` does, with jobs that follow from their outcomes.
 
         Each `on_...` job is enqueued at most once, in the transaction of the outcome that brings it about: the first job discarded, the first
-        cancelled, the last one ended, the last one ended and all completed. A group without items is done, and has succeeded, at once.
+        cancelled, the first to be tried again after a failure, the last one whose first attempt ended (or that ended without one), the last one ended, the last
+        one ended and all completed. A group without items is attempted, done, and has succeeded, at once.
 
         Raises as `enqueue_many` does.
         """
@@ -57,6 +60,8 @@ class Groups(Jobs):
         callbacks = {
             "first_failure": on_first_failure,
             "first_cancelled": on_first_cancelled,
+            "first_retryable": on_first_retryable,
+            "all_attempted": on_all_attempted,
             "all_done": on_all_done,
             "all_succeeded": on_all_succeeded,
         }

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from durable import outcomes, requests
 from durable.conversation_async import AsyncConversation
+from durable.core.causes import Explanation
 from durable.descriptions import (
     CancelReceipt,
     HistoryEvent,
@@ -190,3 +191,11 @@ class AsyncHandle(AsyncConversation, AsyncRunOperations[R], AsyncRunEvidence):
     async def pending(self) -> Sequence[PendingJob]:
         """Its activities and timers that have not ended; empty when there is none."""
         return await self._client._execute(calls.read_pending(self.workflow_id, self.run_id))
+
+    async def explain(self, step: str | None = None) -> Explanation:
+        """Why it does not go on: operator status, every cause, what is waited for with its source lines, and what can be done.
+
+        `step`: of a DAG a step; of another workflow a pending activity, by the id of its call or the number of its event. Raises WorkflowNotFound, and
+        InvalidOption for a step that is not there.
+        """
+        return await self._client._explain_run(self.workflow_id, self.run_id, step)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from durable import requests, targets
@@ -89,6 +89,14 @@ def rewind_options(
     """Raises InvalidOption."""
     original = requests.one_of("timers", timers, TimersLeft) == "original"
     return RewindOptions(action, reapply_signals, original, fork_id)
+
+
+def asking_steps(
+    options: RewindOptions, reason: str | None, step: str | None = None
+) -> RewindOptions:
+    """The same for a DAG's run, which is asked at once to retry a step, or all that failed. An ask that is there already stays."""
+    ask = options.ask or ("retry_step", json.dumps({"step": step, "reason": reason or ""}))
+    return replace(options, ask=ask)
 
 
 # -- an activity by hand --------------------------------------------------------------------------------------------------

@@ -12,10 +12,11 @@ from asyncio import Future
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, TypeVar, overload
 from uuid import UUID
 
 from durable import enqueueing, job_commands, outcomes, recorded_jobs, requests, targets
+from durable.core.causes import Explanation
 from durable.core.job_life import JobState
 from durable.definitions import Activity
 from durable.descriptions import Conflict, EnqueuedMany, FailedAttempt, JobDescription, JobReceipt
@@ -25,7 +26,7 @@ from durable.interceptors import ClientRequest, sending
 from durable.payload import ValueCodec
 from durable.recorded_jobs import RecordedJob, Recorder
 from durable.requests import Target
-from durable.store import calls, job_calls, queue_calls
+from durable.store import calls, explanations, job_calls, queue_calls
 from durable.unique import Unique
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class Jobs:
         at: datetime | None = None,
         tags: Sequence[str] | None = None,
         meta: Mapping[str, Any] | None = None,
-        unique: Unique | None = None,
+        unique: Unique | Literal[False] | None = None,
         actor: Any = None,
         headers: Mapping[str, Any] | None = None,
         partition_key: str | None = None,
@@ -80,7 +81,7 @@ class Jobs:
         at: datetime | None = None,
         tags: Sequence[str] | None = None,
         meta: Mapping[str, Any] | None = None,
-        unique: Unique | None = None,
+        unique: Unique | Literal[False] | None = None,
         actor: Any = None,
         headers: Mapping[str, Any] | None = None,
         partition_key: str | None = None,
@@ -104,7 +105,7 @@ class Jobs:
         at: datetime | None = None,
         tags: Sequence[str] | None = None,
         meta: Mapping[str, Any] | None = None,
-        unique: Unique | None = None,
+        unique: Unique | Literal[False] | None = None,
         actor: Any = None,
         headers: Mapping[str, Any] | None = None,
         partition_key: str | None = None,
@@ -129,7 +130,7 @@ class Jobs:
         at: datetime | None = None,
         tags: Sequence[str] | None = None,
         meta: Mapping[str, Any] | None = None,
-        unique: Unique | None = None,
+        unique: Unique | Literal[False] | None = None,
         actor: Any = None,
         headers: Mapping[str, Any] | None = None,
         partition_key: str | None = None,
@@ -151,7 +152,7 @@ class Jobs:
         at: datetime | None = None,
         tags: Sequence[str] | None = None,
         meta: Mapping[str, Any] | None = None,
-        unique: Unique | None = None,
+        unique: Unique | Literal[False] | None = None,
         actor: Any = None,
         headers: Mapping[str, Any] | None = None,
         partition_key: str | None = None,
@@ -165,8 +166,8 @@ class Jobs:
         `activity` is an activity, or the name of one with its arguments as a mapping (checked against what this process has imported or
         what a worker has registered). `id`, a UUID, makes it idempotent; a new one by default. `queue` and `priority` (0-9, 0 first)
         override the activity's own. `at` (a datetime with time zone) or `delay` (seconds or timedelta): no sooner than then. `tags`:
-        short texts; `meta`: a JSON object; both are kept for looking and filtering. `unique`: see `Unique`; the handle's `conflict` tells
-        whether it is another job's. `actor`: who asks for it; `headers`: JSON values by name, handed to the code. `serial_key`: one job
+        short texts; `meta`: a JSON object; both are kept for looking and filtering. `unique`: see `Unique`; by default what the activity was declared with, False: none.
+        The handle's `conflict` tells whether it is another job's. `actor`: who asks for it; `headers`: JSON values by name, handed to the code. `serial_key`: one job
         of that key at a time, in the order of enqueueing; `partition_key`: the queue's limits for keys count it, and keys take turns; `weight`: as so many starts it
         counts for rate limits (1). `connection`: joins that transaction (psycopg, SQLAlchemy, Django).
 
@@ -174,7 +175,8 @@ class Jobs:
         """
         target, known = self._activity(activity)
         keys = enqueueing.limit_options(partition_key, serial_key, weight)
-        options = JobOptions(queue, priority, delay, at, tags, meta, unique, actor, headers, keys)
+        given = JobOptions(queue, priority, delay, at, tags, meta, unique, actor, headers, keys)
+        options = given.declared(target)
 
         def send(asked: ClientRequest) -> JobHandle[Any]:
             wanted = replace(options, actor=asked.actor, headers=asked.headers)
@@ -183,7 +185,7 @@ class Jobs:
             if (recorder := recorded_jobs.recorder.get()) is not None:
                 kept, made = recorder.take(known, job_id, given)
             else:
-                self._expect_keys(given["queue"], keys)
+                self._expect_keys(given["queue"], keyed="limit_key" in keys)
                 call = job_calls.enqueue_job(job_id, given, fresh=id is None)
                 made = self._send(call, connection)
             return JobHandle(
@@ -206,29 +208,31 @@ class Jobs:
         at: datetime | None = None,
         tags: Sequence[str] | None = None,
         meta: Mapping[str, Any] | None = None,
-        unique: Unique | None = None,
+        unique: Unique | Literal[False] | None = None,
         actor: Any = None,
         headers: Mapping[str, Any] | None = None,
-        partition_key: str | None = None,
-        serial_key: str | None = None,
+        partition_key: str | Callable[..., str] | None = None,
+        serial_key: str | Callable[..., str] | None = None,
         weight: float | None = None,
         connection: Transaction | None = None,
     ) -> EnqueuedMany:
         """Enqueue one job for each of `items`: tuples of arguments, or mappings by name. All of them, or none: one transaction.
 
         The items are encoded while they are sent, so that there may be any number. The options are those of `enqueue`, the same for all
-        jobs. With `unique` the answer's `conflicts` name the items whose key another job holds.
+        jobs, but `partition_key` or `serial_key` may be a function of an item's arguments. With `unique` the answer's `conflicts` name the items whose key another job holds.
 
         Raises BulkRefused (a PayloadError) naming each bad item by its index, InvalidOption, and DatabaseUnavailable when the
         connection breaks meanwhile: it is not tried again, because the items are consumed.
         """
         target = targets.of_activity(activity)
-        keys = enqueueing.limit_options(partition_key, serial_key, weight)
-        options = JobOptions(queue, priority, delay, at, tags, meta, unique, actor, headers, keys)
+        keys, each = enqueueing.item_limits(partition_key, serial_key, weight)
+        options = JobOptions(
+            queue, priority, delay, at, tags, meta, unique, actor, headers, keys, each
+        ).declared(target)
         if (recorder := recorded_jobs.recorder.get()) is not None:
             return self._record_many(recorder, target, activity, items, options)
         many = enqueueing.many(target, activity, items, options, self._session.sealer())
-        self._expect_keys(many.given["queue"], keys)
+        self._expect_keys(many.given["queue"], keyed=each is not None or "limit_key" in keys)
         done = self._session.enqueue_many(many, connection)
         if done.created or done.conflicts:
             self._session.hint((f"jobs:{many.given['queue']}",), connection)
@@ -295,9 +299,9 @@ class Jobs:
             raise targets.unknown_activity(activity, known)
         return targets.of_definition(definition), None
 
-    def _expect_keys(self, queue: str, keys: Mapping[str, Any]) -> None:
+    def _expect_keys(self, queue: str, *, keyed: bool) -> None:
         """Have the queue's claims look for keys, before the first job with one: on our own connection, so that no transaction of the caller's locks the queue."""
-        if "limit_key" in keys and queue not in self._keyed:
+        if keyed and queue not in self._keyed:
             self._execute(queue_calls.expect_keys(queue))
             self._keyed |= {queue}
 
@@ -374,6 +378,10 @@ class JobHandle(Generic[R]):
     def attempts(self) -> Sequence[FailedAttempt]:
         """Each attempt that did not succeed, oldest first: when, by which worker, with what error. Raises JobNotFound."""
         return [_failed_attempt(error) for error in (self.describe()).errors]
+
+    def explain(self) -> Explanation:
+        """Everything that keeps it from running now, or that it runs or has ended. Raises JobNotFound."""
+        return self._client._execute(explanations.explain_job(self.job_id))
 
     def cancel(
         self,

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from durable import interventions, requests
+from durable.dag.model import INTERPRETER
 from durable.descriptions import CommandRecord, RewindReceipt
 from durable.errors import OperationRefused, WorkflowNotFound
 from durable.interventions import Point, TimersLeft
@@ -85,7 +86,8 @@ class AsyncRunOperations(Generic[R]):
         """Take up again a run that failed, was cancelled or terminated, from before what ended it; as `reset` does.
 
         Of a failed run that is the outcome of the activity or child that its failure names, and only that runs again: what had
-        succeeded after it is kept. A run that failed by a bug in its own code decides its last turn again.
+        succeeded after it is kept. A run that failed by a bug in its own code decides its last turn again. Of a DAG all steps that failed are
+        retried, as by `retry_step`.
         """
         options = interventions.rewind_options("retry", reapply_signals, timers)
         return await self._rewind(Point(the_end=True), options, self._order(reason, actor))
@@ -152,6 +154,8 @@ class AsyncRunOperations(Generic[R]):
             )
         history = await self._client._execute(calls.read_history(self.workflow_id, run.run_id, 0))
         pinned = replace(given, run_id=run.run_id)
+        if point.the_end and run.workflow == INTERPRETER and run.status == "failed":
+            options = interventions.asking_steps(options, given.reason)
         plan = interventions.plan(history, point, run.run_id, run.workflow_id)
         if plan is None:
             call = operations.refuse_rewind(pinned, options, "no_such_point")

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from durable.core.futures import Cancellation
 from durable.core.names import checked_name, checked_priority
-from durable.core.policy import LifeLimits, RetryPolicy, Timeouts
+from durable.core.policy import LIBRARY_DEFAULT, LifeLimits, RetryPolicy, Timeouts, merge
 from durable.errors import InvalidOption
 
 OnExhausted = Literal["fail", "pause"]
@@ -78,6 +78,28 @@ class ActivityOptions:
 
 def _over(first: RetryPolicy, second: RetryPolicy) -> RetryPolicy:
     return RetryPolicy.from_body({**second.to_body(), **first.to_body()})
+
+
+def beyond_default(policy: RetryPolicy) -> dict[str, Any]:
+    """What differs from the library's default, which is part of the semantics version: every event carries this."""
+    default = LIBRARY_DEFAULT.to_body()
+    return {key: value for key, value in policy.to_body().items() if default[key] != value}
+
+
+def unless_fail(on_exhausted: str | None) -> dict[str, Any]:
+    return {"on_exhausted": on_exhausted} if on_exhausted == "pause" else {}
+
+
+def unless_empty(key: str, value: dict[str, Any]) -> dict[str, Any]:
+    return {key: value} if value else {}
+
+
+def job_options(options: ActivityOptions) -> dict[str, Any]:
+    """The options of a job: retry policy and timeouts where they differ from the library's."""
+    return {
+        **unless_empty("retry", beyond_default(merge(options.retry))),
+        **unless_empty("timeouts", options.timeouts.to_body()),
+    }
 
 
 ClosePolicy = Literal["terminate", "cancel", "abandon"]

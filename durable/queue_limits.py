@@ -12,8 +12,8 @@ from durable.errors import InvalidOption
 RateKind = Literal["window", "bucket"]
 
 ReasonCode = Literal[
-    "executing", "finished", "job_paused", "scheduled", "retry", "unknown_activity", "no_worker", "queue_paused",
-    "global_limit", "rate_limit", "key_limit", "key_rate_limit", "serial_predecessor", "no_free_slot",
+    "executing", "finished", "completed_elsewhere", "job_paused", "scheduled", "retry", "unknown_activity", "no_worker", "queue_paused",
+    "claim_disabled", "global_limit", "rate_limit", "key_limit", "key_rate_limit", "serial_predecessor", "no_free_slot",
 ]  # fmt: skip
 """Why a job is not running; the list is closed."""
 
@@ -96,12 +96,14 @@ class Reason:
 _SENTENCES: Mapping[ReasonCode, str] = {
     "executing": "it runs now: attempt {attempt}, on worker {worker}",
     "finished": "it has ended: {state}",
+    "completed_elsewhere": "attempt {attempt} ended without an outcome, which comes from elsewhere",
     "job_paused": "the job itself is paused",
     "scheduled": "it is scheduled for {until}",
     "retry": "attempt {attempt} failed; the next one is due at {until}",
     "unknown_activity": "no worker that took it knows the activity: {message}",
     "no_worker": "no live worker serves queue {queue!r}",
     "queue_paused": "queue {queue!r} is paused{because}",
+    "claim_disabled": "queue {queue!r} has no slots in any worker: it was given 0",
     "global_limit": "the queue's global limit is reached: {running} of {limit} run",
     "rate_limit": "the queue's rate of {limit:g} per {period_s:g} s is used up until {until}",
     "key_limit": "the limit of key {key!r} is reached: {running} of {limit} run",

@@ -21,14 +21,16 @@ from durable.activity_context import ActivityContext, ActivityInfo
 from durable.activity_outcomes import ActivityOutcome, Cancel, Retry, Snooze
 from durable.context import rebuilt, rebuilt_headers
 from durable.core.job_life import ENDED, JobState
-from durable.core.policy import RetryPolicy, delay_s, is_excluded, merge
+from durable.core.policy import RetryPolicy, delay_s, merge, why_final
 from durable.definitions import Activity
 from durable.descriptions import JobDescription, JobReceipt
-from durable.errors import InvalidOption, PayloadError
+from durable.errors import InvalidOption
 from durable.failure import encode_failure
 from durable.job_errors import JobCancelled, JobRefused
+from durable.payload import value_codec
 from durable.store.job_calls import Enqueued, JobOutcome
 
+_details = value_codec(Any)
 MOST_RUNS = 10_000
 """A drain that runs more than this is taken for a job that enqueues itself for ever."""
 
@@ -184,7 +186,7 @@ class RecordedJob:
         return activity_context.enter(context)
 
     def _heartbeat(self, details: tuple[Any, ...]) -> None:
-        self.details = details
+        self.details = tuple(json.loads(_details.encode(list(details))))
 
     def _info(self) -> ActivityInfo:
         options = self.options
@@ -200,6 +202,10 @@ class RecordedJob:
     def _returned(self, value: Any) -> None:
         if isinstance(value, ActivityOutcome):
             raise value
+        if self.activity.chunk is not None:
+            for each in value:
+                if isinstance(each, BaseException):
+                    raise each
         self.result_text = self.activity.arguments.result.encode(value)
         self.state = "completed"
 
@@ -216,10 +222,9 @@ class RecordedJob:
 
     def _failed(self, error: BaseException, now: datetime) -> None:
         policy = self._policy()
-        final = isinstance(error, PayloadError) or is_excluded(policy, error)
-        if final or (policy.max_attempts and self.attempt >= policy.max_attempts):
+        if (why := why_final(policy, self.attempt, error)) is not None:
             self.state = "discarded"
-            self._note(error, retry_state="non_retryable" if final else "max_attempts")
+            self._note(error, retry_state=why)
             return
         wait_s = error.delay_s if isinstance(error, Retry) else None
         wait_s = delay_s(policy, self.attempt, 1.0) if wait_s is None else wait_s

@@ -31,6 +31,7 @@ from durable.store.completion_calls import Settlement
 if TYPE_CHECKING:
     from durable.grouping import JobCall
     from durable.messages import UpdateRequest
+    from durable.unique import Unique
 
 OnRunning = Literal["existing", "fail", "terminate"]
 OnClosed = Literal["existing", "new", "new_if_failed", "fail"]
@@ -47,7 +48,8 @@ _LONGEST_S = timedelta(days=3650).total_seconds()
 class Target:
     """A workflow or activity to start: its names and defaults, and how its arguments and result are written.
 
-    `result` is None when only the database knows the function; its result is then plain JSON.
+    `result` is None when only the database knows the function; its result is then plain JSON. `unique`: what an activity was declared with. `read`: the
+    arguments as its code gets them, where a caller gives them by name.
     """
 
     name: str
@@ -58,6 +60,8 @@ class Target:
     encode: Callable[[tuple[Any, ...], Mapping[str, Any]], str]
     result: ValueCodec | None
     require_actor: bool = False
+    unique: Unique | None = None
+    read: Callable[[str], tuple[tuple[Any, ...], Mapping[str, Any]]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

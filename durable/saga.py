@@ -25,7 +25,7 @@ and a cancellation that arrives meanwhile waits until they are through (C9).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any, ParamSpec, Self
 
 from durable.core import fiber
@@ -147,6 +147,16 @@ class Unwinding:
         return self._saga._steps()
 
     __iter__ = __await__  # for `yield from`
+
+
+async def undisturbed(undoing: Coroutine[Any, Any, None]) -> None:
+    """Await it with cancellations of the calling task held back; one that came is raised where the task waits next (C9)."""
+    task = current_task()
+    task.mask()
+    try:
+        await undoing
+    finally:
+        task.unmask()
 
 
 _WRONG_STYLE = (

@@ -8,10 +8,11 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Concatenate, TypeVar, Unpack, overload
 
 from durable import requests, schedule_requests
+from durable.core.causes import Explanation
 from durable.core.schedule_policy import Overlap
 from durable.schedule_requests import ScheduleChanges, ScheduleDescription, ScheduleOptions
 from durable.schedules import checked_id
-from durable.store import calls, schedule_calls
+from durable.store import calls, explanations, schedule_calls
 from durable.store.calls import Call, Sent
 from durable.store.schedule_calls import ScheduleSlot
 
@@ -142,6 +143,10 @@ class AsyncScheduleHandle:
             self.schedule_id, decision, requests.whole("limit", limit, 1, 10_000)
         )
         return await self._client._execute(call)
+
+    async def explain(self) -> Explanation:
+        """Why it does not start anything now, when it will, and what kept its last slots."""
+        return await self._client._execute(explanations.explain_schedule(self.schedule_id))
 
     async def pause(self, note: str | None = None, *, actor: Any = None) -> None:
         """Start nothing until `resume`. Slots that come due meanwhile are recorded as skipped. Runs that are open go on."""

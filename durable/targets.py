@@ -18,7 +18,6 @@ from durable.definitions import (
     Activity,
     Workflow,
     defined_twice,
-    job_options,
     registered_activities,
     registered_workflows,
 )
@@ -29,10 +28,12 @@ from durable.errors import (
     UnknownSignal,
     UnknownWorkflow,
 )
+from durable.options import job_options
 from durable.payload import ValueCodec
 from durable.requests import Target
 from durable.signals import Signal, registered_signals
 from durable.store.calls import Definition
+from durable.unique import Unique
 
 T = TypeVar("T")
 
@@ -70,12 +71,16 @@ def of_workflow(workflow: Any) -> Target:
     )
 
 
-def of_dag(dag: Dag) -> Target:
-    """The interpreter with the definition as its argument. Raises InvalidDag, and on a start with arguments PayloadError."""
+def of_dag(dag: Dag, registered: Sequence[Definition] = ()) -> Target:
+    """The interpreter with the definition as its argument. `registered`: activities of the DAG that this process has not imported.
+
+    Raises InvalidDag, and on a start with arguments PayloadError.
+    """
     from durable.dag.interpreter import run_dag  # registers it, which only those who use DAGs want
 
     target = of_workflow(run_dag)
-    definition = dag.validate().to_json()
+    dag.validate({it.name: (it.schema, _defaults(it).get("result", {})) for it in registered})
+    definition = dag.to_json()
 
     def encode(args: tuple[Any, ...], arguments: Mapping[str, Any]) -> str:
         if args or arguments:
@@ -83,6 +88,12 @@ def of_dag(dag: Dag) -> Target:
         return target.encode((definition,), {})
 
     return replace(target, encode=encode)
+
+
+def not_imported(dag: Dag) -> list[str]:
+    """The activities that a DAG names and this process does not know."""
+    known = {it.name for it in registered_activities()} | set(dag.activities)
+    return [name for name in dag.activity_names() if name not in known]
 
 
 def of_activity(activity: Any) -> Target:
@@ -102,6 +113,7 @@ def of_activity(activity: Any) -> Target:
         codec.encode,
         codec.result,
         activity.require_actor,
+        activity.unique,
     )
 
 
@@ -120,7 +132,7 @@ def by_name(target: Target, decode: Callable[[str], Any]) -> Target:
         given = _ARGUMENTS.encode(_by_name(args, arguments))
         return target.encode(*_read(decode, given))
 
-    return replace(target, encode=encode)
+    return replace(target, encode=encode, read=decode)
 
 
 def local_workflow(name: str, version: int | None = None) -> Target | None:
@@ -153,7 +165,10 @@ def _imported(name: str, version: int | None) -> Workflow[..., Any] | None:
 
 def of_definition(definition: Definition) -> Target:
     """What a worker has registered; it takes its arguments as a mapping, checked against the JSON Schema."""
-    options = {key: value for key, value in definition.options.items() if key != "priority"}
+    options = dict(definition.options)
+    priority, unique = options.pop("priority", 0), options.pop("unique", None)
+    of_start = ("require_actor", "result")  # of the definition, not of what is made
+    options |= {key: value for key, value in _defaults(definition).items() if key not in of_start}
 
     def encode(args: tuple[Any, ...], arguments: Mapping[str, Any]) -> str:
         given = _by_name(args, arguments)
@@ -164,16 +179,12 @@ def of_definition(definition: Definition) -> Target:
         definition.name,
         definition.version,
         definition.queue or DEFAULT_QUEUE,
-        definition.options.get("priority", 0),
-        {
-            **options,
-            **{
-                key: value for key, value in _defaults(definition).items() if key != "require_actor"
-            },
-        },
+        priority,
+        options,
         encode,
         None,
         requires_actor(definition),
+        None if unique is None else Unique.from_body(definition.name, unique),
     )
 
 

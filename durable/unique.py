@@ -9,8 +9,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal, get_args
 
-from durable.core.job_life import UNFINISHED, WAITING, JobState, refusal_of_unique_states
-from durable.definitions import Activity
+from durable.core.job_life import (
+    UNFINISHED,
+    WAITING,
+    JobState,
+    held_states,
+    refusal_of_unique_states,
+)
 from durable.errors import InvalidOption
 
 ReplaceField = Literal["arguments", "scheduled_at", "priority", "queue", "tags", "meta", "options"]
@@ -86,19 +91,40 @@ class Unique:
                 )
         return {state: list(names) for state, names in by_state.items() if names} or None
 
-    def keys(self, activity: Activity[..., Any]) -> Callable[[Any, Mapping[str, Any], str], str]:
-        """A function from a call's arguments (as given, and as JSON text) to its unique key. Raises InvalidOption."""
-        if self.key is None:
-            self._check_fields(activity)
-        return lambda args, kwargs, text: f"{activity.name}:{self._same(args, kwargs, text)}"
+    def keys(self, activity: str) -> Callable[[Any, Mapping[str, Any], str], str]:
+        """A function from a call's arguments (as given, and as JSON text) to its unique key, which has the activity's name in it."""
+        return lambda args, kwargs, text: f"{activity}:{self._same(args, kwargs, text)}"
 
-    def _check_fields(self, activity: Activity[..., Any]) -> None:
-        known = activity.arguments.parameters
+    def check_fields(self, activity: str, known: Collection[str]) -> None:
+        """Raises InvalidOption for a field that is no parameter of the activity."""
         for field in self.fields or ():
             if field.partition(".")[0] not in known:
                 raise InvalidOption(
-                    f"unique: {activity.name} has no parameter {field!r}; it has {', '.join(known) or 'none'}"
+                    f"unique: {activity} has no parameter {field!r}; it has {', '.join(known) or 'none'}"
                 )
+
+    def to_body(self) -> dict[str, Any]:
+        """As it is registered for those without the code."""
+        by_code = callable(self.key)
+        return {
+            "fields": self.fields and list(self.fields),
+            "key": None if by_code else self.key,
+            "by_code": by_code,
+            "states": sorted(held_states(self.states)),
+            "period_s": self.period_s,
+            "replace": self.replace_body,
+        }
+
+    @classmethod
+    def from_body(cls, activity: str, body: Mapping[str, Any]) -> Unique:
+        """Raises InvalidOption where a function says what is the same: only its own code can."""
+        if body["by_code"]:
+            raise InvalidOption(
+                f"{activity} is unique by a function of its arguments; import its module here, or give unique="
+            )
+        given: Mapping[str, Any] = {key: value for key, value in body.items() if key != "by_code"}
+        period = given["period_s"]
+        return cls(given["fields"], given["key"], given["states"], period, given["replace"] or ())
 
     def _same(self, args: Any, kwargs: Mapping[str, Any], text: str) -> str:
         if self.key is not None:

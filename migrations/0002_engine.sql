@@ -724,7 +724,7 @@ begin
     update durable.runs r
        set owner = null, epoch = r.epoch + 1, losses = r.losses + 1, build = case when r.turn > 0 then r.build end,
            ready_at = case when r.losses < 2 then v_now end,
-           delayed_until = case when r.losses >= 2 then v_now + least(power(2, r.losses), 300) * interval '1 second' end,
+           delayed_until = case when r.losses >= 2 then v_now + least(power(2, least(r.losses, 9)), 300) * interval '1 second' end,
            review = case when r.losses < 2 then r.review else jsonb_build_object('kind', 'kills_workers', 'since', v_now, 'times', r.losses + 1,
                'message', 'each worker that held this run died before its next commit; look at the workers'' logs') end
       from held h where r.shard = h.shard and r.run_id = h.run_id;

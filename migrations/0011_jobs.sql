@@ -311,6 +311,10 @@ begin
         raise exception 'no worker has registered an activity named %', activity
             using errcode = 'DU014', hint = 'start a worker with the module that defines it, then try again';
     end if;
+    if v_known.options ? 'unique' and v_key is null then
+        raise exception 'jobs of % are unique, and what makes them so is known to Python alone', activity
+            using errcode = 'DU015', hint = 'say which jobs are the same: unique_key => ...';
+    end if;
     if json_typeof(args) <> 'object' then
         raise exception 'the arguments of % are not a JSON object by parameter name', activity using errcode = 'DU015';
     end if;
@@ -321,7 +325,9 @@ begin
     select * into v_made from durable.enqueue_jobs(
         array[durable.shard_of(v_id::text)], array[v_id], array[args], activity, v_queue,
         coalesce(enqueue.priority, (v_known.options ->> 'priority')::int, 0)::smallint, durable.to_us(run_at), 0,
-        v_known.options - 'priority', enqueue.tags, enqueue.meta, array[v_key], '{scheduled,available,executing,retryable,waiting}');
+        v_known.options - 'priority' - 'unique', enqueue.tags, enqueue.meta, array[v_key],
+        coalesce((select array_agg(s.name) from jsonb_array_elements_text(v_known.options #> '{unique,states}') as s(name)),
+                 '{scheduled,available,executing,retryable,waiting}'), (v_known.options #>> '{unique,period_s}')::float8);
     if v_made.outcome = 'created' then
         perform pg_notify('durable', 'jobs:' || v_queue);
     end if;
@@ -335,8 +341,8 @@ select j.run_id as job_id, j.name as activity, j.queue, j.priority, j.state, j.a
        j.cancel_requested_at, j.owner, j.errors, j.input, j.result, j.options, j.note, j.shard
   from durable.jobs j where j.kind = 'job';
 
--- GROUPS. Jobs that belong together, and the jobs that their progress enqueues: first_failure, first_cancelled, all_done, all_succeeded, each at
--- most once, in the transaction that records the outcome which brings it about. The row's lock puts concurrent outcomes in order, so that exactly one of them
+-- GROUPS. Jobs that belong together, and the jobs that their progress enqueues: first_failure, first_cancelled, first_retryable, all_attempted, all_done,
+-- all_succeeded, each at most once, in the transaction that records the outcome which brings it about. The row's lock puts concurrent outcomes in order, so that exactly one of them
 -- is the last. `callbacks` is json and not jsonb, because the arguments in it are the author's. A chain is a row of groups of one.
 create table durable.job_groups (
     shard       smallint    not null,
@@ -347,6 +353,8 @@ create table durable.job_groups (
     completed   integer     not null default 0,
     discarded   integer     not null default 0,
     cancelled   integer     not null default 0,
+    attempted   integer     not null default 0,  -- whose first attempt has ended, or that ended without one
+    retried     boolean     not null default false,
     callbacks   json        not null default '{}',
     fired       text[]      not null default '{}',
     created_at  timestamptz not null,
@@ -381,6 +389,7 @@ begin
     select g.* into v_group from durable.job_groups g where g.shard = p_shard and g.group_id = p_group;
     foreach v_event in array array_remove(array[
         case when v_group.discarded > 0 then 'first_failure' end, case when v_group.cancelled > 0 then 'first_cancelled' end,
+        case when v_group.retried then 'first_retryable' end, case when v_group.attempted >= v_group.total then 'all_attempted' end,
         case when v_group.open = 0 then 'all_done' end, case when v_group.open = 0 and v_group.completed = v_group.total then 'all_succeeded' end], null)
     loop
         if v_event <> all (v_group.fired) then
@@ -394,25 +403,38 @@ begin
     end loop;
 end $$;
 
+-- Whether a job's first attempt is over, or none will come: it has ended without one.
+create function durable.was_attempted(j durable.jobs) returns boolean language sql immutable as $$
+    select j.finished_at is not null or (j.attempt > 0 and not (j.attempt = 1 and j.state in ('executing', 'waiting')))
+$$;
+
 -- A trigger, against the rule that hot tables have none: it can be forgotten by no function that ends a job, now or later, and its condition is
 -- false for every job without a group, so that those never call it.
 create function durable.count_in_group() returns trigger language plpgsql as $$
 declare
     v_shard smallint := durable.shard_of(old.group_id::text);
     v_ends text := case when tg_op = 'DELETE' then 'cancelled' when new.finished_at is not null then new.state else old.state end;
-    v_by integer := case when tg_op = 'DELETE' or new.finished_at is not null then 1 else -1 end;
+    v_by integer := case when tg_op = 'DELETE' then 1 when (old.finished_at is null) = (new.finished_at is null) then 0
+                         when new.finished_at is not null then 1 else -1 end;
+    v_attempted integer := case when tg_op = 'DELETE' then (not durable.was_attempted(old))::int
+                                else durable.was_attempted(new)::int - durable.was_attempted(old)::int end;
+    v_retried boolean := tg_op = 'UPDATE' and new.state = 'retryable' and old.state <> 'retryable';
 begin
+    if v_by = 0 and v_attempted = 0 and not v_retried then
+        return null;
+    end if;
     update durable.job_groups g
        set open = g.open - v_by, completed = g.completed + case v_ends when 'completed' then v_by else 0 end,
            discarded = g.discarded + case v_ends when 'discarded' then v_by else 0 end,
            cancelled = g.cancelled + case v_ends when 'cancelled' then v_by else 0 end,
-           finished_at = case when g.open = v_by then durable.now() end
+           attempted = g.attempted + v_attempted, retried = g.retried or v_retried,
+           finished_at = case when g.open = v_by then coalesce(g.finished_at, durable.now()) end
      where g.shard = v_shard and g.group_id = old.group_id;
     perform durable.fire_group(v_shard, old.group_id);
     return null;
 end $$;
 create trigger jobs_count_in_group after update on durable.jobs for each row
-    when (old.group_id is not null and (old.finished_at is null) <> (new.finished_at is null)) execute function durable.count_in_group();
+    when (old.group_id is not null and old.state <> new.state) execute function durable.count_in_group();
 create trigger jobs_leave_group after delete on durable.jobs for each row
     when (old.group_id is not null and old.finished_at is null) execute function durable.count_in_group();
 

@@ -404,6 +404,8 @@ begin
         return next; return;
     elsif v_job.finished_at is not null then
         reason := 'finished'; facts := jsonb_build_object('state', v_job.state); return next; return;
+    elsif v_job.state = 'waiting' then
+        reason := 'completed_elsewhere'; facts := jsonb_build_object('attempt', v_job.attempt); return next; return;
     elsif v_job.state = 'paused' then
         reason := 'job_paused'; return next;
     elsif v_job.state in ('scheduled', 'retryable') then
@@ -421,6 +423,9 @@ begin
     if v_queue.paused_at is not null then
         reason := 'queue_paused'; facts := jsonb_build_object('queue', v_job.queue, 'since_us', durable.to_us(v_queue.paused_at), 'why', v_queue.pause_reason);
         return next;
+    end if;
+    if v_queue.slots = 0 then
+        reason := 'claim_disabled'; facts := jsonb_build_object('queue', v_job.queue); return next;
     end if;
     if v_queue.global_limit is not null then
         select count(*) into v_count from durable.jobs j where j.phase = 'limited' and j.queue = v_job.queue;

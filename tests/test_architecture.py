@@ -48,8 +48,10 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.context",
             "durable.dag",
             "durable.definitions",
+            "durable.graphs",
             "durable.handlers",
             "durable.descriptions",
+            "durable.explanations",
             "durable.in_process",
             "durable.histories",
             "durable.interceptors",
@@ -68,6 +70,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.store",
             "durable.telemetry",
             "durable.transactional",
+            "durable.unique",
         }
     ),
     frozenset(
@@ -77,12 +80,16 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.evidence_sync",
             "durable.completing_async",
             "durable.completing_sync",
+            "durable.dag_steps_async",
+            "durable.dag_steps_sync",
             "durable.filters",
             "durable.client_sync",
             "durable.conversation_async",
             "durable.conversation_sync",
             "durable.messages",
             "durable.enqueueing",
+            "durable.explaining_async",
+            "durable.explaining_sync",
             "durable.grouping",
             "durable.groups_async",
             "durable.groups_sync",
@@ -110,7 +117,6 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.scheduling_async",
             "durable.scheduling_sync",
             "durable.targets",
-            "durable.unique",
         }
     ),
     frozenset(

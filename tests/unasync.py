@@ -14,6 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 FILES = {
+    "durable/dag_steps_async.py": "durable/dag_steps_sync.py",
     "durable/completing_async.py": "durable/completing_sync.py",
     "durable/store/transactions_async.py": "durable/store/transactions_sync.py",
     "durable/store/client_session_async.py": "durable/store/client_session_sync.py",
@@ -27,6 +28,7 @@ FILES = {
     "durable/queues_async.py": "durable/queues_sync.py",
     "durable/client_async.py": "durable/client_sync.py",
     "durable/evidence_async.py": "durable/evidence_sync.py",
+    "durable/explaining_async.py": "durable/explaining_sync.py",
     "durable/retention_async.py": "durable/retention_sync.py",
     "durable/scheduling_async.py": "durable/scheduling_sync.py",
 }
@@ -49,11 +51,11 @@ RULES = [
     (r"\bpsycopg\.Async(Connection|Cursor)\b", r"psycopg.\1"),
     (r"\b(ensure_current|joined|take)_async\b", r"\1"),
     (
-        r"\bAsync(Connection|Transaction|ClientSession|Client|Handle|JobHandle|JobGroup|JobChain|Jobs|Groups|QueueHandle|Queues|Scheduling|ScheduleHandle|Transactions|Retention|Conversation|UpdateHandle|RunOperations|PendingActivity|Batches|JobBatches|Completing|Evidencing|RunEvidence)\b",
+        r"\bAsync(Connection|Transaction|ClientSession|Client|Handle|JobHandle|JobGroup|JobChain|Jobs|Groups|QueueHandle|Queues|Scheduling|ScheduleHandle|Transactions|Retention|Conversation|UpdateHandle|RunOperations|PendingActivity|Batches|JobBatches|Completing|DagSteps|Explaining|Evidencing|RunEvidence)\b",
         r"\1",
     ),
     (
-        r"\b(client_session|client|conversation|handles|jobs|groups|queues|scheduling|transactions|retention|operations|batches|job_batches|completing|evidence)_async\b",
+        r"\b(client_session|client|conversation|handles|jobs|groups|queues|scheduling|transactions|retention|operations|batches|job_batches|completing|dag_steps|explaining|evidence)_async\b",
         r"\1_sync",
     ),
     (r"\bAn asynchronous\b", "A synchronous"),

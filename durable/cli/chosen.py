@@ -154,8 +154,12 @@ def on_chosen(command: Callable[Concatenate[C, P], None]) -> Callable[..., None]
 
 
 def report_progress(progress: BatchProgress) -> None:
-    said = f"{progress.action}: {progress.accepted + progress.refused} of {progress.matched}"
-    print(f"{said}, {progress.refused} refused", file=sys.stderr, flush=True)
+    said = f"{progress.action}: {progress.accepted + progress.refused} of {progress.matched}, {progress.refused} refused"
+    if sys.stderr.isatty():  # one line that changes
+        end = "\n" if progress.finished_at else ""
+        print(f"\r\x1b[K{said}", end=end, file=sys.stderr, flush=True)
+    else:
+        print(said, file=sys.stderr, flush=True)
 
 
 def _print_count(counted: BatchProgress, *, in_json: bool) -> None:

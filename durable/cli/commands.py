@@ -10,6 +10,7 @@ import typer
 from durable.cli import (
     completion,
     converse,
+    dag,
     inspect,
     jobs,
     operate,
@@ -23,6 +24,8 @@ from durable.cli.batches import batch
 from durable.cli.builds import move
 from durable.cli.doctor import doctor
 from durable.cli.evidence import evidence, recover
+from durable.cli.explain import explain
+from durable.cli.graph import graph, watch
 from durable.cli.lint import lint
 from durable.cli.mend import activity
 from durable.cli.replay import replay
@@ -86,6 +89,7 @@ app.command("retry")(rewind.retry)
 app.command("reset")(rewind.reset)
 app.command("fork")(rewind.fork)
 app.add_typer(activity, name="activity")
+app.add_typer(dag.app, name="dag")
 app.add_typer(batch, name="batch")
 app.command("commands")(rewind.commands)
 app.command("evidence")(evidence)
@@ -97,6 +101,9 @@ app.command("heartbeat")(completion.heartbeat)
 app.command("list")(inspect.list_)
 app.command("show")(inspect.show)
 app.command("history")(inspect.history)
+app.command("explain")(explain)
+app.command("graph")(graph)
+app.command("watch")(watch)
 app.command("enqueue")(jobs.enqueue)
 app.add_typer(jobs.app, name="job")
 app.command("doctor")(doctor)

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from durable.cli.output import print_json, print_table, span
+from durable.cli.output import print_json, print_table
 from durable.cli.settings import Json, Url, open_client
+from durable.core.durations import span
 from durable.errors import DatabaseUnavailable, InvalidOption, SchemaOutOfDate
 
 if TYPE_CHECKING:

@@ -21,10 +21,10 @@ from durable.cli.output import (
     print_json,
     print_table,
     short,
-    span,
 )
 from durable.cli.settings import Json, Url, WorkflowId, open_client
 from durable.cli.story import details, what
+from durable.core.durations import span
 from durable.core.terminal_causes import RUN_CAUSE_TEXTS
 
 if TYPE_CHECKING:

@@ -20,9 +20,9 @@ from durable.cli.output import (
     print_json,
     print_table,
     short,
-    span,
 )
 from durable.cli.settings import Actor, App, Json, Url, import_app, open_client, read_json, who
+from durable.core.durations import span
 from durable.core.terminal_causes import JOB_CAUSE_TEXTS
 
 if TYPE_CHECKING:

@@ -6,8 +6,10 @@ import dataclasses
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
+
+from durable.core.durations import span
 
 STYLES: Mapping[str, str] = {
     "completed": "green", "accepted": "cyan", "requested": "cyan", "rejected": "yellow", "aborted": "red", "delivered": "green", "done": "green", "alive": "green", "ok": "green", "started": "green",
@@ -125,20 +127,6 @@ def moment(at: datetime | None, now: datetime | None = None) -> str:
         return ""
     away = (at - (now or datetime.now(UTC))).total_seconds()
     return f"{clock(at)} ({span(-away)} ago)" if away < 0 else f"{clock(at)} (in {span(away)})"
-
-
-def span(seconds: float) -> str:
-    """A length of time in its two largest units."""
-    whole = timedelta(seconds=abs(seconds))
-    if whole < timedelta(seconds=10):
-        return f"{whole.total_seconds():.2g}s" if whole >= timedelta(milliseconds=1) else "0s"
-    minutes, second = divmod(int(whole.total_seconds()), 60)
-    hours, minute = divmod(minutes, 60)
-    days, hour = divmod(hours, 24)
-    units = [
-        f"{n}{unit}" for n, unit in ((days, "d"), (hour, "h"), (minute, "m"), (second, "s")) if n
-    ]
-    return " ".join(units[:2])
 
 
 def short(value: Any, longest: int = 60) -> str:

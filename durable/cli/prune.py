@@ -7,8 +7,9 @@ from typing import Annotated, Any, cast
 import typer
 
 from durable.cli.moments import duration
-from durable.cli.output import line, print_json, print_table, span
+from durable.cli.output import line, print_json, print_table
 from durable.cli.settings import Json, Url, open_client
+from durable.core.durations import span
 
 app = typer.Typer(
     name="retention",

@@ -10,9 +10,10 @@ import typer
 
 from durable.cli.exits import BadInput
 from durable.cli.moments import duration, moment
-from durable.cli.output import as_json, clock, line, print_json, print_table, short, span
+from durable.cli.output import as_json, clock, line, print_json, print_table, short
 from durable.cli.output import moment as in_words
 from durable.cli.settings import Actor, App, Json, Url, import_app, open_client, read_json, who
+from durable.core.durations import span
 
 if TYPE_CHECKING:
     from durable.core.schedule_times import Calendar

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from durable.cli.output import failure_line, short, span
+from durable.cli.output import failure_line, short
+from durable.core.durations import span
 
 if TYPE_CHECKING:
     from durable.descriptions import HistoryEvent

@@ -1,4 +1,4 @@
-"""Durations, from what authors write to whole microseconds."""
+"""Durations, from what authors write to whole microseconds, and to what people read."""
 
 from __future__ import annotations
 
@@ -27,3 +27,17 @@ def duration_us(option: str, value: timedelta | float) -> int:
     if microseconds > LONGEST_US:
         raise InvalidOption(f"{option} is {value!r}; give at most a hundred years")
     return microseconds
+
+
+def span(seconds: float) -> str:
+    """A length of time in its two largest units."""
+    whole = timedelta(seconds=abs(seconds))
+    if whole < timedelta(seconds=10):
+        return f"{whole.total_seconds():.2g}s" if whole >= timedelta(milliseconds=1) else "0s"
+    minutes, second = divmod(int(whole.total_seconds()), 60)
+    hours, minute = divmod(minutes, 60)
+    days, hour = divmod(hours, 24)
+    units = [
+        f"{n}{unit}" for n, unit in ((days, "d"), (hour, "h"), (minute, "m"), (second, "s")) if n
+    ]
+    return " ".join(units[:2])

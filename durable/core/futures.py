@@ -156,6 +156,16 @@ class OperationFuture(DurableFuture[T]):
         self._asked = [msg]
         return self._cancellation != "wait"
 
+    def ask_to_end(self) -> None:
+        """Ask for its end and stay pending until it has ended; if it completes all the same, that is its outcome."""
+        run = self._run
+        if self.done() or run.is_inert():
+            return
+        if not self.seq:
+            self.cancel()
+        else:
+            run.emit(Command(self.asks_to_end, {"ref": self.seq}))
+
     # -- the effects of the closing events; named in machine.py -----------------------------------------------------------
 
     def complete(self, event: Event) -> None:
@@ -261,10 +271,11 @@ class Timer:
 class _Deadlined(DurableFuture[T]):
     """Waits for something that may have a deadline; the deadline is a durable timer."""
 
-    __slots__ = ("_reason", "_timer")
+    __slots__ = ("_reason", "_since_us", "_timer")
 
     def __init__(self, run: Run, reason: str, line: str) -> None:
         DurableFuture.__init__(self, run, f"{reason} {line}", line)
+        self._since_us = run.now_us
         self._reason = reason  # compared on replay (C13), so without the line
         self._timer: Timer | None = None
 
@@ -298,7 +309,9 @@ class _Deadlined(DurableFuture[T]):
         raise NotImplementedError
 
     def _entry(self, kind: str, name: str) -> dict[str, Any]:
-        entry: dict[str, Any] = {"kind": kind, "name": name, "line": self.line}
+        entry: dict[str, Any] = {
+            "kind": kind, "name": name, "line": self.line, "since_us": self._since_us,
+        }  # fmt: skip
         if self._timer is not None:
             entry |= {"seq": self._timer.seq, "until_us": self._timer.fire_at_us}
         return entry

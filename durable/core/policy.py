@@ -15,8 +15,9 @@ from dataclasses import dataclass, fields
 from datetime import timedelta
 from typing import Any, Literal
 
+from durable.completion_errors import TransactionMisused
 from durable.core.durations import duration_us
-from durable.errors import InternalError, InvalidOption, NonRetryable
+from durable.errors import InternalError, InvalidOption, NonRetryable, PayloadError
 from durable.failure import failure_type_names, leaves, type_name
 
 Jitter = Literal["full", "none"] | float
@@ -89,7 +90,7 @@ def merge(*policies: RetryPolicy | None) -> RetryPolicy:
     """The first set value of each field, most specific policy first, over `LIBRARY_DEFAULT`;
     all fields set (C6).
     """
-    return RetryPolicy(**_first_set(RetryPolicy, (*policies, LIBRARY_DEFAULT)))
+    return RetryPolicy(**_first_set((*policies, LIBRARY_DEFAULT)))
 
 
 def delay_s(policy: RetryPolicy, attempt: int, random_unit: float) -> float:
@@ -117,31 +118,25 @@ def _grown(initial_s: float, coefficient: float, times: int) -> float:
         return math.inf
 
 
-def is_retryable(
-    policy: RetryPolicy,
-    attempt: int,
-    failure: BaseException | Iterable[str],
-    non_retryable_flag: bool = False,
-) -> bool:
-    """Whether another attempt follows the failed attempt number `attempt` (from 1).
+def why_final(
+    policy: RetryPolicy, attempt: int, failure: BaseException
+) -> Literal["non_retryable", "max_attempts"] | None:
+    """Why no further attempt follows the failed attempt number `attempt` (from 1); None if one does.
 
-    `failure` is the exception, or the class names of one as `failure_type_names` gives them. A
-    group is retried only if every leaf may be (C7). `non_retryable_flag` is the caller's own
-    verdict, and wins.
+    A group is retried only if every leaf may be (C7). What does not fit its type, or has misused
+    its transaction, will do so again whatever the policy says.
     """
     full = merge(policy)
-    if non_retryable_flag or (full.max_attempts and attempt >= full.max_attempts):
-        return False
-    return not is_excluded(full, failure)
+    if isinstance(failure, PayloadError | TransactionMisused) or is_excluded(full, failure):
+        return "non_retryable"
+    return "max_attempts" if full.max_attempts and attempt >= full.max_attempts else None
 
 
-def is_excluded(policy: RetryPolicy, failure: BaseException | Iterable[str]) -> bool:
+def is_excluded(policy: RetryPolicy, failure: BaseException) -> bool:
     """Whether `non_retryable`, or a raised `NonRetryable`, rules out another attempt, whatever
     the count.
     """
     excluded = {*(policy.non_retryable or ()), type_name(NonRetryable)}
-    if not isinstance(failure, BaseException):
-        return not excluded.isdisjoint(failure)
     groups = (failure, *leaves(failure))
     return any(not excluded.isdisjoint(failure_type_names(exc)) for exc in groups)
 
@@ -177,15 +172,10 @@ class Timeouts:
         return cls(**{key[:-2]: _duration(f"timeouts.{key}", value) for key, value in body.items()})
 
 
-def merge_timeouts(*timeouts: Timeouts | None) -> Timeouts:
-    """The first set value of each limit, most specific first; what nobody set stays unset."""
-    return Timeouts(**_first_set(Timeouts, timeouts))
-
-
-def _first_set(cls: type[RetryPolicy | Timeouts], values: Iterable[Any]) -> dict[str, Any]:
+def _first_set(values: Iterable[RetryPolicy | None]) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for value in values:
-        for field in fields(cls):
+        for field in fields(RetryPolicy):
             if merged.get(field.name) is None and value is not None:
                 merged[field.name] = getattr(value, field.name)
     return merged

@@ -99,7 +99,7 @@ def plan(
         redeliver,
         [it.seq for it in history[cut:event] if it.type == e.UPDATE_ACCEPTED],
         activities,
-        [f"{_who(origins, history[seq - 1].turn)}/{seq}" for seq in activities],
+        [_key(history[seq - 1], origins) for seq in activities],
         [seq for seq, kind in pending.items() if kind == "timer"],
         [seq for seq, kind in pending.items() if kind == "child"],
         [seq for seq in pending if seq in stopping],
@@ -148,6 +148,12 @@ def _origins(start: Recorded, turn: int, run_id: str, workflow_id: str) -> list[
 
 def _who(origins: Sequence[Sequence[Any]], turn: int) -> str:
     return next(str(run_id) for last, run_id, _ in origins if turn <= last)
+
+
+def _key(opening: Recorded, origins: Sequence[Sequence[Any]]) -> str:
+    """The idempotency key of an activity: its own number, unless it stands for an earlier call."""
+    given = opening.body.get("idempotency_key")
+    return str(given) if given else f"{_who(origins, opening.turn)}/{opening.seq}"
 
 
 def _completed(history: Sequence[Recorded], event: int, kept: Sequence[int]) -> Iterator[str]:

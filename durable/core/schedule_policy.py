@@ -26,6 +26,9 @@ Origin = Literal["time", "trigger", "backfill"]
 Decision = Literal["started", "skipped", "buffered", "missed"]
 
 OVERLAPS: tuple[Overlap, ...] = get_args(Overlap)
+OPEN = "the run before it is open"
+NO_MORE_WAIT = "the run before it is open, and no more starts may wait"
+"""Why slots are skipped, as they are stored: explanations tell them apart."""
 MOST_BUFFERED = 1_000
 MOST_IN_A_PASS = 500
 WATCH_US = 500_000
@@ -199,11 +202,11 @@ class _Pass:
         if overlap == "allow" or not busy:
             self._start(asked)
         elif overlap == "skip":
-            self._put(asked, "skipped", "the run before it is open")
+            self._put(asked, "skipped", OPEN)
         elif overlap in ("cancel", "terminate"):
             self._take_over(asked, overlap)
         elif len(self._waiting) >= (1 if overlap == "buffer_one" else MOST_BUFFERED):
-            self._put(asked, "skipped", "the run before it is open, and no more starts may wait")
+            self._put(asked, "skipped", NO_MORE_WAIT)
         else:
             self._wait(asked)
 

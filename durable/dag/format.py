@@ -17,6 +17,7 @@ from durable.dag.expressions import SOURCES, references, source_of
 from durable.dag_errors import InvalidDag
 from durable.errors import PayloadError
 from durable.payload import ValueCodec
+from durable.payload_schema import DEEPEST
 
 FORMAT = 1
 
@@ -92,6 +93,19 @@ class StoredOptions(TypedDict):
     on_exhausted: NotRequired[Literal["fail", "pause"]]
 
 
+class StoredUndo(TypedDict):
+    """`takes`: which of the arguments that are offered the activity gets; all, unless it is given."""
+
+    __pydantic_config__ = _STRICT  # type: ignore[misc]
+    activity: str
+    takes: NotRequired[list[str]]
+    options: NotRequired[StoredOptions]
+
+
+class StoredCompensate(StoredUndo):
+    retries: NotRequired[int]
+
+
 def _edge(given: Any) -> Any:
     return {"step": given} if isinstance(given, str) else given
 
@@ -112,6 +126,8 @@ class StoredStep(TypedDict):
     expand: NotRequired[bool]
     when: NotRequired[StoredCondition]
     guard: NotRequired[_Guard]
+    undo: NotRequired[StoredUndo]
+    compensate: NotRequired[StoredCompensate]
 
 
 class StoredDag(TypedDict):
@@ -170,12 +186,42 @@ def _read(adapter: TypeAdapter[Any], data: Any, name: str, prefix: str) -> Any:
     try:
         return adapter.validate_json(_JSON.encode(data))
     except PayloadError as error:
-        raise InvalidDag(name, [f"{error.field}: {error.rule}"]) from error
+        told = f"{error.field.removeprefix('definition.')}: {error.rule}"
+        raise InvalidDag(name, _not_json(data, prefix.rstrip(".")) or [told]) from error
     except ValidationError as error:
-        told = error.errors(include_url=False, include_context=False)
-        raise InvalidDag(
-            name, [f"{_place(it['loc'], prefix)}: {it['msg']}" for it in told]
-        ) from None
+        each = error.errors(include_url=False, include_context=False)
+        found = [f"{_place(it['loc'], prefix)}: {_RULES.get(it['type'], it['msg'])}" for it in each]
+        raise InvalidDag(name, found) from None
+
+
+_RULES = {"extra_forbidden": "there is no such field", "missing": "it is missing"}
+
+
+def _not_json(data: Any, root: str) -> list[str]:
+    """The places of what is no JSON. Bounded, for data that contains itself."""
+    found: list[str] = []
+    pending: list[tuple[str, Any, int]] = [(root, data, 0)]
+    for _ in range(_MOST_NODES):
+        if not pending:
+            break
+        place, node, depth = pending.pop()
+        if isinstance(node, Mapping):
+            found += [
+                f"{place}: the key {key!r} is not text" for key in node if not isinstance(key, str)
+            ]
+            inner = [(f"{place}.{key}".lstrip("."), it) for key, it in node.items()]
+        elif isinstance(node, list | tuple):
+            inner = [(f"{place}.{n}".lstrip("."), it) for n, it in enumerate(node)]
+        else:
+            inner = []
+            if not isinstance(node, str | int | float | None):
+                found.append(f"{place}: {type(node).__name__} is not JSON")
+        if depth < DEEPEST:
+            pending += [(where, it, depth + 1) for where, it in reversed(inner)]
+    return found
+
+
+_MOST_NODES = 100_000
 
 
 def _place(path: tuple[Any, ...], prefix: str) -> str:
@@ -199,6 +245,8 @@ _GOES_WITH = {
     "args": ("activity", "dag"),
     "options": ("activity", "dag"),
     "expand": ("activity",),
+    "undo": ("activity", "dag"),
+    "compensate": ("activity", "dag"),
     "guard": ("activity", "dag", "wait"),
 }
 

@@ -20,12 +20,14 @@ from typing import Any, NamedTuple
 from durable.authoring import wait_until
 from durable.core.futures import DurableFuture, OperationFuture, SignalFuture
 from durable.core.loop import current
-from durable.dag import step_operations
+from durable.dag import sagas, step_operations
 from durable.dag.expansion import added_steps
 from durable.dag.expressions import BadReference, Values
+from durable.dag.failures import described
 from durable.dag.format import Step
-from durable.dag.model import edges_of
+from durable.dag.model import INTERPRETER, edges_of
 from durable.dag.nested import start_nested
+from durable.dag.rollback import Unit
 from durable.dag.scheduler import FINAL, Scheduler, Status
 from durable.dag.signatures import as_text
 from durable.dag.step_calls import Again, Named
@@ -33,11 +35,9 @@ from durable.dag.step_options import activity_options
 from durable.dag.step_waits import Held, awaited
 from durable.dag_errors import DagFailed, InvalidDag
 from durable.definitions import ActivityCall, workflow
-from durable.errors import ActivityError, DurableError, InvalidOption, PayloadError, RemoteError
+from durable.errors import InvalidOption, PayloadError
 from durable.handlers import query
-
-INTERPRETER = "durable.dag"
-"""The reserved name of the workflow that runs DAGs."""
+from durable.saga import undisturbed
 
 MAX_RUNNING = 1_000
 """Activities of one DAG at once; the others wait for a place."""
@@ -55,13 +55,16 @@ async def run_dag(definition: dict[str, Any]) -> Any:
     def steps() -> dict[str, Any]:
         return interpretation.table()
 
+    @query
+    def shape() -> dict[str, Any]:
+        return interpretation.shape()
+
     step_operations.register(interpretation)
+    sagas.register(interpretation.saga)
     await interpretation.run()
-    table = interpretation.table()
-    failed = [name for name, row in table.items() if row["status"] == "failed"]
-    if failed and definition["on_failure"] != "complete":
-        raise DagFailed(definition["name"], failed, table)
-    return interpretation.output(definition["output"]) if "output" in definition else table
+    if "output" in definition:
+        return interpretation.output(definition["output"])
+    return interpretation.table()
 
 
 class _Mapping:
@@ -109,7 +112,9 @@ class Interpretation:
         """Completions of steps that have not begun."""
         self.may_be_held = definition["on_failure"] == "wait"
         self.given_up = False
-        self._context = definition["context"]
+        self.saga = sagas.DagSaga(self, definition["on_failure"])
+        self.context = definition["context"]
+        self._definition = definition
         self._activities: dict[str, Named] = {}
         self._maps: dict[str, _Mapping] = {}
         self._added: dict[str, list[str]] = {}
@@ -122,60 +127,111 @@ class Interpretation:
         self._news = asyncio.Event()
 
     def table(self) -> dict[str, Any]:
-        """Every step with its status, and result, failure and cause where it has them."""
-        columns = (
+        """Every step with its status, and result, failure, cause and what else there is to say of it."""
+        halts = self.saga.halted()
+        columns: tuple[tuple[str, Mapping[str, Any]], ...] = (
             ("result", self.results),
             ("failure", self.failures),
             ("cause", self.scheduler.cause),
             ("by", self.by_hand),
+            ("halt", halts),
+            ("undo", dict(self.saga.rollback.rows())),
         )
         return {
-            name: {"status": status, **{key: of[name] for key, of in columns if name in of}}
+            name: {
+                "status": "halted" if name in halts else status,
+                **{key: of[name] for key, of in columns if name in of},
+            }
             for name, status in self.scheduler.status.items()
         }
 
+    def shape(self) -> dict[str, Any]:
+        """The steps as they are stored, those that were added included, and by step the names of those that it added."""
+        return {"steps": list(self.steps.values()), "added": self._added}
+
     def output(self, stored: Any) -> Any:
         """A value of the definition with what it refers to. Raises BadReference."""
-        return Values(self.results, self._context).resolve(stored)
+        return Values(self.results, self.context).resolve(stored)
 
     async def run(self) -> None:
-        """Until every step has ended, and nobody is waited for to retry one. When the run is cancelled, so are its activities."""
-        self._ready.extend(self.scheduler.begin())
+        """Until every step has ended, and nobody is waited for to retry one; what is to be undone is undone then.
+
+        Raises DagFailed if a step failed and the definition says so. When the run is cancelled, so are its activities.
+        """
         try:
-            self._start_ready()
-            while not self.scheduler.done or self._is_held():
-                if self.scheduler.done:
-                    await wait_until(Held(self.failures, lambda: not self._is_held()))
-                else:
-                    await self._news.wait()
-                    self._news.clear()
-                self._start_ready()
-        except asyncio.CancelledError:
-            await self._cancel()
+            await self._run_steps()
+        except asyncio.CancelledError as cancelled:
+            await undisturbed(self.saga.unwind(cancelled=True))
+            if self.saga.rollback.failures:
+                raise self._failed([]) from cancelled
             raise
+        failed = [name for name, status in self.scheduler.status.items() if status == "failed"]
+        if failed and self._definition["on_failure"] != "complete":
+            await undisturbed(self.saga.unwind(cancelled=False))
+            raise self._failed(failed)
+
+    async def _run_steps(self) -> None:
+        self._ready.extend(self.scheduler.begin())
+        self._start_ready()
+        while not self.scheduler.done or self._is_held():
+            if self.scheduler.done:
+                await wait_until(Held(self.failures, lambda: not self._is_held()))
+            else:
+                await self._news.wait()
+                self._news.clear()
+            self._start_ready()
+
+    def _failed(self, failed: list[str]) -> DagFailed:
+        undo_failures = self.saga.rollback.reported_failures()
+        return DagFailed(self._definition["name"], failed, self.table(), undo_failures)
 
     def _is_held(self) -> bool:
         """Whether all has ended and a failed step is left to an operator."""
         held = self.may_be_held and not self.given_up
         return held and self.scheduler.done and bool(self.failures)
 
-    async def _cancel(self) -> None:
-        """Those that are to be waited for end first."""
-        for future in list(self._running):
-            future.cancel()
-        await asyncio.gather(*self._running, return_exceptions=True)
+    async def stop(self, *, awaited: bool) -> None:
+        """End the run's steps; `awaited`: not before all that is under way has ended."""
+        for future, call in list(self._running.items()):
+            sagas.stop_call(future, self.steps[call.step], awaited=awaited)
+        while self._running:
+            await self._news.wait()
+            self._news.clear()
+        self.saga.resume()
+        for name, status in self.scheduler.status.items():
+            if status not in FINAL:
+                self.scheduler.status[name] = "cancelled"
 
     # -- what starts ----------------------------------------------------------------------------------------------------
 
     def _start_ready(self) -> None:
-        while self._ready and len(self._running) < MAX_RUNNING:
+        while self._ready or self._has_cancelled_kept_back():
+            if len(self._running) >= MAX_RUNNING or self.saga.halts:
+                return
             name = self._ready.popleft()
-            if self.scheduler.status[name] != "running":  # ended by hand meanwhile
+            # What was ended by hand meanwhile is not started.
+            if self.scheduler.status[name] != "running" or self.saga.keeps_back(name):
                 continue
             try:
                 self._start(name, self.steps[name])
             except (BadReference, PayloadError, InvalidOption) as error:
-                self.fail(name, _described(error))
+                self.fail(name, described(error))
+
+    def _has_cancelled_kept_back(self) -> bool:
+        """End what a saga keeps back when nothing is under way; whether another step is ready because of that."""
+        if not self._running and not self.saga.halts:
+            for name in self.saga.give_up_kept_back():
+                self.end(name, "cancelled")
+        return bool(self._ready)
+
+    def is_through(self, name: str) -> bool:
+        """Whether it only has to end: a map that starts no further element, a step that has added others."""
+        state = self._maps.get(name)
+        ended = state is not None and (not state.waiting or state.failure is not None)
+        return ended or name in self._added
+
+    def is_stopping(self, name: str) -> bool:
+        return name in self._stopping
 
     def _start(self, name: str, step: Step) -> None:
         if name in self._maps:
@@ -184,7 +240,7 @@ class Interpretation:
         if name in self._added:
             self._end_expansion(name)
             return
-        values = Values(self.results, self._context)
+        values = Values(self.results, self.context)
         if "when" in step and not values.holds(step["when"]):
             self.end(name, "skipped")
         elif "guard" in step and not values.holds(step["guard"]["if"]):
@@ -216,12 +272,12 @@ class Interpretation:
             state.waiting.clear()
         while state.may_start() and len(self._running) < MAX_RUNNING:
             number = state.waiting.popleft()
-            values = Values(self.results, self._context, state.elements[number])
+            values = Values(self.results, self.context, state.elements[number])
             try:
                 self._call(name, step, number, values)
                 state.running += 1
             except (BadReference, PayloadError, InvalidOption) as error:
-                state.failure = {**_described(error), "item": number}
+                state.failure = {**described(error), "item": number}
         if state.may_start():
             self._ready.append(name)
         elif not state.running:
@@ -234,6 +290,7 @@ class Interpretation:
         call_id = key if tries == 1 else f"{key}#{tries}"
         run = current()
         assert run is not None
+        self.saga.called(Unit(name, number), arguments)
         future: DurableFuture[Any]
         if "dag" in step:
             future = start_nested(run_dag, step, arguments, call_id)
@@ -250,6 +307,16 @@ class Interpretation:
         first = self._first_calls.get(key)
         return call if first is None else Again(call, first)
 
+    def call_again(self, unit: Unit) -> None:
+        """Call a unit that failed once more, as the same call to the world."""
+        name, number = unit
+        item = None if number is None else self._maps[name].elements[number]
+        self._call(name, self.steps[name], number, Values(self.results, self.context, item))
+
+    def follow_beside(self, future: DurableFuture[Any], unit: Unit) -> None:
+        """A unit is under way as long as this call for it is."""
+        self._follow(future, _Call(unit.step, unit.item, unit.id, ""))
+
     def _follow(self, future: DurableFuture[Any], call: _Call) -> None:
         self._running[future] = call
         future.add_done_callback(self._take)
@@ -261,23 +328,35 @@ class Interpretation:
         if call is None:  # somebody has ended the step meanwhile
             return
         self._news.set()
-        name, number, failure = call.step, call.number, _failure(future, self.steps[call.step])
+        unit, failure = Unit(call.step, call.number), _failure(future, self.steps[call.step])
+        if self.saga.decides(future, unit, failure):
+            return
         if failure is not None and isinstance(future, OperationFuture) and future.seq:
             self._first_calls.setdefault(call.key, f"{call.run_id}/{future.seq}")
+        if failure is None:
+            self.settle(unit, future.result(), None)
+        elif not self.saga.holds(future, unit, failure):
+            self.settle(unit, None, failure)
+
+    def settle(self, unit: Unit, value: Any, failure: dict[str, Any] | None) -> None:
+        """A step, or an element of a map, has ended for good."""
+        name, number = unit
+        if failure is None:
+            self.saga.completed(unit, value)
         if number is not None:
-            self._take_element(name, number, future, failure)
+            self._take_element(name, number, value, failure)
         elif name in self._stopping:
             self.end(name, "cancelled")
         elif failure is not None:
             self.fail(name, failure)
         elif "expand" in self.steps[name]:
-            self._expand(name, future.result())
+            self._expand(name, value)
         else:
-            self.complete(name, future.result())
+            self.complete(name, value)
 
     def _expand(self, name: str, returned: Any) -> None:
         try:
-            added = added_steps(name, returned, self.steps, self._added, self._context)
+            added = added_steps(name, returned, self.steps, self._added, self.context)
         except InvalidDag as error:
             self.fail(name, _refused(error))
             return
@@ -298,16 +377,17 @@ class Interpretation:
             self.complete(name, {it: self.results.get(it) for it in added})
 
     def _take_element(
-        self, name: str, number: int, future: asyncio.Future[Any], failure: dict[str, Any] | None
+        self, name: str, number: int, value: Any, failure: dict[str, Any] | None
     ) -> None:
         state = self._maps[name]
         state.running -= 1
         if failure is None:
-            state.results[number] = future.result()
+            state.results[number] = value
             state.undone.discard(number)
         elif state.failure is None:
             state.failure = {**failure, "item": number}
         self._ready.append(name)
+        self._news.set()
 
     def _end_map(self, name: str, state: _Mapping) -> None:
         if self.scheduler.status[name] != "running":
@@ -329,6 +409,7 @@ class Interpretation:
 
     def end(self, name: str, status: Status, chosen: str | None = None) -> None:
         self._stopping.discard(name)
+        self.saga.ended(name)
         self._ready.extend(self.scheduler.settle(name, status, chosen=chosen))
         self._news.set()
 
@@ -341,6 +422,7 @@ class Interpretation:
             if not future.cancel() and isinstance(future, SignalFuture):
                 future.put_back()
         if status == "completed":
+            self.saga.completed_by_hand(name, payload)
             self.complete(name, payload)
         elif status == "failed":
             text = payload if isinstance(payload, str) else json.dumps(payload)
@@ -353,7 +435,7 @@ class Interpretation:
         calls = self._stop_starting(name)
         self._stopping.add(name)
         for future in calls:
-            future.cancel()
+            sagas.stop_call(future, self.steps[name], awaited="undo" in self.steps[name])
             if future.done():
                 self._take(future)
         if self.scheduler.status[name] not in FINAL and not self._calls_of(name):
@@ -362,7 +444,9 @@ class Interpretation:
     def retry(self, names: Sequence[str]) -> list[str]:
         """Take back how steps ended, and what was cancelled because of it; gives all that is taken back."""
         revived: dict[str, None] = {}
-        inside = [it for name in names for it in self._to_retry(name)]
+        kept_back, cancelled = self.saga.retried(names)
+        self._ready.extend(kept_back)
+        inside = [it for name in (*names, *cancelled) for it in self._to_retry(name)]
         for name in inside:
             if self.scheduler.status[name] not in FINAL:  # taken back with one before it
                 continue
@@ -415,21 +499,10 @@ def _failure(future: asyncio.Future[Any], step: Step) -> dict[str, Any] | None:
     if "wait" in step:
         waited = timedelta(microseconds=step["wait"]["timeout_us"])
         return {"type": "TimeoutError", "message": f"nobody completed it within {waited}"}
-    return _described(error)
+    return described(error)
 
 
 def _refused(error: InvalidDag) -> dict[str, Any]:
     """The failure of a step that returned steps which cannot be added; of many problems, the first."""
     said = f"it returned steps that cannot be added; problems: {len(error.problems)}"
     return {"type": "InvalidDag", "message": said, "problems": error.problems[:100]}
-
-
-def _described(error: BaseException) -> dict[str, Any]:
-    """A failure as a row of the table; the same in every process, whether or not it has the exception's class."""
-    cause = error.__cause__ if isinstance(error, DurableError) and error.__cause__ else error
-    if isinstance(cause, RemoteError):
-        kind, message = cause.type_name.rpartition(":")[2], cause.message
-    else:
-        kind, message = type(cause).__qualname__, str(cause)
-    more = {"attempt": error.attempt} if isinstance(error, ActivityError) else {}
-    return {"type": kind, "message": message, **more}

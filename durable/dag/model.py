@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel
@@ -16,17 +17,21 @@ from pydantic import BaseModel
 from durable.core.children import ChildFuture
 from durable.core.durations import duration_us
 from durable.core.policy import RetryPolicy
+from durable.dag import files
+from durable.dag.compensating import DEFAULT_RETRIES, OFFERED, Purpose, taken
 from durable.dag.expressions import Condition, Ref
 from durable.dag.format import DEFAULT_CONCURRENCY, FORMAT, Step, implied, read_dag
 from durable.dag.scheduler import Edge
 from durable.dag.step_options import stored_options
 from durable.dag_errors import InvalidDag
-from durable.definitions import Activity, ActivityCall
+from durable.definitions import Activity, ActivityCall, registered_activities
 from durable.errors import PayloadError
 from durable.options import ActivityOptions
 from durable.payload import ValueCodec, value_codec
 from durable.signals import Signal
 
+INTERPRETER = "durable.dag"
+"""The reserved name of the workflow that runs DAGs."""
 LONGEST_STEP_NAME = 150
 
 EdgePolicy = Literal["cancel", "continue"]
@@ -64,6 +69,8 @@ def guard(condition: Condition, *, otherwise: Any = None) -> Guard:
     """Run the step if the condition holds, else let it complete with the value `otherwise` without running."""
     return Guard(condition, otherwise)
 
+
+Registered = Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]]
 
 NO_OUTPUT: Any = object()
 
@@ -108,6 +115,9 @@ class Dag:
         priority: int | None = None,
         retry: RetryPolicy | None = None,
         timeout: timedelta | None = None,
+        undo: ActivityCall[..., Any] | str | None = None,
+        compensate: ActivityCall[..., Any] | str | None = None,
+        compensate_retries: int = DEFAULT_RETRIES,
     ) -> Dag:
         """Add a step that runs an activity with `args`, by parameter name; values may be or contain `result(...)` and `context(...)`.
 
@@ -117,9 +127,14 @@ class Dag:
         In place of an activity, another DAG, as it is now: it runs as a child (`retry` and `timeout` are the child's), `args` go over its context, and its
         result is the step's. With `expand`, the activity returns further steps, as `Dag.expansion()` gives them: they are added to the run, and
         the step ends when they have, with their results by name.
+
+        `undo`: an activity that takes back what the step did when the run fails or is cancelled after it. `compensate`: one that is asked when the
+        step has failed, and decides how it goes on. Which arguments they get is said in `durable.dag.compensating`, how often `compensate` may have
+        the step run again by `compensate_retries`.
         """
         given = ActivityOptions(queue, priority, retry, timeout)
         step = self._calling_step(name, activity, args or {}, given)
+        self._reversible(step, undo, compensate, compensate_retries)
         if expand:
             step["expand"] = True
         return self._append(step, deps, when, guard)
@@ -139,13 +154,18 @@ class Dag:
         priority: int | None = None,
         retry: RetryPolicy | None = None,
         timeout: timedelta | None = None,
+        undo: ActivityCall[..., Any] | str | None = None,
+        compensate: ActivityCall[..., Any] | str | None = None,
+        compensate_retries: int = DEFAULT_RETRIES,
     ) -> Dag:
         """Add a step that runs an activity, or another DAG, for each element of `over`, at most `max_concurrency` at once; its result has theirs in order.
 
-        `args` refer to the element with `item()`. When one fails, no more are started, those under way are awaited, and the step fails.
+        `args` refer to the element with `item()`. When one fails, no more are started, those under way are awaited, and the step fails. `undo` and
+        `compensate` are called for each element.
         """
         given = ActivityOptions(queue, priority, retry, timeout)
         step = self._calling_step(name, activity, args, given)
+        self._reversible(step, undo, compensate, compensate_retries)
         elements = self._stored(f"step {name!r}: over", over)
         step["map"] = {"over": elements, "max_concurrency": max_concurrency}
         return self._append(step, deps, when, guard)
@@ -192,7 +212,7 @@ class Dag:
         return self._append({"name": name, "wait": waits}, deps, when, guard)
 
     def to_json(self) -> dict[str, Any]:
-        """The definition as data; `Dag.from_json` reads it back, `durable.dag.read_file` from a file."""
+        """The definition as data; `Dag.from_json` reads it back."""
         return {
             "format": FORMAT,
             "name": self.name,
@@ -211,6 +231,30 @@ class Dag:
         dag.output = {"output": read["output"]} if "output" in read else {}
         return dag
 
+    def to_yaml(self) -> str:
+        """The definition as YAML; `Dag.from_yaml` reads it back. Raises InvalidOption if PyYAML is not installed (`durable[yaml]`)."""
+        return files.to_yaml(self.to_json())
+
+    @classmethod
+    def from_yaml(cls, text: str) -> Dag:
+        """A definition from YAML, by the rules of YAML 1.2, without aliases and tags.
+
+        Raises InvalidDag with all that is wrong with its form, and InvalidOption if PyYAML is not installed (`durable[yaml]`).
+        """
+        return cls._located(*files.read_yaml(text, "?"))
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> Dag:
+        """A definition from a file: JSON if it ends in `.json`, else YAML. Raises as `from_yaml`, and OSError."""
+        return cls._located(*files.read_file(Path(path)))
+
+    @classmethod
+    def _located(cls, data: Any, lines: files.Lines) -> Dag:
+        try:
+            return cls.from_json(data)
+        except InvalidDag as error:
+            raise files.located(error, lines) from None
+
     def expansion(self) -> list[Step]:
         """Its steps, for the activity of a step with `expand` to return. They may depend on steps of the run that they are added to.
 
@@ -222,15 +266,30 @@ class Dag:
             raise InvalidDag(self.name, found)
         return self.steps
 
-    def problems(self) -> list[str]:
-        """Everything that is wrong with it, a line each; empty if it can be started."""
+    def activity_names(self) -> list[str]:
+        """The activities that its steps name, those of DAGs within it included."""
+        found: dict[str, None] = {}
+        pending = [self.steps]
+        while pending:
+            for step in pending.pop():
+                if "dag" in step:
+                    pending.append(step["dag"]["steps"])
+                calling = (step, step.get("undo", {}), step.get("compensate", {}))
+                found.update((it["activity"], None) for it in calling if "activity" in it)
+        return list(found)
+
+    def problems(self, registered: Registered | None = None) -> list[str]:
+        """Everything that is wrong with it, a line each; empty if it can be started.
+
+        `registered`: of activities that this process has not imported, the JSON Schemas of arguments and result.
+        """
         from durable.dag.validation import problems
 
-        return problems(self)
+        return problems(self, registered)
 
-    def validate(self) -> Dag:
-        """Raises InvalidDag with all problems."""
-        if found := self.problems():
+    def validate(self, registered: Registered | None = None) -> Dag:
+        """Raises InvalidDag with all problems; see there."""
+        if found := self.problems(registered):
             raise InvalidDag(self.name, found)
         return self
 
@@ -266,6 +325,34 @@ class Dag:
         if options := stored_options(given):
             step["options"] = options
         return step
+
+    def _reversible(
+        self,
+        step: Step,
+        undo: ActivityCall[..., Any] | str | None,
+        compensate: ActivityCall[..., Any] | str | None,
+        retries: int,
+    ) -> None:
+        """Note the activities that undo and compensate a step."""
+        if undo is not None:
+            step["undo"] = self._answering("undo", undo)
+        if compensate is not None:
+            more = {} if retries == DEFAULT_RETRIES else {"retries": retries}
+            step["compensate"] = {**self._answering("compensate", compensate), **more}
+
+    def _answering(self, purpose: Purpose, activity: ActivityCall[..., Any] | str) -> Step:
+        """The stored form. What is given by name takes all that is offered, unless the activity is known here and says otherwise."""
+        if isinstance(activity, str):
+            known = next((it for it in registered_activities() if it.name == activity), None)
+            stored: Step = {"activity": activity}
+        else:
+            known = self.activities[activity.activity.name] = activity.activity
+            stored = {"activity": known.name}
+            if options := stored_options(activity.options_given):
+                stored["options"] = options
+        if known is not None and (takes := taken(purpose, known)) != list(OFFERED[purpose]):
+            stored["takes"] = takes
+        return stored
 
     def _append(
         self,

@@ -83,6 +83,7 @@ class StepOperations:
 
     def check_complete(self, step: str, status: str, payload: Any) -> None:
         """Raises StepRefused."""
+        self._check_open(step)
         now = self._known(step)
         if status not in get_args(Completion):
             text = f"a step cannot be completed as {status!r}"
@@ -120,6 +121,7 @@ class StepOperations:
 
     def check_cancel(self, step: str) -> None:
         """Raises StepRefused."""
+        self._check_open(step)
         now = self._known(step)
         if now in FINAL and not (now == "cancelled" and self._is_by_hand(step)):
             self._refuse(f"step {step!r} is {now} already", "step_ended", step)
@@ -134,6 +136,7 @@ class StepOperations:
 
     def check_retry(self, step: str | None) -> None:
         """`step` None: all that failed. Raises StepRefused."""
+        self._check_open(step or "")
         if step is None:
             if not self._dag.failures:
                 raise StepRefused("no step has failed", "step_not_ended", "", None, ())
@@ -172,6 +175,11 @@ class StepOperations:
             text = f"the dag has no step {step!r}; it has: {', '.join(some)}{', ...' if len(self._status) > 10 else ''}"
             raise StepRefused(text, "unknown_step", step, None, ())
         return self._status[step]
+
+    def _check_open(self, step: str) -> None:
+        if self._dag.saga.is_undone():
+            text = "the run is being undone, or has been, so no step of it can change any more"
+            raise StepRefused(text, "undoing", step, self._status.get(step), ())
 
     def _root(self, step: str) -> str:
         """The step because of which it was, in the end, cancelled: itself if by hand."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from jsonschema import Draft202012Validator
 
+from durable.dag.compensating import RESERVED_NAME, saga_problems
 from durable.dag.expressions import OPERATORS, TRANSFORMS, references, source_of
 from durable.dag.format import Step, form_problems
 from durable.dag.model import LONGEST_STEP_NAME, edges_of
@@ -19,12 +20,12 @@ from durable.errors import InvalidOption
 from durable.options import ActivityOptions, ChildOptions
 
 if TYPE_CHECKING:
-    from durable.dag.model import Dag
+    from durable.dag.model import Dag, Registered
 
 _REFERRING = ("args", "map", "when", "guard", "branch")
 
 
-def problems(dag: Dag, registered: Mapping[str, tuple[Schema, Schema]] | None = None) -> list[str]:
+def problems(dag: Dag, registered: Registered | None = None) -> list[str]:
     """A line each; the order is that of the steps. `registered`: activities known by their schemas alone.
 
     Of a definition whose form is wrong, only that is told.
@@ -42,7 +43,7 @@ def expansion_problems(dag: Dag) -> list[str]:
     if len(found) == len(dag.problems_found):
         seen: set[str] = set()
         for step in dag.steps:
-            found += chain(_names(step, seen), _settings(step))
+            found += chain(_names(step, seen), _settings(step), saga_problems(step, None))
             found += _nested(step, scope) if "dag" in step else _call(step, scope)
     return list(dict.fromkeys(found))
 
@@ -70,6 +71,7 @@ def step_problems(steps: Sequence[Step], scope: Scope, seen: set[str]) -> Iterat
         yield from _edges(step, scope.steps)
         yield from _references(step, scope)
         yield from _settings(step)
+        yield from saga_problems(step, scope.signatures)
         if "dag" in step:
             yield from _nested(step, scope)
         elif "branch" in step:
@@ -77,13 +79,11 @@ def step_problems(steps: Sequence[Step], scope: Scope, seen: set[str]) -> Iterat
         elif "activity" in step and scope.signatures is not None:
             called = step["activity"]
             if scope.signatures.arguments(called) is None:
-                yield f"step {step['name']!r}: no activity is named {called!r} here (import its module)"
+                yield f"step {step['name']!r}: no activity is named {called!r} here (import its module, or start a worker that has it)"
             yield from _call(step, scope)
 
 
-def _signatures(
-    dag: Dag, registered: Mapping[str, tuple[Schema, Schema]] | None = None
-) -> Signatures:
+def _signatures(dag: Dag, registered: Registered | None = None) -> Signatures:
     return Signatures({it.name: it for it in registered_activities()} | dag.activities, registered)
 
 
@@ -93,6 +93,8 @@ def _names(step: Step, seen: set[str]) -> Iterator[str]:
         yield f"step {name!r}: give a name of 1 to {LONGEST_STEP_NAME} characters"
     elif not name.isprintable():
         yield f"step {name!r}: give a name of printable characters"
+    elif RESERVED_NAME.search(name):
+        yield f"step {name!r}: the ids of calls that undo or compensate steps end like this; use another name"
     if name in seen:
         yield f"step {name!r} is declared twice"
     seen.add(name)

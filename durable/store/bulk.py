@@ -22,11 +22,12 @@ _ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
 
 @dataclass(slots=True)
 class Bulk:
-    """`given`: what all jobs share. `pieces`: the lines, made while they are sent. `keyed`: they carry unique keys."""
+    """`given`: what all jobs share. `pieces`: the lines, made while they are sent. `keyed`: they carry unique keys. `own_options`: each its options."""
 
     given: Mapping[str, Any]
     pieces: Iterator[str]
     keyed: bool
+    own_options: bool = False
     count: int = 0
 
     def plain(self, plan: Row) -> Iterator[str]:
@@ -34,7 +35,7 @@ class Bulk:
         given = self.given
         tags = given["tags"]
         shared = (
-            "0", "0", "job", given["name"], given["queue"], str(given["priority"]), given["options"],
+            *(() if self.own_options else (given["options"],)), "0", "0", "job", given["name"], given["queue"], str(given["priority"]),
             None if tags is None else _array(tags), given["meta"], plan["state"], plan["scheduled_at"], plan["deadline_at"],
             plan["deadline_kind"], plan["created_at"], given.get("group_id"),
         )  # fmt: skip
@@ -56,14 +57,17 @@ class Bulk:
         return EnqueuedMany(rows[-1]["made"], conflicts)
 
 
-def copy_line(placed: tuple[int, str], text: str, key: str | None = None, index: int = 0) -> str:
-    """A line of COPY's text format. JSON has no raw control characters, so only backslashes need care there."""
+def copy_line(placed: tuple[int, str], text: str, *more: str | int) -> str:
+    """A line of COPY's text format. JSON has no raw control characters, so only backslashes need care there. `more`: a job's own options, or
+    its unique key and its place.
+    """
     shard, id_ = placed
     if "\\" in text:
         text = text.replace("\\", "\\\\")
-    if key is None:
+    if not more:
         return f"{shard}\t{id_}\t{text}\n"
-    return f"{shard}\t{id_}\t{text}\t{key.translate(_ESCAPES)}\t{index}\n"
+    rest = "\t".join(str(each).translate(_ESCAPES) for each in more)
+    return f"{shard}\t{id_}\t{text}\t{rest}\n"
 
 
 def _field(value: str | None) -> str:

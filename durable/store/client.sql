@@ -42,11 +42,15 @@ select r.run_id::text, r.workflow, r.version, r.status, h.type, h.body::text, h.
 select l.workflow_id, l.run_id::text, l.workflow, l.version, l.status, l.operator_status, l.queue, l.priority,
        durable.to_us(l.created_at) as created_at, durable.to_us(l.started_at) as started_at, durable.to_us(l.closed_at) as closed_at,
        durable.to_us(coalesce(r.ready_at, r.delayed_until)) as ready_at, durable.to_us(l.cancel_requested_at) as cancel_requested_at,
-       l.waiting_on::text, l.review::text, l.paused::text, l.attributes::text, r.memo::text, l.actor::text, l.owner::text, l.last_seq, l.generation,
+       coalesce(l.waiting_on, w.on_activities)::text as waiting_on, l.review::text, l.paused::text, l.attributes::text, r.memo::text, l.actor::text, l.owner::text, l.last_seq, l.generation,
        r.headers::text, r.static_details, r.details, durable.to_us(r.deadline_at) as deadline_at, l.pinned, l.build,
        durable.cause_of_end(l.status, h.type, h.body, l.cancel_requested_at is not null)::text as cause
   from durable.run_list l join durable.runs r on r.shard = l.shard and r.run_id = l.run_id
   left join durable.history h on l.status <> 'running' and h.shard = l.shard and h.run_id = l.run_id and h.seq = l.last_seq
+  left join lateral (  -- what its worker began at once is not written into the run's row
+        select jsonb_agg(jsonb_build_object('kind', 'activity', 'name', h.body ->> 'name', 'id', h.body ->> 'id', 'seq', h.seq, 'line', h.body ->> 'line') order by h.seq) as on_activities
+          from (select j.seq from durable.jobs j where j.shard = l.shard and j.run_id = l.run_id and j.kind = 'activity' order by j.seq limit 20) a
+          join durable.history h on h.shard = l.shard and h.run_id = l.run_id and h.seq = a.seq) w on l.status = 'running' and l.waiting_on is null
  where l.shard = %(shard)s::smallint and l.workflow_id = %(workflow_id)s
    and (%(run_id)s::uuid is null or l.run_id = %(run_id)s::uuid)
  order by l.generation desc

@@ -11,7 +11,7 @@ select durable.to_us(durable.now()) as now_us
 
 -- name: copy_jobs
 -- One line a job: what differs first.
-copy durable.jobs (shard, run_id, input, seq, attempt, kind, name, queue, priority, options, tags, meta, state, scheduled_at,
+copy durable.jobs (shard, run_id, input, options, seq, attempt, kind, name, queue, priority, tags, meta, state, scheduled_at,
                    deadline_at, deadline_kind, created_at, group_id) from stdin
 
 -- name: plan_copy
@@ -97,6 +97,6 @@ select durable.open_group(%(group_id)s::uuid, %(group_name)s, %(total)s::int, %(
 select durable.enqueue_chain(%(jobs)s::json)
 
 -- name: describe_group
-select g.group_id::text, g.name, g.total, g.open, g.completed, g.discarded, g.cancelled, g.fired, durable.to_us(g.created_at) as created_at,
+select g.group_id::text, g.name, g.total, g.open, g.completed, g.discarded, g.cancelled, g.attempted, g.fired, durable.to_us(g.created_at) as created_at,
        durable.to_us(g.finished_at) as finished_at
   from durable.job_groups g where g.shard = %(shard)s::smallint and g.group_id = %(group_id)s::uuid

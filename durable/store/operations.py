@@ -133,12 +133,15 @@ def act_on_activity(
 
 @dataclass(frozen=True, slots=True)
 class RewindOptions:
-    """`action`: reset, retry or fork. `fork_id`: the id of the fork."""
+    """`action`: reset, retry or fork. `fork_id`: the id of the fork. `ask`: an update that the new run is asked at once, by name and arguments as JSON text; its id
+    is the command's.
+    """
 
     action: str
     reapply_signals: bool = True
     original_due: bool = False
     fork_id: str | None = None
+    ask: tuple[str, str] | None = None
 
 
 def rewind_run(given: Order, plan: Rewind, options: RewindOptions) -> Call[Sent[RewindReceipt]]:
@@ -176,6 +179,7 @@ def _rewind(
     given: Order, plan: Rewind, options: RewindOptions, refusal: str | None
 ) -> dict[str, Any]:
     fork_id = options.fork_id
+    ask, payload = options.ask or (None, None)
     return {
         **given.parameters(),
         "action": options.action,
@@ -198,6 +202,8 @@ def _rewind(
         "discarded": json.dumps(plan.discarded),
         "reapply": options.reapply_signals,
         "original_due": options.original_due,
+        "ask": ask,
+        "payload": payload,
     }
 
 

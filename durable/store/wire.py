@@ -32,7 +32,6 @@ class Wire:
         self._loader: TransformerProtocol = Transformer(connection)
         self._names: dict[str, bytes] = {}
         self._results: list[pq.abc.PGresult] = []
-        self._answer: asyncio.Future[None] | None = None
 
     async def fetch(self, query: str, params: tuple[Any, ...]) -> list[Any]:
         """Run a statement with `%s` for each parameter; return its rows. Raises psycopg.Error."""
@@ -66,42 +65,64 @@ class Wire:
     async def _receive(self) -> pq.abc.PGresult:
         """Wait for the one result of what was just sent."""
         loop, socket = asyncio.get_running_loop(), self._pgconn.socket
-        self._answer = loop.create_future()
+        answer: asyncio.Future[None] = loop.create_future()
         self._results = []
-        loop.add_reader(socket, self._readable)
+        loop.add_reader(socket, self._readable, answer, socket)
         try:
             if self._pgconn.flush():
-                loop.add_writer(socket, self._writable, loop, socket)
-            await self._answer
+                loop.add_writer(socket, self._writable, answer, socket)
+            await answer
         finally:
-            loop.remove_reader(socket)
-            loop.remove_writer(socket)
+            if not answer.done() or answer.cancelled():
+                _forget(loop, socket)
         if not self._results:
             raise psycopg.OperationalError("the connection ended without an answer")
         return self._results[0]
 
-    def _readable(self) -> None:
-        assert self._answer is not None
-        if self._answer.done():
+    def _readable(self, answer: asyncio.Future[None], socket: int) -> None:
+        """Read, with the socket off the loop's list: libpq closes it when the connection has broken, and the next connection gets its number.
+
+        A loop that still has the number on its list does not watch the new one, whose user would wait for ever. Mostly the whole
+        answer is there at once, so this costs nothing.
+        """
+        if answer.done():  # cancelled a moment ago
             return
+        loop = answer.get_loop()
+        sending = loop.remove_writer(socket)
+        loop.remove_reader(socket)
         try:
             self._pgconn.consume_input()
             while not self._pgconn.is_busy():
                 result = self._pgconn.get_result()
                 if result is None:
-                    self._answer.set_result(None)
+                    answer.set_result(None)
                     return
                 self._results.append(result)
         except psycopg.Error as error:
-            self._answer.set_exception(error)
+            answer.set_exception(error)
+            return
+        loop.add_reader(socket, self._readable, answer, socket)
+        if sending:
+            loop.add_writer(socket, self._writable, answer, socket)
 
-    def _writable(self, loop: asyncio.AbstractEventLoop, socket: int) -> None:
+    def _writable(self, answer: asyncio.Future[None], socket: int) -> None:
+        if answer.done():
+            return
+        loop = answer.get_loop()
+        _forget(loop, socket)
         try:
-            if not self._pgconn.flush():
-                loop.remove_writer(socket)
+            unsent = self._pgconn.flush()
         except psycopg.Error as error:
-            if self._answer is not None and not self._answer.done():
-                self._answer.set_exception(error)
+            answer.set_exception(error)
+            return
+        loop.add_reader(socket, self._readable, answer, socket)
+        if unsent:
+            loop.add_writer(socket, self._writable, answer, socket)
+
+
+def _forget(loop: asyncio.AbstractEventLoop, socket: int) -> None:
+    loop.remove_reader(socket)
+    loop.remove_writer(socket)
 
 
 def _text(value: Any) -> bytes:

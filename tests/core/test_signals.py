@@ -44,6 +44,7 @@ def test_signals_before_the_first_turn_are_buffered_in_order() -> None:
         "kind": "signal",
         "name": "signals_number",
         "line": "",
+        "since_us": sim.execution.now_us,
     }
     sim.turn(sim.signalled(number, 3))
     assert sim.check().result == [1, 2, 3]

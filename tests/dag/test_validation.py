@@ -9,6 +9,7 @@ import pytest
 import durable
 from durable.dag import Dag, context, edge, item, result
 from tests.system import dag_flows as flows
+from tests.system import saga_dag_flows as sagas
 
 
 def test_all_problems_are_told_at_once() -> None:
@@ -76,3 +77,39 @@ def test_ten_thousand_steps_in_a_row_are_validated() -> None:
     for number in range(1, 10_000):
         dag.add(str(number), "dag.note", {"text": result(str(number - 1))})
     assert dag.problems() == []
+
+
+def test_what_undoes_and_compensates_is_checked_like_a_step() -> None:
+    dag = (
+        Dag("sagas")
+        .add("right", sagas.do, {"key": "k"}, undo=sagas.undo, compensate=sagas.mend)
+        .add("named", sagas.do, {"key": "k"}, undo="saga.undo", compensate="saga.mend")
+        .add("lost", sagas.do, {"key": "k"}, undo="saga.nobody")
+        .add("other", sagas.do, {"key": "k"}, undo=flows.fetch)
+        .add("tries", sagas.do, {"key": "k"}, compensate=sagas.mend, compensate_retries=-1)
+        .add("named:undo", sagas.do, {"key": "k"})
+    )
+    dag.steps[1]["undo"]["takes"] = ["error"]
+    assert dag.problems() == [
+        "step 'named': undo: it cannot take 'error'; it is given result, arguments, context",
+        "step 'lost': undo: no activity is named 'saga.nobody' here (import its module)",
+        "step 'other': undo: dag.fetch needs 'id'; it is given result, arguments, context",
+        "step 'tries': compensate_retries is -1; give a whole number from 0 to 100",
+        "step 'named:undo': the ids of calls that undo or compensate steps end like this; use another name",
+    ]
+
+
+def test_a_definition_with_undo_survives_json() -> None:
+    undo = sagas.undo.options(queue="undos", retry=durable.RetryPolicy(max_attempts=9))
+    dag = Dag("stored").add(
+        "a", sagas.do, {"key": "k"}, undo=undo, compensate=sagas.mend, compensate_retries=2
+    )
+    stored = json.loads(json.dumps(dag.to_json()))
+    assert Dag.from_json(stored).validate().to_json() == stored
+    (step,) = stored["steps"]
+    assert step["undo"]["options"]["queue"] == "undos"
+    assert (step["undo"]["takes"], step["compensate"]["takes"]) == (
+        ["result"],
+        ["error", "arguments"],
+    )
+    assert step["compensate"]["retries"] == 2

@@ -66,3 +66,14 @@ async def gated(key: str) -> str:
 
 
 approved: Signal[dict[str, Any]] = Signal("dag.approved", dict[str, Any])
+
+
+@activity(name="dag.hangs_on")
+async def hangs_on(number: int) -> int:
+    await asyncio.Event().wait()
+    return number
+
+
+@activity(name="dag.take_back")
+def take_back(arguments: dict[str, Any]) -> None:
+    """Undoes or compensates any step."""

@@ -7,7 +7,17 @@ from datetime import timedelta
 from typing import Any
 
 import durable
-from durable import ActivityError, ActivityTimeout, RetryPolicy, activity, activity_info, workflow
+from durable import (
+    ActivityError,
+    ActivityTimeout,
+    Cancel,
+    Retry,
+    RetryPolicy,
+    Snooze,
+    activity,
+    activity_info,
+    workflow,
+)
 from tests.system.flows import FAST, quick, wait_at, wrote
 
 
@@ -160,3 +170,38 @@ async def local_bounded() -> str:
     except ActivityTimeout as error:
         return f"{error.kind} {error.retry_state} {error.attempt}"
     return "it ended"
+
+
+rested: set[str] = set()
+
+
+@activity(retry=RetryPolicy(max_attempts=1))
+def rests(key: str, delay_s: float) -> str | Snooze:
+    """Snoozes once, which does not count; a second attempt there is not."""
+    wrote(key)
+    if key in rested:
+        return f"rested at attempt {activity_info().attempt}"
+    rested.add(key)
+    return Snooze(delay_s)
+
+
+@activity(retry=RetryPolicy(max_attempts=2))
+async def asks_again() -> int:
+    if activity_info().attempt == 1:
+        raise Retry(0.01, "busy")
+    return activity_info().attempt
+
+
+@activity
+def never_mind() -> None:
+    raise Cancel("no more")
+
+
+@workflow
+async def decided_locally(key: str, delay_s: float) -> list[Any]:
+    said: list[Any] = [await durable.local(rests)(key, delay_s), await durable.local(asks_again)()]
+    try:
+        await durable.local(never_mind)()
+    except ActivityError as error:
+        said += [error.retry_state, str(error.cause)]
+    return said

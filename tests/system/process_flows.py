@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from datetime import timedelta
+from decimal import Decimal
 
 import durable
 from durable import Cancel, RetryPolicy, Snooze, activity, activity_info, workflow
@@ -42,6 +43,8 @@ def ends_badly(how: str) -> str | Snooze | Cancel:
         raise Overheated("too hot")
     if how == "cancel":
         return Cancel("no more")
+    if how == "heartbeat":
+        durable.heartbeat(Decimal(1))
     if how == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     if activity_info().snoozes == 0:

@@ -131,7 +131,7 @@ def test_steps_are_added_while_the_run_goes_on_and_what_is_below_waits_for_them(
     [
         (7, "steps: Input should be a valid array"),
         ([{"name": "a"}], "steps.0: give one of activity, dag, branch, wait"),
-        ([{"name": "a", "activity": "growing.add", "colour": "red"}], "steps.0.colour: Extra inputs"),
+        ([{"name": "a", "activity": "growing.add", "colour": "red"}], "steps.0.colour: there is no such field"),
         ([{"name": "base", "activity": "x"}], "step 'base' is declared twice"),
         ([{"name": "a", "activity": "x"}, {"name": "a", "activity": "x"}], "step 'a' is declared twice"),
         ([{"name": "a", "activity": "x", "deps": ["nowhere"]}], "depends on 'nowhere', which does not"),

@@ -12,12 +12,19 @@ import pytest
 from durable import ActivityError, BulkRefused, JobCall, JobNotFound
 from durable.client_sync import Client
 from tests.system.conftest import Working
-from tests.system.job_flows import adds, member, reports
+from tests.system.job_flows import adds, member, naps, reports
 from tests.waiting import eventually
 
 Sql = psycopg.Connection[tuple[Any, ...]]
 FLOWS = ("tests.system.flows", "tests.system.job_flows")
-EVENTS = ("first_failure", "first_cancelled", "all_done", "all_succeeded")
+EVENTS = (
+    "first_failure",
+    "first_cancelled",
+    "first_retryable",
+    "all_attempted",
+    "all_done",
+    "all_succeeded",
+)
 WORKER = "00000000-0000-7000-8000-00000000000b"
 
 
@@ -35,11 +42,11 @@ def reported(sql: Sql) -> list[str]:
 @pytest.mark.parametrize(
     ("numbers", "expected"),
     [
-        ([1, 2, 3], ["all_done", "all_succeeded"]),
-        ([1, -2, -3], ["all_done", "first_failure"]),
-        ([0, 0, 1], ["all_done", "first_cancelled"]),
-        ([0, -1, 1], ["all_done", "first_cancelled", "first_failure"]),
-        ([], ["all_done", "all_succeeded"]),
+        ([1, 2, 3], ["all_attempted", "all_done", "all_succeeded"]),
+        ([1, -2, -3], ["all_attempted", "all_done", "first_failure"]),
+        ([0, 0, 1], ["all_attempted", "all_done", "first_cancelled"]),
+        ([0, -1, 1], ["all_attempted", "all_done", "first_cancelled", "first_failure"]),
+        ([], ["all_attempted", "all_done", "all_succeeded"]),
     ],
 )
 def test_each_event_enqueues_its_job_once(
@@ -57,6 +64,51 @@ def test_each_event_enqueues_its_job_once(
     assert seen == {f"{event}: ['b', 'a']" for event in expected}, (
         "the order of keys is the author's"
     )
+
+
+def test_a_first_failure_that_is_tried_again_and_all_first_attempts_are_events(
+    working: Working, client: Client, sql: Sql
+) -> None:
+    """S163: `retryable` at the first failure that is not the last; `attempted` when nobody waits for a first attempt any more, hours before `done`."""
+    with working(*FLOWS):
+        group = client.enqueue_group(naps, [(0,), (0,)], **callbacks())
+        eventually(lambda: reported(sql) == ["all_attempted", "first_retryable"])
+        found = group.describe()
+        assert (found.open, found.attempted, found.completed) == (2, 2, 0)
+        assert sql.execute(
+            "select count(*) from durable.jobs where state = 'retryable'"
+        ).fetchone() == (2,)
+        sql.execute("select durable.advance_clock('2 h')")
+        assert group.wait(timeout=30).completed == 2
+        expected = ["all_attempted", "all_done", "all_succeeded", "first_retryable"]
+        eventually(lambda: reported(sql) == expected)
+
+
+def test_an_attempt_that_was_put_back_is_none(client: Client, sql: Sql) -> None:
+    """A snooze is an attempt of its own for the group; put back, parked or claimed is not; who never ran and was cancelled is not waited for."""
+    group = client.enqueue_group(member, [(1,), (2,)])
+    sql.execute(
+        "insert into durable.workers (worker_id, name, state, queues, started_at, beat_at, lease_until)"
+        " values (%s, 'w', 'alive', '{}', now(), now(), durable.now() + '1 h')",
+        (WORKER,),
+    )
+    one, two = (job.job_id for job in client.jobs(activity=member))
+    attempt = "array[durable.shard_of(%(id)s)], array[%(id)s::uuid], '{0}', '{1}'"
+
+    def claim_and(function: str, rest: str) -> int:
+        sql.execute("select * from durable.claim_jobs(%s, '{default}', '{10}')", (WORKER,))
+        statement = f"select * from durable.{function}(%(w)s, {attempt}, {rest})"
+        sql.execute(statement.encode(), {"w": WORKER, "id": one})
+        return group.describe().attempted
+
+    assert claim_and("put_back_jobs", "'{0}', '{null}'") == 0
+    assert claim_and("retry_jobs", "'{60}', array[null]::jsonb[]") == 1
+    client.job(two).cancel()
+    assert group.describe().attempted == 1, "it executes: its outcome counts"
+    sql.execute("update durable.workers set lease_until = durable.now() - interval '1 s'")
+    sql.execute("select * from durable.bury_dead_workers(10)")
+    assert (group.describe().attempted, group.describe().open) == (2, 1)
+    assert group.describe().fired == ["first_cancelled", "all_attempted"]
 
 
 def test_a_group_is_all_or_nothing_with_the_callers_transaction(
@@ -96,8 +148,9 @@ def test_whatever_ends_a_job_counts(client: Client, sql: Sql) -> None:
     sql.execute("select * from durable.bury_dead_workers(10)")
     found = group.describe()
     assert (found.open, found.cancelled, found.discarded) == (0, 2, 3), "max_attempts is 1"
-    assert found.fired == ["first_cancelled", "first_failure", "all_done"]
-    assert reported(sql) == ["all_done", "first_cancelled", "first_failure"]
+    assert found.fired == ["first_cancelled", "first_failure", "all_attempted", "all_done"]
+    assert reported(sql) == ["all_attempted", "all_done", "first_cancelled", "first_failure"]
+    assert found.attempted == 5
 
 
 def test_the_last_outcomes_at_once_have_one_last(
@@ -126,7 +179,7 @@ def test_the_last_outcomes_at_once_have_one_last(
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(ender, range(16)))
     assert {group.describe().open for group in groups} == {0}
-    assert reported(sql) == ["all_done"] * 10 + ["first_cancelled"] * 10
+    assert reported(sql) == ["all_attempted"] * 10 + ["all_done"] * 10 + ["first_cancelled"] * 10
 
 
 def test_a_chain_runs_in_order_and_gives_the_last_result(
@@ -180,4 +233,4 @@ def test_a_large_group_in_large_batches(working: Working, client: Client, sql: S
     with working(*FLOWS, queues={"default": 200}):
         group = client.enqueue_group(member, ((n,) for n in range(1, 3_001)), **callbacks())
         assert group.wait(timeout=60).completed == 3_000
-        eventually(lambda: reported(sql) == ["all_done", "all_succeeded"])
+        eventually(lambda: reported(sql) == ["all_attempted", "all_done", "all_succeeded"])

@@ -107,6 +107,23 @@ def test_long_back_off_becomes_a_durable_timer_and_survives_the_worker(
     assert_sound(sql)
 
 
+@pytest.mark.parametrize(("key", "delay_s", "in_history"), [("a", 0.01, 0), ("b", 3600.0, 1)])
+def test_snooze_retry_and_cancel_are_answers_here_too(
+    key: str, delay_s: float, in_history: int, working: Working, client: Client, sql: Sql
+) -> None:
+    """A long snooze is a durable timer's; none counts as an attempt."""
+    with working(*FLOWS, lease_s=1e7):
+        handle = client.start(local_flows.decided_locally, key, delay_s, id=key)
+        eventually(lambda: executions(sql))
+        if in_history:
+            eventually(lambda: [job.kind for job in handle.pending()] == ["timer"])
+            sql.execute("select durable.advance_clock('1 hour')")
+        said = handle.result(timeout=30)
+    assert said == ["rested at attempt 1", 2, "cancelled", "no more"]
+    assert executions(sql) == [(key, 1), (key, 1)]
+    assert types(client, key).count("LocalActivityBackedOff") == in_history
+
+
 def test_a_timeout_ends_it(working: Working, client: Client) -> None:
     with working(*FLOWS):
         result = client.start(local_flows.times_out_locally).result(timeout=30)

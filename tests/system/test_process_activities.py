@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from durable import ActivityError, InvalidOption, activity
+from durable import ActivityError, InvalidOption, PayloadError, activity
 from durable.client_sync import Client
 from durable.job_errors import JobCancelled, ProcessDied
 from tests.system import process_flows
@@ -62,6 +62,7 @@ def test_failures_and_outcomes_are_those_of_any_activity(working: Working, clien
         assert isinstance(raised, process_flows.Overheated)
         assert "process_flows.py" in str(getattr(raised, "remote_traceback", ""))
         assert isinstance(failure_of(client, "cancel"), JobCancelled)
+        assert isinstance(failure_of(client, "heartbeat"), PayloadError)
         died = failure_of(client, "die")
         assert isinstance(died, ProcessDied)
         assert "ended by signal 9" in str(died)

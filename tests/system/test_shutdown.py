@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import inspect
 import os
@@ -13,8 +14,12 @@ from pathlib import Path
 from typing import IO, Any
 
 import psycopg
+import pytest
 
 from durable.client_sync import Client
+from durable.errors import SchemaOutOfDate
+from durable_worker import Worker
+from durable_worker.backoff import pause_s
 from tests.system import flows, shutdown_flows
 from tests.system.conftest import Working
 from tests.system.gates import gate
@@ -196,6 +201,29 @@ def test_a_supervisor_does_not_restart_what_cannot_start(fleet: Fleet, system_ur
     supervisor = fleet.hire(system_url, "tests.system.no_such_module", options=("--processes", "2"))
     assert supervisor.wait(20) == 2
     assert "cannot import 'tests.system.no_such_module'" in supervisor.log()
+
+
+def test_a_module_without_definitions_is_refused_and_not_restarted(
+    fleet: Fleet, system_url: str
+) -> None:
+    """The declared workflow, which every worker has, is not what such a module is for."""
+    supervisor = fleet.hire(system_url, "tests.waiting", options=("--processes", "2"))
+    assert supervisor.wait(20) == 2
+    assert "nothing to run" in supervisor.log()
+
+
+def test_pauses_grow_to_a_bound_however_long_an_outage_lasts() -> None:
+    assert 0.1 <= pause_s(1, 0.1, 5.0) <= 0.3
+    assert all(2.5 <= pause_s(failures, 0.1, 5.0) <= 7.5 for failures in (10, 1_024, 1_000_000))
+
+
+def test_a_worker_that_cannot_start_leaves_no_connection(empty_database_url: str) -> None:
+    worker = Worker(empty_database_url, modules=FLOWS)
+    with pytest.raises(SchemaOutOfDate):
+        asyncio.run(worker.start())
+    with psycopg.connect(empty_database_url) as sql:
+        mine = "select count(*) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
+        eventually(lambda: sql.execute(mine).fetchone() == (0,))
 
 
 def test_the_watchdog_names_the_workflow_and_the_line_that_block_the_worker(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import durable
-from durable import Cancel, RetryPolicy, Snooze, activity, activity_info, workflow
+from durable import Cancel, Retry, RetryPolicy, Snooze, activity, activity_info, workflow
 from durable.client_sync import Client
 
 sent: list[str] = []
@@ -36,6 +36,15 @@ def dozes() -> str | Snooze | Cancel:
     if activity_info().snoozes < 2:
         return Snooze(timedelta(days=1))
     return Cancel("too tired")
+
+
+@activity(chunk_size=10, retry=RetryPolicy(max_attempts=2, jitter="none"))
+def stamps(cards: list[str]) -> list[str | Retry]:
+    info = activity_info()
+    durable.heartbeat({"done": (1,)})
+    return [
+        Retry(60, "no stamps") if info.attempt == 1 else str(info.heartbeat_details) for _ in cards
+    ]
 
 
 @workflow

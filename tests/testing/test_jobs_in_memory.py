@@ -30,7 +30,7 @@ from durable.testing import (
     perform,
     refute_enqueued,
 )
-from tests.testing.kit_flows import always_fails, client, dozes, post_card, post_many, sent
+from tests.testing.kit_flows import always_fails, client, dozes, post_card, post_many, sent, stamps
 
 
 @pytest.fixture(autouse=True)
@@ -226,3 +226,11 @@ def test_a_transactional_activity_is_sent_to_the_environment() -> None:
 
     with pytest.raises(InvalidOption, match="environment"):
         perform(writes)
+
+
+def test_a_chunk_may_answer_for_its_job_and_heartbeats_are_json() -> None:
+    with manual() as jobs:
+        handle = client.enqueue(stamps, ["a", "b"])
+        assert jobs.drain() == {"retryable": 1}
+        assert jobs.drain(with_scheduled=True) == {"completed": 1}
+        assert handle.result() == ["({'done': [1]},)", "({'done': [1]},)"]

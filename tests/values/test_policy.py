@@ -9,17 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from durable.completion_errors import TransactionMisused
 from durable.core.policy import (
     LIBRARY_DEFAULT,
     RetryPolicy,
     Timeouts,
     delay_s,
-    is_retryable,
     merge,
-    merge_timeouts,
+    why_final,
 )
-from durable.errors import InvalidOption, NonRetryable, RemoteError
-from durable.failure import failure_type_names
+from durable.errors import InvalidOption, NonRetryable, PayloadError, RemoteError
 
 SECOND = timedelta(seconds=1)
 
@@ -135,32 +134,37 @@ def chained() -> BaseException:
     return ExceptionGroup("both", [OSError("x"), ExceptionGroup("inner", [HardDeclined("no")])])
 
 
+ENOUGH, NEVER = "max_attempts", "non_retryable"
+
+
 @pytest.mark.parametrize(
     ("policy", "attempt", "failure", "expected"),
     [
-        (RetryPolicy(max_attempts=3), 2, ValueError(), True),
-        (RetryPolicy(max_attempts=3), 3, ValueError(), False),
-        (RetryPolicy(max_attempts=1), 1, ValueError(), False),
-        (RetryPolicy(max_attempts=0), 10**9, ValueError(), True),
-        (RetryPolicy(), 4, ValueError(), True),
-        (RetryPolicy(), 5, ValueError(), False),
-        (RetryPolicy(), 1, NonRetryable("stop"), False),
-        (RetryPolicy(non_retryable=(Declined,)), 1, HardDeclined(), False),
-        (RetryPolicy(non_retryable=(HardDeclined,)), 1, Declined(), True),
-        (RetryPolicy(non_retryable=("Declined",)), 1, HardDeclined(), False),
-        (RetryPolicy(non_retryable=("builtins.ValueError",)), 1, Declined(), False),
-        (RetryPolicy(non_retryable=(Declined,)), 1, chained(), False),
-        (RetryPolicy(non_retryable=(KeyError,)), 1, chained(), True),
-        (RetryPolicy(non_retryable=(ExceptionGroup,)), 1, chained(), False),
-        (RetryPolicy(), 1, ExceptionGroup("g", [NonRetryable("stop")]), False),
-        (RetryPolicy(non_retryable=("shop:Gone",)), 1, RemoteError("shop:Gone", "m"), False),
-        (RetryPolicy(non_retryable=(Declined,)), 1, failure_type_names(HardDeclined()), False),
-        (RetryPolicy(non_retryable=(Declined,)), 1, failure_type_names(KeyError()), True),
+        (RetryPolicy(max_attempts=3), 2, ValueError(), None),
+        (RetryPolicy(max_attempts=3), 3, ValueError(), ENOUGH),
+        (RetryPolicy(max_attempts=1), 1, ValueError(), ENOUGH),
+        (RetryPolicy(max_attempts=0), 10**9, ValueError(), None),
+        (RetryPolicy(), 4, ValueError(), None),
+        (RetryPolicy(), 5, ValueError(), ENOUGH),
+        (RetryPolicy(), 5, NonRetryable("stop"), NEVER),
+        (RetryPolicy(), 1, NonRetryable("stop"), NEVER),
+        (RetryPolicy(), 1, PayloadError("result", "is no int", "Return one."), NEVER),
+        (RetryPolicy(), 1, TransactionMisused("commits"), NEVER),
+        (RetryPolicy(non_retryable=(Declined,)), 1, HardDeclined(), NEVER),
+        (RetryPolicy(non_retryable=(HardDeclined,)), 1, Declined(), None),
+        (RetryPolicy(non_retryable=("Declined",)), 1, HardDeclined(), NEVER),
+        (RetryPolicy(non_retryable=("builtins.ValueError",)), 1, Declined(), NEVER),
+        (RetryPolicy(non_retryable=(Declined,)), 1, chained(), NEVER),
+        (RetryPolicy(non_retryable=(KeyError,)), 1, chained(), None),
+        (RetryPolicy(non_retryable=(ExceptionGroup,)), 1, chained(), NEVER),
+        (RetryPolicy(), 1, ExceptionGroup("g", [NonRetryable("stop")]), NEVER),
+        (RetryPolicy(non_retryable=("shop:Gone",)), 1, RemoteError("shop:Gone", "m"), NEVER),
     ],
 )
-def test_retryable_c6_c7(policy: RetryPolicy, attempt: int, failure: Any, expected: bool) -> None:
-    assert is_retryable(policy, attempt, failure) is expected
-    assert is_retryable(policy, attempt, failure, non_retryable_flag=True) is False
+def test_why_it_is_not_tried_again_c6_c7(
+    policy: RetryPolicy, attempt: int, failure: BaseException, expected: str | None
+) -> None:
+    assert why_final(policy, attempt, failure) == expected
 
 
 @given(
@@ -174,16 +178,6 @@ def test_retryable_c6_c7(policy: RetryPolicy, attempt: int, failure: Any, expect
 )
 def test_timeouts_survive_their_body(timeouts: Timeouts) -> None:
     assert Timeouts.from_body(json.loads(json.dumps(timeouts.to_body()))) == timeouts
-
-
-def test_timeouts_merge_field_by_field_and_store_only_what_is_set() -> None:
-    call = Timeouts(start_to_close=SECOND)
-    activity = Timeouts(start_to_close=2 * SECOND, heartbeat=3 * SECOND)
-    assert merge_timeouts(call, None, activity).to_body() == {
-        "start_to_close_s": 1.0,
-        "heartbeat_s": 3.0,
-    }
-    assert merge_timeouts() == Timeouts()
 
 
 @pytest.mark.parametrize("bad", [timedelta(0), -SECOND, 5, timedelta.max])

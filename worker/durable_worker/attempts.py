@@ -22,11 +22,9 @@ from typing import Any
 from durable import activity_context
 from durable.activity_context import ActivityCancelledError, ActivityContext, CompletedElsewhere
 from durable.activity_outcomes import ActivityOutcome, Cancel, Retry, Snooze
-from durable.completion_errors import TransactionMisused
 from durable.core.events import Event
-from durable.core.policy import RetryPolicy, delay_s, is_excluded, merge
+from durable.core.policy import RetryPolicy, delay_s, merge, why_final
 from durable.definitions import Activity
-from durable.errors import PayloadError
 from durable.failure import encode_failure
 from durable.interceptors import ActivityExecution, around_activities, attempting
 from durable.job_errors import JobCancelled
@@ -397,16 +395,11 @@ class Attempts:
             return
         failure = encode_failure(error)
         policy = merge(RetryPolicy.from_body(attempt.options.get("retry") or {}))
-        limit = policy.max_attempts
-        final = (
-            isinstance(error, PayloadError | TransactionMisused)
-            or is_excluded(policy, error)
-            or attempt.cancel_requested
-            or attempt.timed_out == "schedule_to_close"
-        )
-        if final or (limit and attempt.attempt >= limit):
-            state = "non_retryable" if final else "max_attempts"
-            self._exhausted(attempt, failure, state)
+        if attempt.cancel_requested or attempt.timed_out == "schedule_to_close":
+            self._exhausted(attempt, failure, "non_retryable")
+            return
+        if (why := why_final(policy, attempt.attempt, error)) is not None:
+            self._exhausted(attempt, failure, why)
             return
         if wait_s is None:
             counted = attempt.attempt - attempt.options.get("snoozes", 0)
@@ -537,8 +530,8 @@ class Attempts:
             if dirty_only and not attempt.dirty:
                 continue
             interval_s = (attempt.options.get("timeouts") or {}).get("heartbeat_s")
-            details = attempt.details if attempt.dirty else None
-            attempt.dirty = False
+            dirty, attempt.dirty = attempt.dirty, False  # first: a thread may say more meanwhile
+            details = attempt.details if dirty else None
             beats.append(
                 (
                     attempt,

@@ -10,29 +10,6 @@ import os
 import signal
 from pathlib import Path
 
-POINTS = (
-    "commit.before",
-    "commit.after",
-    "settle.before",
-    "settle.after",
-    "retry.before",
-    "retry.after",
-    "claim_runs.after",
-    "claim_jobs.after",
-    "stage.after",
-    "attempt.before",
-    "attempt.after",
-    "transaction.before",
-    "transaction.settled",
-    "transaction.committed",
-    "token.before",
-    "token.after",
-    "park.before",
-    "park.after",
-    "local.before",
-    "local.after",
-)
-
 _crash_point, _, _crash_count = os.environ.get("DURABLE_CRASH_AT", "").partition(":")
 _trace = os.environ.get("DURABLE_TRACE_POINTS")
 _reached: dict[str, int] = {}

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -24,6 +23,7 @@ from durable.store.batch import PutBack
 from durable.store.questions import Question
 from durable.store.session import ConnectionLost, DatabaseRefused, Session
 from durable_worker.attempts import Attempts
+from durable_worker.backoff import pause_s
 from durable_worker.clock import DatabaseClock
 from durable_worker.committer import Committer
 from durable_worker.faults import reach
@@ -107,7 +107,7 @@ class Intake:
                 failures += 1
                 logger.warning("intake: %s", error)
                 self._broken()  # a claim may have taken effect although its answer is lost
-                await asyncio.sleep(min(5.0, 0.05 * 2**failures) * random.uniform(0.5, 1.5))  # noqa: S311
+                await asyncio.sleep(pause_s(failures, 0.05, 5.0))
                 continue
             if found:
                 self._gap_s = self._settings.poll_min_s

@@ -22,6 +22,7 @@ from uuid import UUID
 
 from durable import activity_context
 from durable.activity_context import ActivityCancelledError, ActivityContext, ActivityInfo
+from durable.activity_outcomes import ActivityOutcome, Cancel, Snooze
 from durable.context import rebuilt, rebuilt_headers
 from durable.core.events import (
     LOCAL_ACTIVITY_BACKED_OFF,
@@ -30,10 +31,10 @@ from durable.core.events import (
     Message,
 )
 from durable.core.local import LocalFuture
-from durable.core.policy import RetryPolicy, delay_s, is_excluded, merge
-from durable.errors import PayloadError
+from durable.core.policy import RetryPolicy, delay_s, merge, why_final
 from durable.failure import encode_failure
 from durable.interceptors import ActivityExecution, attempting
+from durable.job_errors import JobCancelled
 from durable_worker.clock import DatabaseClock
 from durable_worker.faults import reach
 from durable_worker.runs import LiveRun
@@ -228,6 +229,9 @@ class LocalActivities:
         try:
             payload = await self._call(attempt)
             reach("local.after")
+        except ActivityOutcome as outcome:
+            self._leave(attempt)
+            self._decided(attempt, outcome)
         except (asyncio.CancelledError, ActivityCancelledError) as error:
             self._leave(attempt)
             self._cancelled(attempt, error)
@@ -247,6 +251,8 @@ class LocalActivities:
             ActivityExecution(attempt.future.name, args, kwargs),
             lambda call: self._run_function(attempt, call.args, call.kwargs),
         )
+        if isinstance(value, ActivityOutcome):
+            raise value
         return target.arguments.result.encode(value)
 
     async def _run_function(
@@ -306,7 +312,20 @@ class LocalActivities:
         else:
             self._failed(attempt, error)
 
-    def _failed(self, attempt: LocalAttempt, error: BaseException) -> None:
+    def _decided(self, attempt: LocalAttempt, outcome: ActivityOutcome) -> None:
+        """The activity itself said what shall become of it."""
+        if isinstance(outcome, Snooze) and not attempt.cancelled:
+            self._again(attempt, encode_failure(outcome), outcome.delay_s, attempt.number)
+        elif isinstance(outcome, Cancel):
+            failure = encode_failure(JobCancelled(outcome.reason))
+            body = {"failure": failure, "retry_state": "cancelled"}
+            self._end(attempt, LOCAL_ACTIVITY_FAILED, body)
+        else:
+            self._failed(attempt, outcome, getattr(outcome, "delay_s", None))
+
+    def _failed(
+        self, attempt: LocalAttempt, error: BaseException, wait_s: float | None = None
+    ) -> None:
         if attempt.lost:
             return
         policy = merge(RetryPolicy.from_body(attempt.future.body.get("retry") or {}))
@@ -317,16 +336,26 @@ class LocalActivities:
                 body["timeout"] = attempt.timed_out
             self._end(attempt, LOCAL_ACTIVITY_FAILED, body)
             return
-        wait_s = delay_s(policy, attempt.number, random.random())  # noqa: S311 - jitter
+        if wait_s is None:
+            wait_s = delay_s(policy, attempt.number, random.random())  # noqa: S311 - jitter
+        self._again(attempt, failure, wait_s, attempt.number + 1)
+
+    def _again(
+        self, attempt: LocalAttempt, failure: dict[str, Any], wait_s: float, number: int
+    ) -> None:
+        """Attempt `number` follows after `wait_s`, if there is time for it: here, or by a timer of the run."""
+        if attempt.lost:
+            return
         left_s = self._left_s(attempt)
         if left_s is not None and wait_s >= left_s:
-            body = {"failure": failure, "retry_state": "timeout", "timeout": "schedule_to_close"}
-            self._end(attempt, LOCAL_ACTIVITY_FAILED, body)
+            late = {"retry_state": "timeout", "timeout": "schedule_to_close"}
+            self._end(attempt, LOCAL_ACTIVITY_FAILED, {"failure": failure, **late})
         elif wait_s > LONGEST_WAIT_S:
-            body = {"failure": failure, "delay_us": int(wait_s * 1e6)}
-            self._end(attempt, LOCAL_ACTIVITY_BACKED_OFF, body)
+            attempt.number = number - 1  # the run counts on from the number in the event
+            wait = {"failure": failure, "delay_us": int(wait_s * 1e6)}
+            self._end(attempt, LOCAL_ACTIVITY_BACKED_OFF, wait)
         else:
-            attempt.number += 1
+            attempt.number = number
             attempt.timed_out = None
             attempt.timer = asyncio.get_running_loop().call_later(wait_s, self._enqueue, attempt)
 
@@ -336,10 +365,7 @@ class LocalActivities:
         """Why no further attempt follows; None if one does."""
         if attempt.cancelled or attempt.timed_out == "schedule_to_close":
             return "cancelled" if attempt.cancelled else "timeout"
-        if isinstance(error, PayloadError) or is_excluded(policy, error):
-            return "non_retryable"
-        limit = policy.max_attempts
-        return "max_attempts" if limit and attempt.number >= limit else None
+        return why_final(policy, attempt.number, error)
 
     def _time_out(self, attempt: LocalAttempt, kind: str) -> None:
         """End an attempt at its limit. A thread cannot be killed: its attempt ends now, and its answer counts for nothing."""

@@ -11,7 +11,6 @@ import contextlib
 import gc
 import logging
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -24,16 +23,18 @@ from typing import Annotated, Any
 
 import typer
 
+from durable.cli.exits import BAD_INPUT, code_of
 from durable.errors import DurableError
+from durable_worker.backoff import pause_s
 from durable_worker.settings import DEFAULT_SLOTS
 from durable_worker.worker import Worker
 
 logger = logging.getLogger("durable.worker")
 
 EXIT_STOPPED_BY_FAILURE = 1
-EXIT_BAD_USAGE = 2
-EXIT_NO_DATABASE = 4
 WAY_OUT_S = 3.0
+_STEADY_S = 60.0
+"""Between two failures of children that have nothing to do with each other."""
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -98,13 +99,13 @@ def durable_worker(
         run(serve(worker))
     except DurableError as error:
         typer.echo(f"durable-worker: {error}", err=True)
-        raise SystemExit(EXIT_NO_DATABASE) from error
+        raise SystemExit(code_of(error)) from error
     except ModuleNotFoundError as error:
         typer.echo(
             f"durable-worker: cannot import {error.name!r}; run it where the module can be found",
             err=True,
         )
-        raise SystemExit(EXIT_BAD_USAGE) from error
+        raise SystemExit(BAD_INPUT) from error
 
 
 def _end_soon(code: int) -> None:
@@ -173,7 +174,7 @@ def _queues(options: list[str]) -> dict[str, int]:
                 f"durable-worker: --queue {option!r}: write name=slots, e.g. --queue payments=20",
                 err=True,
             )
-            raise SystemExit(EXIT_BAD_USAGE)
+            raise SystemExit(BAD_INPUT)
         queues[name] = int(slots) if slots else DEFAULT_SLOTS
     return queues or {"default": DEFAULT_SLOTS}
 
@@ -201,18 +202,20 @@ def supervise(count: int, arguments: list[str]) -> int:
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
             signal.signal(number, on_signal)
     failures = worst = 0
+    failed_at = -_STEADY_S
     while not stopping:
         for place in range(count):
             if place not in children:
                 children[place] = subprocess.Popen(
                     [sys.executable, "-m", "durable_worker", *arguments], process_group=0
                 )
-        if (code := _reap(children)) == EXIT_BAD_USAGE:
-            worst = EXIT_BAD_USAGE
+        if (code := _reap(children)) == BAD_INPUT:
+            worst = BAD_INPUT
             on_signal(signal.SIGTERM, None)
         elif code is not None:
-            failures += 1
-            time.sleep(min(10.0, 0.2 * 2**failures) * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
+            soon = time.monotonic() - failed_at < _STEADY_S
+            failures, failed_at = failures + 1 if soon else 1, time.monotonic()
+            time.sleep(pause_s(failures, 0.2, 10.0))
         time.sleep(0.05)
     return max(worst, *(child.wait() for child in children.values()), 0)
 

@@ -23,8 +23,10 @@ from durable.context import rebuilt, rebuilt_headers
 from durable.definitions import Activity, registered_activities
 from durable.errors import UnknownActivity
 from durable.failure import encode_failure
+from durable.payload import value_codec
 
 Send = Callable[[Mapping[str, Any]], None]
+_details = value_codec(Any)
 
 
 def main(descriptor: int) -> None:
@@ -69,7 +71,10 @@ def _run(request: Mapping[str, Any], send: Send) -> str:
     activity = _found(request["module"], request["activity"])
     info = _info(request["info"])
     context = ActivityContext(
-        lambda: info, lambda details: send({"heartbeat": list(details)}), lambda: False, False
+        lambda: info,
+        lambda details: send({"heartbeat": json.loads(_details.encode(list(details)))}),
+        lambda: False,
+        False,
     )
     token = activity_context.enter(context)
     try:

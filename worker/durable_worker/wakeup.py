@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Callable
 
 from durable.errors import DatabaseUnavailable
 from durable.store import engine
 from durable.store.session import ConnectionLost, DatabaseRefused, Session
+from durable_worker.backoff import pause_s
 
 logger = logging.getLogger("durable.worker")
 
@@ -79,4 +79,4 @@ async def listen(
             failures += 1
             logger.warning("not listening for hints, polling goes on: %s", error)
         await session.close()
-        await asyncio.sleep(min(5.0, 0.1 * 2**failures) * random.uniform(0.5, 1.5))  # noqa: S311 - jitter
+        await asyncio.sleep(pause_s(failures, 0.1, 5.0))

@@ -97,7 +97,7 @@ class Worker:
         self._url = _database_url(url)
         self._payloads = payloads
         found = _definitions(workflows, activities, modules)
-        if not any(found):
+        if not any(it is not run_dag for kind in found for it in kind):
             raise InvalidOption(
                 "nothing to run: no @workflow and no @activity in the given modules; name the modules that define them"
             )
@@ -114,12 +114,11 @@ class Worker:
     async def start(self) -> None:
         """Connect, register, and begin to work in the background."""
         self._compose()
-        await engine.check_schema(self._keeping)
-        await self._register()
-        await self.housekeeping.beat()
-        await engine.announce(
-            self._keeping, self.worker_id, self.settings.build, json.dumps(self._versions())
-        )
+        try:
+            await self._sign_on()
+        except BaseException:
+            await self._close_sessions()
+            raise
         self._watchdog.start()
         loops: dict[str, Coroutine[Any, Any, None]] = {
             "committer": self.committer.run(),
@@ -137,6 +136,14 @@ class Worker:
             task.set_name(f"durable-{name}")
             task.add_done_callback(self._loop_ended)
             self._tasks.append(task)
+
+    async def _sign_on(self) -> None:
+        await engine.check_schema(self._keeping)
+        await self._register()
+        await self.housekeeping.beat()
+        await engine.announce(
+            self._keeping, self.worker_id, self.settings.build, json.dumps(self._versions())
+        )
 
     def _open_sessions(self, url: str) -> None:
         self._committing = Session(url, "durable-commit")
@@ -408,19 +415,17 @@ class Worker:
             await engine.leave(self._keeping, self.worker_id, finished=finished)
         except (ConnectionLost, DatabaseUnavailable, DatabaseRefused) as error:
             logger.warning("could not sign off: %s", error)
-        for session in (
-            self._committing,
-            self._taking,
-            self._keeping,
-            self._listening,
-            self._serving,
-        ):
-            await session.close()
+        await self._close_sessions()
         await self._transactions.close()
         self.attempts.close()
         await self.attempts.processes.close()
         self.local_activities.close()
         self._watchdog.stop()
+
+    async def _close_sessions(self) -> None:
+        sessions = self._committing, self._taking, self._keeping, self._listening, self._serving
+        for session in sessions:
+            await session.close()
 
     async def __aenter__(self) -> Self:
         """Start; see `start`."""

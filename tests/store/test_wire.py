@@ -1,0 +1,65 @@
+"""What the statements over libpq must not do to each other."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import psycopg
+import pytest
+import uvloop
+
+from durable.store.wire import Wire
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_the_socket_that_gets_the_number_of_a_broken_one_is_heard(
+    postgres_url: str, new_loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
+    """libpq closes a broken connection's socket, and the next one of the process has its number: a loop with the old one on its list is deaf to it."""
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(break_and_take_the_number(postgres_url))
+
+
+async def break_and_take_the_number(url: str) -> None:
+    loop, heard = asyncio.get_running_loop(), asyncio.Event()
+    connection = await psycopg.AsyncConnection.connect(url, autocommit=True)
+    number, wire = connection.fileno(), Wire(connection)
+    await wire.fetch("select pg_sleep(%s)", (0,))  # once, and it is prepared
+    statement = asyncio.ensure_future(wire.fetch("select pg_sleep(%s)", (60,)))
+    await asyncio.sleep(0)
+    with ExitStack() as stack:
+        bell, rope = pair(stack)
+        sockets: dict[int, socket.socket] = {}
+
+        def open_the_next() -> None:
+            """In the same turn of the loop as the break is noticed, before the statement's task knows of it."""
+            loop.remove_reader(bell)
+            while number not in sockets:
+                near, far = pair(stack)
+                sockets.update({near.fileno(): far, far.fileno(): near})
+            loop.add_reader(number, heard.set)
+
+        loop.add_reader(bell, open_the_next)
+        end_stream(number)
+        rope.send(b"!")
+        with pytest.raises(psycopg.OperationalError):
+            await statement
+        sockets[number].send(b"!")
+        await asyncio.wait_for(heard.wait(), 5)
+        loop.remove_reader(number)
+    await connection.close()
+
+
+def pair(stack: ExitStack) -> tuple[socket.socket, socket.socket]:
+    near, far = socket.socketpair()
+    return stack.enter_context(near), stack.enter_context(far)
+
+
+def end_stream(number: int) -> None:
+    """As when the server's process is killed: the stream ends without a word."""
+    with socket.socket(fileno=number) as end:
+        end.shutdown(socket.SHUT_RDWR)
+        end.detach()  # libpq closes it
