@@ -71,7 +71,6 @@ from durable.encryption import Encryption as Encryption
 from durable.errors import ActivityError as ActivityError
 from durable.errors import ActivityTimeout as ActivityTimeout
 from durable.errors import ActorRequired as ActorRequired
-from durable.errors import AmbiguousSignal as AmbiguousSignal
 from durable.errors import BlockingCall as BlockingCall
 from durable.errors import ChildWorkflowError as ChildWorkflowError
 from durable.errors import DatabaseUnavailable as DatabaseUnavailable
@@ -144,6 +143,7 @@ from durable.schedules import Schedule as Schedule
 from durable.schedules import calendar as calendar
 from durable.schedules import cron as cron
 from durable.schedules import every as every
+from durable.signal_errors import AmbiguousSignal as AmbiguousSignal
 from durable.signals import Signal as Signal
 from durable.unique import Unique as Unique
 

@@ -412,6 +412,9 @@ class WorkflowNotFound(DurableError):
     list` shows what exists.
     """
 
+    code = "unknown_workflow"
+    next_steps: Sequence[str] = ("durable list",)
+
 
 class WorkflowAlreadyExists(DurableError):
     """A workflow of this id exists and the chosen policy refuses a second start (C20). The caller's
@@ -421,21 +424,14 @@ class WorkflowAlreadyExists(DurableError):
 
 class WorkflowClosed(DurableError):
     """The workflow has already ended and takes no signal, update, cancel or terminate. The
-    caller came too late.
+    caller came too late. `next_steps` is what is legal instead, where a command was refused.
     """
 
+    code = "workflow_closed"
 
-class AmbiguousSignal(DurableError):
-    """A signal for the one workflow that a filter means, and the filter means several: it was delivered to none, and noted with each (C11).
-    The caller's: send it to one of `workflow_ids`, or say more in the filter.
-    """
-
-    def __init__(self, signal: str, workflow_ids: Sequence[str]) -> None:
-        shown = ", ".join(workflow_ids[:5]) + (", ..." if len(workflow_ids) > 5 else "")
-        super().__init__(
-            f"signal {signal!r} may be meant for any of {len(workflow_ids)} workflows ({shown}), so none was told; send it to one of them"
-        )
-        self.workflow_ids = tuple(workflow_ids)
+    def __init__(self, message: str, next_steps: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.next_steps = tuple(next_steps)
 
 
 class OperationRefused(DurableError):

@@ -11,7 +11,8 @@ from uuid import UUID
 
 from durable import interventions, requests
 from durable.descriptions import CancelRequest, Evidence, RecoveryRecord, SignalReceipt
-from durable.errors import AmbiguousSignal, InvalidOption, WorkflowNotFound
+from durable.errors import InvalidOption, WorkflowNotFound
+from durable.signal_errors import AmbiguousSignal
 from durable.signals import Signal
 from durable.store import evidence_calls, operations
 from durable.store.calls import Call

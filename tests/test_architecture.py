@@ -34,6 +34,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.payload",
             "durable.payload_codecs",
             "durable.payload_schema",
+            "durable.signal_errors",
         }
     ),
     frozenset({"durable.core"}),

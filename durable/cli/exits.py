@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from durable.errors import (
     BlockingCall,
@@ -89,9 +89,10 @@ def fail(error: BaseException, *, in_json: bool) -> NoReturn:
     """Print the error as one line on stderr and leave with its code."""
     message = " ".join(str(error).split())
     if in_json:
-        said = json.dumps(
-            {"error": {"type": type(error).__name__, "message": message}}, ensure_ascii=False
-        )
+        told: dict[str, Any] = {"type": type(error).__name__, "message": message}
+        if code := getattr(error, "code", None):  # of a refusal; see durable/refusals.py
+            told |= {"code": code, "next_steps": list(getattr(error, "next_steps", ()))}
+        said = json.dumps({"error": told}, ensure_ascii=False)
     else:
         said = f"durable: {message}"
     print(said, file=sys.stderr)

@@ -30,6 +30,7 @@ from durable.errors import (
     WorkflowNotFound,
 )
 from durable.ids import uuid7
+from durable.refusals import steps
 from durable.store.queries import load_queries
 from durable.store.shards import shard_of
 
@@ -143,7 +144,7 @@ def send_signal(
                 f"workflow {workflow_id!r} takes no signal {name!r} any more: {row['reason']}; "
                 "the attempt is kept as evidence"
             )
-            raise WorkflowClosed(msg)
+            raise WorkflowClosed(msg, steps("workflow_closed", workflow_id, None))
         receipt = SignalReceipt(signal_id, row["run_id"], row["status"])
         return Sent(receipt, (_owner_or_queue(row),) if row["status"] == "buffered" else ())
 
@@ -225,7 +226,7 @@ def _refuse_unless_open(workflow_id: str, status: str) -> None:
         raise not_found(workflow_id)
     if status == "closed":
         msg = f"workflow {workflow_id!r} has ended already; there is nothing left to stop"
-        raise WorkflowClosed(msg)
+        raise WorkflowClosed(msg, steps("workflow_closed", workflow_id, None))
 
 
 def not_found(workflow_id: str) -> WorkflowNotFound:

@@ -73,7 +73,7 @@ def refuse(code: str, workflow_id: str, seq: int | None = None) -> NoReturn:
     legal = steps(code, workflow_id, seq)
     message = f"workflow {workflow_id!r} {REFUSALS[code].text}; you can: {', '.join(legal)}"
     if code == "workflow_closed":
-        raise WorkflowClosed(message)
+        raise WorkflowClosed(message, legal)
     raise OperationRefused(message, code, legal)
 
 
