@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 
 from pydantic import BaseModel
@@ -72,6 +73,22 @@ approved: Signal[dict[str, Any]] = Signal("dag.approved", dict[str, Any])
 async def hangs_on(number: int) -> int:
     await asyncio.Event().wait()
     return number
+
+
+HOURLY = RetryPolicy(
+    max_attempts=10,
+    initial_interval=timedelta(hours=1),
+    max_interval=timedelta(hours=1),
+    jitter="none",
+)
+
+
+@activity(name="dag.unsteady", retry=HOURLY)
+async def unsteady(key: str) -> str:
+    """What `gate` says of the key goes by: the activity is tried again."""
+    if key in gate:
+        raise ValueError(gate[key])
+    return f"done {key}"
 
 
 @activity(name="dag.take_back")
