@@ -15,7 +15,7 @@ from durable import requests, targets
 from durable.core import rewind
 from durable.core.names import checked_name
 from durable.core.rewind import Recorded, Rewind
-from durable.definitions import DEFAULTS_KEY, registered_activities
+from durable.definitions import DEFAULTS_KEY
 from durable.descriptions import OperatorStatus, Status
 from durable.errors import InvalidOption
 from durable.payload import ValueCodec
@@ -104,27 +104,19 @@ def asking_steps(
 
 def new_input(scheduled: ScheduledActivity, value: Any) -> str:
     """The arguments of an activity, by name, as JSON text. Raises PayloadError when they do not fit."""
-    for it in registered_activities():
-        if it.name == scheduled.name:
-            given = _ANY.encode(value)
-            return it.arguments.encode(*targets.read(it.arguments.decode, given))
+    if (local := targets.local_activity(scheduled.name)) is not None:
+        given = _ANY.encode(value)
+        return local.arguments.encode(*targets.read(local.arguments.decode, given))
     schema = {key: part for key, part in scheduled.schema.items() if key != DEFAULTS_KEY}
     return targets.checked_by_schema("arguments", schema, value)
 
 
 def new_result(scheduled: ScheduledActivity, value: Any) -> str:
     """A result of an activity as JSON text. Raises PayloadError when it does not fit."""
-    for it in registered_activities():
-        if it.name == scheduled.name:
-            codec = it.arguments.result
-            given = value if not _is_json(value) else targets.read(codec.decode, _ANY.encode(value))
-            return codec.encode(given)
+    if (local := targets.local_activity(scheduled.name)) is not None:
+        return local.arguments.result.encode(targets.fitting(local.arguments.result, value))
     schema = scheduled.schema.get(DEFAULTS_KEY, {}).get("result", {})
     return targets.checked_by_schema("result", schema, value)
-
-
-def _is_json(value: Any) -> bool:
-    return isinstance(value, dict | list | str | int | float | bool | None)
 
 
 def new_failure(message: str, kind: str | None) -> dict[str, Any]:

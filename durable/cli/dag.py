@@ -23,7 +23,9 @@ from durable.cli.settings import (
 if TYPE_CHECKING:
     from durable.descriptions import StepReceipt
 
-app = typer.Typer(help="The steps of a declared workflow.", no_args_is_help=True)
+app = typer.Typer(
+    help="Declared workflows: their files, and the steps of their runs.", no_args_is_help=True
+)
 
 Step = Annotated[str, typer.Argument(metavar="STEP", help="The step's name.", show_default=False)]
 RequestId = Annotated[

@@ -2,7 +2,7 @@
 
 0  it was done
 1  it was refused or failed: the workflow is closed, the id is taken, an update was rejected, a query or an update's handler raised, a migration failed
-2  the command or its input is wrong: usage, malformed JSON, a payload of the wrong type
+2  the command or its input is wrong: usage, malformed JSON, a payload of the wrong type, a DAG that is not valid
 3  not found: no such workflow id, or workflow, signal, query or update name
 4  the database cannot be reached, or its schema does not fit
 5  `result` and `start --wait`: the workflow failed, was cancelled or was terminated
@@ -20,6 +20,7 @@ import json
 import sys
 from typing import Any, NoReturn
 
+from durable.dag_errors import InvalidDag
 from durable.errors import (
     BlockingCall,
     DatabaseUnavailable,
@@ -53,7 +54,10 @@ NOTHING_CHECKED = 8
 INTERRUPTED = 130
 
 _CODES: tuple[tuple[tuple[type[BaseException], ...], int], ...] = (
-    ((PayloadError, InvalidOption, NotInWorkflow, BlockingCall, UnsafeWorkflow), BAD_INPUT),
+    (
+        (PayloadError, InvalidDag, InvalidOption, NotInWorkflow, BlockingCall, UnsafeWorkflow),
+        BAD_INPUT,
+    ),
     (
         (
             WorkflowNotFound,
@@ -92,6 +96,8 @@ def fail(error: BaseException, *, in_json: bool) -> NoReturn:
         told: dict[str, Any] = {"type": type(error).__name__, "message": message}
         if code := getattr(error, "code", None):  # of a refusal; see durable/refusals.py
             told |= {"code": code, "next_steps": list(getattr(error, "next_steps", ()))}
+        if isinstance(error, InvalidDag):
+            told["problems"] = error.problems
         said = json.dumps({"error": told}, ensure_ascii=False)
     else:
         said = f"durable: {message}"
