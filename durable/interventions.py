@@ -16,7 +16,7 @@ from durable.core import rewind
 from durable.core.names import checked_name
 from durable.core.rewind import Recorded, Rewind
 from durable.definitions import DEFAULTS_KEY
-from durable.descriptions import OperatorStatus, Status
+from durable.descriptions import OperatorStatus, RewindReceipt, RunDescription, Status
 from durable.errors import InvalidOption
 from durable.payload import ValueCodec
 from durable.store.operations import RewindOptions, ScheduledActivity
@@ -81,6 +81,14 @@ def plan(history: Sequence[Recorded], point: Point, run_id: str, workflow_id: st
     if history[event - 1].type.startswith("Workflow") and event > 1:
         event -= 1  # the run's end is never kept: it would be over
     return rewind.plan(history, event, run_id, workflow_id, keep_successes=point.the_end)
+
+
+def undoing(history: Sequence[Recorded], run: RunDescription) -> RewindReceipt | None:
+    """The receipt of the undo that has made this run; None: it was made otherwise."""
+    made = history[0].body.get("reset") if history else None
+    if made is None or made["action"] != "undo":
+        return None
+    return RewindReceipt(run.workflow_id, run.run_id, made["run_id"], made["event"], {}, 0)
 
 
 def rewind_options(

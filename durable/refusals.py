@@ -12,6 +12,7 @@ CommandCode = Literal[
     "workflow_paused", "superseded", "no_such_point", "no_such_activity", "activity_running", "activity_cancelled", "activity_exhausted",
     "id_in_use", "unchanged", "job_ended", "job_executing", "unique_key_taken", "job_waiting", "unique_arguments", "keyed_queue",
     "ambiguous", "unknown_workflow", "unknown_job", "unknown_schedule", "schedule_exists", "schedule_changed",
+    "not_undoable",
 ]  # fmt: skip
 CODES: tuple[CommandCode, ...] = get_args(CommandCode)
 
@@ -37,6 +38,9 @@ REFUSALS: dict[str, Refusal] = {
     ),
     "workflow_paused": Refusal("is paused as a whole", ("durable resume ID", "durable activity set-result ID SEQ JSON")),
     "superseded": Refusal("has another run by now", (_LOOK,)),
+    "not_undoable": Refusal(
+        "is no DAG that completed by itself: one that failed or was cancelled has undone its steps, a nested one is undone with its parent", (_LOOK,)
+    ),
     "no_such_point": Refusal("has no such point in its history", ("durable history ID", "durable reset ID --to-event N")),
     "no_such_activity": Refusal("has no such activity pending", (_LOOK, "durable history ID")),
     "activity_running": Refusal(
