@@ -203,13 +203,19 @@ def _command_row(it: CommandRecord) -> tuple[Any, ...]:
     return moment(it.at), about, what, it.code, by, it.reason, told
 
 
+_SHOWN = (
+    "status", "state", "input", "run_id", "paused", "slots", "global_limit", "key_limit", "rate_limit", "key_rate_limit", "queue",
+    "priority", "scheduled_at", "tags", "meta",
+)  # fmt: skip
+
+
 def _changed(it: CommandRecord) -> str:
     """What differs between before and after."""
     before, after = it.before or {}, it.after or {}
     parts = [
         f"{key}: {short(before.get(key), 30)} -> {short(after[key], 30)}"
-        for key in ("status", "state", "input", "run_id")
-        if key in before and key in after and before[key] != after[key]
+        for key in _SHOWN
+        if key in after and before.get(key) != after[key] and (key in before or key != "run_id")
     ]
     parts += [f"{key}: {short(after[key], 60)}" for key in ("result", "failure") if key in after]
     return "; ".join(parts)

@@ -254,8 +254,11 @@ def list_commands(
 
 
 def _command(row: Row) -> CommandRecord:
-    code, name, seq = row["code"], row["workflow_id"], row["seq"]
-    legal = () if row["accepted"] else steps(code, name, seq, row["subject"])
+    name, seq, subject = row["workflow_id"], row["seq"], row["subject"]
+    code = row["code"]
+    if code == "already_requested" and row["action"] == "signal":
+        code = "unchanged"  # a duplicate: there is nothing to stop
+    legal = () if row["accepted"] else steps(code, name, seq, subject)
     return record(CommandRecord, {**row, "next_steps": legal})
 
 
