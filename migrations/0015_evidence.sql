@@ -122,7 +122,7 @@ create function durable.log_stray(p_subject text, p_name text, p_command uuid, p
             durable.now(), p_code, p_before, p_after)
     on conflict do nothing
 $$;
-create index operator_commands_strays on durable.operator_commands (at) where run_id = '00000000-0000-0000-0000-000000000000';
+create index operator_commands_strays on durable.operator_commands (shard, at) where run_id = '00000000-0000-0000-0000-000000000000';
 
 create function durable.forget_strays(p_keep integer, p_limit integer) returns integer language plpgsql as $$
 declare
@@ -130,7 +130,7 @@ declare
 begin
     delete from durable.operator_commands o
      where o.shard = 0 and o.run_id = '00000000-0000-0000-0000-000000000000' and o.command_id in (
-        select s.command_id from durable.operator_commands s where s.run_id = '00000000-0000-0000-0000-000000000000'
+        select s.command_id from durable.operator_commands s where s.shard = 0 and s.run_id = '00000000-0000-0000-0000-000000000000'
          order by s.at desc offset p_keep limit p_limit);
     get diagnostics v_count = row_count;
     return v_count;
@@ -147,7 +147,7 @@ create table durable.recoveries (
     ended_at    timestamptz,
     note        text
 );
-create index operator_commands_of_recovery on durable.operator_commands (recovery_id) where recovery_id is not null;
+create index operator_commands_of_recovery on durable.operator_commands (shard, recovery_id) where recovery_id is not null;
 
 
 -- CANCEL REQUESTS, apart from how the run ended (C9). `became`: delivered (its code saw it), pending (it lies in the inbox), overtaken (the run ended first),

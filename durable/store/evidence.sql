@@ -31,7 +31,7 @@ select r.recovery_id::text from durable.recoveries r where r.recovery_id = %(rec
 -- The newest first, or the one of that id.
 select r.recovery_id::text, r.reason, r.actor::text, durable.to_us(r.begun_at) as begun_at, durable.to_us(r.ended_at) as ended_at, to_jsonb(r.note)::text as note,
        count(o.command_id) filter (where o.accepted)::int as accepted, count(o.command_id) filter (where not o.accepted)::int as refused
-  from durable.recoveries r left join durable.operator_commands o on o.recovery_id = r.recovery_id
+  from durable.recoveries r left join durable.operator_commands o on o.shard = any (durable.shard_keys()) and o.recovery_id = r.recovery_id
  where %(recovery_id)s::uuid is null or r.recovery_id = %(recovery_id)s::uuid
  group by r.recovery_id order by r.begun_at desc limit %(limit)s::int
 

@@ -28,9 +28,15 @@ def is_told(text: str, about: dict[str, int]) -> str:
 
 @activity
 def is_told_again(gate: int) -> str:
-    wrote("told again")
+    wrote("told again", callback=dict(activity_info().callback or {}))
     wait_at(gate)
     return "told"
+
+
+@activity(process=True)
+def is_told_elsewhere() -> list[str]:
+    told = activity_info().callback or {}
+    return [told["event"], told["cause"]]
 
 
 @activity(retry=ONCE)
