@@ -331,6 +331,32 @@ def test_what_was_cut_off_is_not_undone() -> None:
     assert world.ask("steps")["b"] == {"status": "cancelled"}
 
 
+@pytest.mark.parametrize("verdict", ["continue", "retry", "give_up"])
+def test_compensate_is_asked_about_what_was_cut_off(verdict: str) -> None:
+    dag = Dag("cut").add("a", flows.do, {"key": "a"}, undo=flows.undo, compensate=flows.mend)
+    world = World(dag)
+    world.turn(world.cancelling())
+    world.turn(world.cut_off(world.find("a")))
+    assert '"type":"CancelledError"' in str(world.find("a:compensate:1").payload)
+    world.end(a_compensate_1={"decision": verdict, "value": "it was done"})
+    assert world.undos == (["a"] if verdict == "continue" else [])
+    assert world.outcome == e.WORKFLOW_CANCELLED
+    assert verdict == "continue" or world.ask("steps")["a"] == {"status": "cancelled"}
+
+
+def test_a_cancel_does_not_disturb_a_compensation() -> None:
+    world = World(trip())
+    for each, value in (("hotel", "h"), ("flight", "f")):
+        world.turn(world.completed(each, value))
+    world.turn(world.failed("pay", refused()))
+    world.turn(world.cancelling())
+    assert e.ACTIVITY_CANCEL_REQUESTED not in world.types
+    world.end(pay_compensate_1={"decision": "continue", "value": 1})
+    assert world.undos == ["flight", "hotel"]
+    assert world.ask("steps")["pay"] == {"status": "completed", "result": 1}
+    assert world.outcome == e.WORKFLOW_CANCELLED
+
+
 def test_a_step_that_must_not_be_cut_off_is_not_asked_to_end() -> None:
     dag = Dag("kept").add("a", flows.do.options(cancellation="abandon"), {"key": "a"}, undo=flows.undo)  # fmt: skip
     world = World(dag)
