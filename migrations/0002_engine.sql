@@ -204,6 +204,7 @@ declare
     v_each integer := 2 + p_limit / 16;
     v_build text;
 begin
+    perform set_config('synchronous_commit', 'off', true);  -- see "What is not flushed" in docs/architecture.md
     select w.build into v_build from durable.workers w where w.worker_id = p_worker and w.state in ('alive', 'stopping');
     if not found then
         return;
@@ -321,6 +322,7 @@ declare
     v_now timestamptz := durable.now();
     v_each integer := 2 + p_limit / 16;
 begin
+    perform set_config('synchronous_commit', 'off', true);  -- see "What is not flushed" in docs/architecture.md
     with due as materialized (
         select d.shard, d.run_id, d.seq, d.kind from unnest(durable.shard_keys()) as k(key)
          cross join lateral (

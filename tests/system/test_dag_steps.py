@@ -271,7 +271,7 @@ def test_a_held_run_waits_for_a_retry_which_revives_what_was_cancelled(
         receipt = client.retry_step("held", "charge", "money came", actor="ann", request_id="r-1")
         assert client.retry_step("held", "charge", "money came", request_id="r-1") == receipt
         steps = handle.result(timeout=30)
-    assert waits == [{"kind": "operator", "name": "retry of charge", "line": waits[0]["line"]}]
+    assert [(it["kind"], it["name"]) for it in waits] == [("operator", "retry of charge")]
     assert refused.value.code == "step_cancelled"
     assert refused.value.next_steps == ["durable dag retry-step held charge"]
     assert (receipt.status, receipt.others) == ("running", ("ship", "thank"))
