@@ -226,8 +226,8 @@ def test_compensate_has_the_step_run_again_so_many_times() -> None:
     ]  # fmt: skip
     world = World(dag).end(a=refused(), **{"a#2": "late"}, a_compensate_1=again)
     assert world.ask("steps")["a"] == {"status": "completed", "result": "late"}
-    first, again = world.find("a"), world.find("a#2")
-    assert again.body["idempotency_key"] == f"{world.run_id}/{first.seq}"
+    first, second = world.find("a"), world.find("a#2")
+    assert second.body["idempotency_key"] == f"{world.run_id}/{first.seq}"
 
 
 def test_a_completion_that_compensate_made_is_undone_with_its_value() -> None:
