@@ -62,6 +62,7 @@ from durable.core.policy import RetryPolicy as RetryPolicy
 from durable.core.schedule_times import Calendar as Calendar
 from durable.dag_errors import DagFailed as DagFailed
 from durable.dag_errors import InvalidDag as InvalidDag
+from durable.dag_errors import NotHalted as NotHalted
 from durable.dag_errors import StepRefused as StepRefused
 from durable.definitions import Activity as Activity
 from durable.definitions import Workflow as Workflow

@@ -447,7 +447,7 @@ class Client(
         if not isinstance(signal, str):
             return *targets.signal_payload(signal, value), signal.require_actor
         if (local := targets.local_signal(signal)) is not None:
-            payload = targets.signal_payload(local, targets.from_json(local, value))
+            payload = targets.signal_payload(local, targets.fitting(local.codec, value))
             return *payload, local.require_actor
         definition = self._execute(calls.read_definition("signal", signal))
         if definition is None:

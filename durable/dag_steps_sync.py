@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from durable import interventions, requests
 from durable.dag.scheduler import Completion
-from durable.dag_errors import StepRefused
+from durable.dag_errors import NotHalted, StepRefused
 from durable.descriptions import StepReceipt
 from durable.errors import (
     OperationRefused,
@@ -129,6 +129,22 @@ class DagSteps:
         handle = self._handle_of(id, None, None)
         _answer(handle, "give_up", (why,), None, None, actor, timeout)
 
+    def resume_dag(
+        self,
+        id: str,
+        *,
+        request_id: str | None = None,
+        actor: Any = None,
+        timeout: timedelta | float | None = None,
+    ) -> list[str]:
+        """Let a run go on that a step has halted (`durable.dag.Halt`); gives the steps, which complete by this. Raises NotHalted.
+
+        A second request with the same `request_id` gets what became of the first.
+        """
+        handle = self._handle_of(id, None, None)
+        resumed: list[str] = _answer(handle, "resume", (), list[str], request_id, actor, timeout)
+        return resumed
+
 
 def _receipt(
     handle: Handle[Any],
@@ -163,7 +179,7 @@ def _answer(
 
 def _refuse(error: UpdateRejected | UpdateFailed | QueryFailed) -> NoReturn:
     """The refusal itself, if it is one."""
-    if isinstance(error.__cause__, StepRefused):
+    if isinstance(error.__cause__, StepRefused | NotHalted):
         raise error.__cause__ from None
     raise error
 

@@ -306,7 +306,7 @@ class CommandRecord:
 
 @dataclass(frozen=True, slots=True)
 class RewindReceipt:
-    """What a reset, retry or fork made: the run `run_id` of `workflow_id`, which goes on after `event` of the run `from_run_id`.
+    """What a reset, retry, undo or fork made: the run `run_id` of `workflow_id`, which goes on after `event` of the run `from_run_id`.
 
     `discarded` counts the activities, by name, that had completed beyond that event: what they did to the world stays done. `signals_sent_again`
     counts the signals that came after it and are delivered to the new run.

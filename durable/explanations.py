@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from typing import Any
 
@@ -10,8 +9,8 @@ from durable import replays
 from durable.core.causes import Explanation, TaskStand
 from durable.core.diagnosis import DAG
 from durable.core.facts import RunFacts, StepFacts
-from durable.dag.interpreter import run_dag
 from durable.dag.model import edges_of
+from durable.dag.recorded import steps_and_shape
 from durable.definitions import Workflow, registered_workflows
 from durable.histories import RecordedHistory
 
@@ -50,26 +49,20 @@ def told(stacks: Any) -> tuple[TaskStand, ...]:
 
 def steps_of(run: RunFacts, history: RecordedHistory) -> dict[str, StepFacts]:
     """The steps of a DAG as they are after the last recorded turn. Raises PayloadError when its definition cannot be read here."""
-    readable = replays.readable(_up_to(history, run))
-    execution = replays.begun(readable, run_dag)
-    execution.outlives_its_end = True
-    execution.replay(readable.events)
-    definition = json.loads(readable.events[0].payload or "{}")["definition"]
-    edges = edges_of(definition["steps"])
-    table: dict[str, dict[str, Any]]
-    if readable.events[-1].turn == 0:  # its code has not run yet
-        table = {name: {"status": "pending"} for name in edges}
-    else:
-        table = json.loads(execution.query("steps", "{}"))
-    execution.evict()
+    asked = steps_and_shape(replays.readable(_up_to(history, run)))
+    shape = asked["shape"]
+    edges = edges_of(shape["steps"])
+    stored = {step["name"]: step for step in shape["steps"]}
     return {
         name: StepFacts(
             row["status"],
             tuple(edge.upstream for edge in edges.get(name, ())),
             row.get("cause"),
             row.get("failure"),
+            tuple(shape["added"].get(name, ())),
+            stored[name].get("wait", {}).get("signal"),
         )
-        for name, row in table.items()
+        for name, row in asked["steps"].items()
     }
 
 

@@ -17,8 +17,8 @@ from durable.core.events import ACTIVITY_SCHEDULED
 from durable.core.names import checked_name
 from durable.core.rewind import Recorded, Rewind
 from durable.dag.rollback import is_undo
-from durable.definitions import DEFAULTS_KEY, registered_activities
-from durable.descriptions import OperatorStatus, Status
+from durable.definitions import DEFAULTS_KEY
+from durable.descriptions import OperatorStatus, RewindReceipt, RunDescription, Status
 from durable.errors import InvalidOption
 from durable.payload import ValueCodec
 from durable.store.operations import RewindOptions, ScheduledActivity
@@ -85,6 +85,14 @@ def plan(history: Sequence[Recorded], point: Point, run_id: str, workflow_id: st
     return rewind.plan(history, event, run_id, workflow_id, keep_successes=point.the_end)
 
 
+def undoing(history: Sequence[Recorded], run: RunDescription) -> RewindReceipt | None:
+    """The receipt of the undo that has made this run; None: it was made otherwise."""
+    made = history[0].body.get("reset") if history else None
+    if made is None or made["action"] != "undo":
+        return None
+    return RewindReceipt(run.workflow_id, run.run_id, made["run_id"], made["event"], {}, 0)
+
+
 def rewind_options(
     action: str, reapply_signals: bool, timers: TimersLeft, fork_id: str | None = None
 ) -> RewindOptions:
@@ -112,27 +120,19 @@ def has_undone(history: Sequence[Recorded]) -> bool:
 
 def new_input(scheduled: ScheduledActivity, value: Any) -> str:
     """The arguments of an activity, by name, as JSON text. Raises PayloadError when they do not fit."""
-    for it in registered_activities():
-        if it.name == scheduled.name:
-            given = _ANY.encode(value)
-            return it.arguments.encode(*targets.read(it.arguments.decode, given))
+    if (local := targets.local_activity(scheduled.name)) is not None:
+        given = _ANY.encode(value)
+        return local.arguments.encode(*targets.read(local.arguments.decode, given))
     schema = {key: part for key, part in scheduled.schema.items() if key != DEFAULTS_KEY}
     return targets.checked_by_schema("arguments", schema, value)
 
 
 def new_result(scheduled: ScheduledActivity, value: Any) -> str:
     """A result of an activity as JSON text. Raises PayloadError when it does not fit."""
-    for it in registered_activities():
-        if it.name == scheduled.name:
-            codec = it.arguments.result
-            given = value if not _is_json(value) else targets.read(codec.decode, _ANY.encode(value))
-            return codec.encode(given)
+    if (local := targets.local_activity(scheduled.name)) is not None:
+        return local.arguments.result.encode(targets.fitting(local.arguments.result, value))
     schema = scheduled.schema.get(DEFAULTS_KEY, {}).get("result", {})
     return targets.checked_by_schema("result", schema, value)
-
-
-def _is_json(value: Any) -> bool:
-    return isinstance(value, dict | list | str | int | float | bool | None)
 
 
 def new_failure(message: str, kind: str | None) -> dict[str, Any]:

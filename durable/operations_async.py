@@ -92,6 +92,32 @@ class AsyncRunOperations(Generic[R]):
         options = interventions.rewind_options("retry", reapply_signals, timers)
         return await self._rewind(Point(the_end=True), options, self._order(reason, actor))
 
+    async def undo(self, reason: str, *, actor: Any = None) -> RewindReceipt:
+        """Undo a DAG's run that has completed, as if it had been cancelled just before its end: what completed is undone, the last first (S197).
+
+        Another run of the same id takes the history up and does so; it ends as cancelled, or as failed with DagFailed if an undo failed. Whoever asks again, when it
+        is being undone or has been, gets the same receipt. Refused when the run has not completed, when it is part of another DAG's, and when it was
+        taken up again before and that run has been pruned.
+        """
+        options = interventions.rewind_options("undo", False, "remaining")
+        given = self._order(reason, actor)
+        for _ in range(_TRIES):
+            run = await self._client._execute(calls.describe_run(self.workflow_id, None))
+            history = await self._client._execute(
+                calls.read_history(self.workflow_id, run.run_id, 0)
+            )
+            if (done := interventions.undoing(history, run)) is not None:
+                return done
+            try:
+                point = Point(to_event=run.last_seq)
+                return await self._rewind_once(point, options, replace(given, run_id=run.run_id))
+            except OperationRefused as refused:
+                newest = await self._client._execute(calls.describe_run(self.workflow_id, None))
+                if refused.code != "superseded" or newest.run_id == run.run_id:
+                    raise
+                given = self._order(reason, actor)
+        raise TimeoutError(f"workflow {self.workflow_id!r} was taken up again all the time")
+
     async def fork(
         self,
         new_id: str,

@@ -40,7 +40,7 @@ T = TypeVar("T")
 DEFAULT_QUEUE = "default"
 
 _ARGUMENTS = ValueCodec(dict[str, Any], field="arguments")
-_SIGNAL = ValueCodec(Any, field="value")
+_VALUE = ValueCodec(Any, field="value")
 _RESULT = ValueCodec(Any, field="result")
 
 
@@ -212,13 +212,17 @@ def result_payload(activity: str | None, value: Any) -> str:
     """
     if activity is None:
         return "null"
-    found = [each for each in registered_activities() if each.name == activity]
-    if len(found) != 1:
+    if (local := local_activity(activity)) is None:
         return _RESULT.encode(value)
-    codec: ValueCodec = found[0].arguments.result
+    codec: ValueCodec = local.arguments.result
+    return codec.encode(fitting(codec, value))
+
+
+def fitting(codec: ValueCodec, value: Any) -> Any:
+    """The value of the codec's type that plain JSON stands for; a value of that type stays as it is. Raises PayloadError."""
     if isinstance(value, dict | list | str | int | float | bool | None):
-        value = _read(codec.decode, _RESULT.encode(value))
-    return codec.encode(value)
+        return _read(codec.decode, _VALUE.encode(value))
+    return value
 
 
 def unknown_workflow(name: str, known: Sequence[str]) -> UnknownWorkflow:
@@ -258,23 +262,16 @@ def signal_payload(signal: Any, value: Any) -> tuple[str, str]:
     return signal.name, signal.codec.encode(value)
 
 
-def from_json(signal: Signal[Any], value: Any) -> Any:
-    """The value of the signal's type that plain JSON stands for; a value of that type stays as it is."""
-    if isinstance(value, dict | list | str | int | float | bool | None):
-        return _read(signal.codec.decode, _SIGNAL.encode(value))
-    return value
-
-
 def checked_json(definition: Definition, value: Any) -> str:
     """Plain JSON as text, checked against what a worker has registered."""
     _check("value", value, definition.schema)
-    return _SIGNAL.encode(value)
+    return _VALUE.encode(value)
 
 
 def checked_by_schema(field: str, schema: Mapping[str, Any], value: Any) -> str:
     """Plain JSON as text, checked against a JSON Schema. Raises PayloadError naming the place."""
     _check(field, value, schema)
-    return _SIGNAL.encode(value)
+    return _VALUE.encode(value)
 
 
 def read(decode: Callable[[str], T], text: str) -> T:
@@ -302,7 +299,7 @@ def _check(field: str, value: Any, schema: Mapping[str, Any]) -> None:
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import best_match
 
-    text = (_ARGUMENTS if not field else _SIGNAL).encode(value)
+    text = (_ARGUMENTS if not field else _VALUE).encode(value)
     error = best_match(Draft202012Validator(schema).iter_errors(json.loads(text)))
     if error is not None:
         path = ".".join([*([field] if field else []), *(str(part) for part in error.absolute_path)])

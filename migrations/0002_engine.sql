@@ -204,6 +204,7 @@ declare
     v_each integer := 2 + p_limit / 16;
     v_build text;
 begin
+    perform set_config('synchronous_commit', 'off', true);  -- see "What is not flushed" in docs/architecture.md
     select w.build into v_build from durable.workers w where w.worker_id = p_worker and w.state in ('alive', 'stopping');
     if not found then
         return;
@@ -321,6 +322,7 @@ declare
     v_now timestamptz := durable.now();
     v_each integer := 2 + p_limit / 16;
 begin
+    perform set_config('synchronous_commit', 'off', true);  -- see "What is not flushed" in docs/architecture.md
     with due as materialized (
         select d.shard, d.run_id, d.seq, d.kind from unnest(durable.shard_keys()) as k(key)
          cross join lateral (
@@ -527,7 +529,7 @@ begin
                options = case when o.error is null then durable.with_snooze(w.options) else j.options end,
                errors = case when o.error is null then j.errors else coalesce(j.errors, '[]') || jsonb_build_array(
                    o.error || jsonb_build_object('attempt', o.attempt, 'at', v_now, 'worker', p_owner, 'delay_s', o.delay_s)) end,
-               unique_key = case when 'executing' = any (j.unique_states) then j.unique_key end,
+               unique_key = case when j.unique_states is null or 'executing' = any (j.unique_states) then j.unique_key end,
                deadline_at = w.at, deadline_kind = case when w.at is not null then 'schedule_to_close' end
           from given o
           left join durable.history e on e.shard = o.shard and e.run_id = o.run_id and e.seq = o.seq and o.seq > 0
@@ -601,7 +603,7 @@ begin
        and j.state = 'executing' and j.owner = p_owner and j.attempt = o.attempt and j.cancel_requested_at is not null;
     update durable.jobs j
        set state = case when j.paused is not null then 'paused' when o.delay_s > 0 then 'scheduled' else 'available' end, owner = null, attempt = j.attempt - 1,
-           unique_key = case when 'executing' = any (j.unique_states) then j.unique_key end,
+           unique_key = case when j.unique_states is null or 'executing' = any (j.unique_states) then j.unique_key end,
            scheduled_at = case when o.delay_s > 0 then v_now + o.delay_s * interval '1 second' else j.scheduled_at end,
            note = o.note, deadline_at = case when j.paused is null then w.at end, deadline_kind = case when j.paused is null then w.kind end
       from unnest(o_shard, o_run, o_seq, o_attempt, o_delay_s, o_note) as o(shard, run_id, seq, attempt, delay_s, note)
@@ -665,7 +667,7 @@ begin
         update durable.jobs t
            set state = case when j.paused is not null then 'paused' when v_delay_s = 0 then 'available' else 'retryable' end, owner = null,
                scheduled_at = p_now + v_delay_s * interval '1 second', errors = coalesce(t.errors, '[]') || v_error,
-               unique_key = case when 'executing' = any (t.unique_states) then t.unique_key end,
+               unique_key = case when t.unique_states is null or 'executing' = any (t.unique_states) then t.unique_key end,
                deadline_at = case when j.paused is null then t.created_at + (v_options -> 'timeouts' ->> 'schedule_to_close_s')::float8 * interval '1 second' end,
                deadline_kind = case when j.paused is null and v_options -> 'timeouts' ? 'schedule_to_close_s' then 'schedule_to_close' end
          where t.shard = j.shard and t.run_id = j.run_id and t.seq = j.seq;

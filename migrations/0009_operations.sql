@@ -11,7 +11,7 @@ alter table durable.operator_commands
     add constraint operator_commands_code_known check (code in (
         'accepted', 'already_requested', 'already_paused', 'not_paused', 'workflow_closed', 'workflow_running', 'workflow_completed', 'workflow_paused',
         'superseded', 'rolled_back', 'no_such_point', 'no_such_activity', 'activity_running', 'activity_cancelled', 'activity_exhausted', 'id_in_use', 'unchanged',
-        'job_ended', 'job_executing', 'unique_key_taken', 'job_waiting', 'unique_arguments', 'keyed_queue')),
+        'job_ended', 'job_executing', 'unique_key_taken', 'job_waiting', 'unique_arguments', 'keyed_queue', 'not_undoable')),
     add constraint operator_commands_code_says_accepted check (accepted = (code = 'accepted'));
 
 create index jobs_paused on durable.jobs (shard, run_id) where phase = 'paused';  -- not the state: see durable.jobs
@@ -227,7 +227,8 @@ $$;
 -- activities (with their idempotency keys), timers and children are those pending there, and the stopping ones those already told to stop. Signals after
 -- event p_event go along unless p_reapply is false. A fork (p_fork_id) leaves the run as it is; else an open one is closed as continued.
 -- p_refusal: the plan found that it cannot be done, and why; this only records it. p_ask: an update, under the id of the command, that the new run is asked
--- right behind what it is given again, so that it comes before the run can end once more.
+-- right behind what it is given again, so that it comes before the run can end once more. In the same place an undo (p_action) is asked to stop: a DAG undoes what
+-- completed when it is cancelled. Only a DAG that completed can be undone, and only once: if the run that undid it has been pruned, its command tells.
 create function durable.rewind_run(
     p_shard smallint, p_workflow_id text, p_run uuid, p_action text, p_refusal text, p_next uuid, p_fork_shard smallint, p_fork_id text,
     p_event integer, p_cut integer, p_turn integer, p_redeliver integer[], p_updates integer[], p_activities integer[], p_keys text[], p_timers integer[],
@@ -255,7 +256,12 @@ begin
     run_id := p_run;
     code := case
         when p_action <> 'fork' and p_run <> v_run.run_id then 'superseded'
-        when p_action = 'retry' and v_run.status = 'running' then 'workflow_running'
+        when p_action in ('retry', 'undo') and v_run.status = 'running' then 'workflow_running'
+        when p_action = 'undo' and (v_run.status <> 'completed' or v_run.workflow <> 'durable.dag' or v_run.parent_run_id is not null) then 'not_undoable'
+        when p_action = 'undo' and exists (select from durable.operator_commands o where o.shard = p_shard and o.run_id = p_run and o.accepted
+                                              and o.action in ('undo', 'reset', 'retry')) then 'superseded'
+        when p_action = 'undo' and exists (select from jsonb_array_elements(p_origins) t join durable.operator_commands o
+                                              on o.shard = p_shard and o.run_id = (t ->> 1)::uuid and o.accepted and o.action = 'undo') then 'not_undoable'
         when p_action = 'retry' and v_run.status = 'completed' then 'workflow_completed'
         when p_fork_id is not null and exists (select from durable.runs r where r.shard = p_fork_shard and r.workflow_id = p_fork_id) then 'id_in_use'
         else coalesce(p_refusal, 'accepted') end;
@@ -303,6 +309,11 @@ begin
             perform durable.send_update(v_new.shard, v_new.workflow_id, p_command::text, p_command, p_ask, p_payload, p_actor);
             update durable.inbox i set at = v_now - interval '1 second' + (p_event + 1) * interval '1 microsecond'
              where i.shard = v_new.shard and i.run_id = p_next and i.message_id = p_command;
+        end if;
+        if p_action = 'undo' then
+            insert into durable.inbox (shard, run_id, queue, type, at, body)
+            values (v_new.shard, p_next, v_new.queue, 'CancelRequested', v_now - interval '1 second' + (p_event + 1) * interval '1 microsecond',
+                    jsonb_build_object('reason', p_reason));
         end if;
         perform durable.carry_jobs(v_old, v_new, p_event, p_activities, p_keys, p_timers, p_stopping, p_original_due, v_now);
         pushes := pushes || durable.carry_children(v_old, v_new, p_children, p_stopping, p_fork_id is not null, v_now);

@@ -1,6 +1,6 @@
 -- Jobs as a product of their own: tags and meta, unique jobs, enqueue in sets, commands on one job, the SQL API and a view.
 
--- A job holds its unique key while its state is one of `unique_states`: the index says so itself, hence no transition can forget to release it.
+-- A job holds its unique key while its state is one of `unique_states` (null: until it ends): the index says so itself, hence no transition can forget to release it.
 -- Jobs without a key are not in the index. A set of states without `executing` is left for good at the first start: whatever brings such a job back
 -- to waiting (retry, snooze, put-back, loss of the worker) takes its key away. Every other permitted set is closed under the transitions that
 -- happen by themselves (core/job_life.py), so that no worker's write can run into the index; only a retry by hand can, and says so.
@@ -11,10 +11,12 @@ alter table durable.jobs
     add column unique_key    text,
     add column unique_states text[],
     add column unique_until  timestamptz,
-    add constraint jobs_unique_has_states check ((unique_key is null) or (kind = 'job' and unique_states is not null));
+    add constraint jobs_unique_are_standalone check (unique_key is null or kind = 'job');
 -- A column of its own, and not a condition on the state: an index that names the state would be touched by every update of every job.
 alter table durable.jobs
-    add column unique_held text generated always as (case when state = any (unique_states) then unique_key end) stored;
+    add column unique_held text collate "C" generated always as (
+        case when unique_key is not null and case when unique_states is null then finished_at is null else state = any (unique_states) end
+             then unique_key end) stored;
 create unique index jobs_unique on durable.jobs (shard, unique_held) where unique_held is not null;
 
 -- What SQL and the command line need to enqueue by name what they cannot import.
@@ -53,6 +55,8 @@ declare
     v_now timestamptz := durable.now();
     v_at timestamptz := greatest(v_now, coalesce(durable.from_us(p_at_us), v_now + p_delay_s * interval '1 second', v_now));
     v_state text := case when v_at > v_now then 'scheduled' else 'available' end;
+    v_unfinished text[] := '{scheduled,available,executing,retryable,waiting}';
+    v_hold text[] := case when u_states @> v_unfinished and u_states <@ v_unfinished then null else u_states end;
     v_deadline record;
     v_count integer;
     v_left integer[];
@@ -66,7 +70,7 @@ begin
         insert into durable.jobs (shard, run_id, seq, kind, name, queue, priority, state, scheduled_at, deadline_at, deadline_kind,
                                   input, options, created_at, tags, meta, unique_key, unique_states, unique_until)
         select j.shard, j.id, 0, 'job', p_name, p_queue, p_priority, v_state, v_at, v_deadline.at, v_deadline.kind,
-               j.input, p_options, v_now, p_tags, p_meta, j.key, case when j.key is not null then u_states end,
+               j.input, p_options, v_now, p_tags, p_meta, j.key, case when j.key is not null then v_hold end,
                case when j.key is not null then v_now + u_period_s * interval '1 second' end
           from unnest(j_shard, j_id, j_input, u_key) with ordinality as j(shard, id, input, key, ix)
          where v_left is null or j.ix = any (v_left)

@@ -261,6 +261,56 @@ begin
         j.heartbeat::text, durable.to_us(j.scheduled_at), durable.to_us(j.created_at), l.headers::text;
 end $$;
 
+-- Take the first of a queue without keys, at most so many and at most so much weight: the ordinary claim's statement, for one queue, in one pass. `p_meter`: the
+-- rate that the weight is taken from.
+create function durable.take_first(p_worker uuid, p_queue text, p_room integer, p_weight_room double precision, p_rate jsonb, p_limited boolean, p_now timestamptz)
+returns setof durable.claimed_job
+language plpgsql
+set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set plan_cache_mode = force_generic_plan
+as $$
+declare
+    v_most double precision := coalesce(p_rate ->> 'burst', p_rate ->> 'limit', 'infinity')::float8;
+begin
+    return query
+    with heads as materialized (
+        select h.place from (
+            select c.place, case when p_rate is null then 0 else sum(least(c.weight, v_most)) over (order by c.priority, c.scheduled_at, c.place) end as total
+              from unnest(durable.shard_keys()) as k(key)
+             cross join lateral (
+                select j.ctid as place, j.priority, j.scheduled_at, j.weight from durable.jobs j
+                 where j.shard = k.key and j.queue = p_queue and j.phase = 'ready'
+                 order by j.priority, j.scheduled_at limit 2 + p_room / 24) c
+             order by c.priority, c.scheduled_at, c.place limit p_room) h
+         where p_rate is null or h.total <= p_weight_room
+    ), locked as materialized (
+        select j.ctid as place, coalesce(j.options, e.body) as options, coalesce(j.input, e.payload) as input, r.workflow_id, r.actor, r.headers
+          from heads h join durable.jobs j on j.ctid = h.place
+          left join lateral (
+            select t.body, t.payload from durable.history t
+             where t.shard = case when j.kind = 'activity' then j.shard end and t.run_id = j.run_id and t.seq = j.seq limit 1) e on true
+          left join lateral (
+            select t.workflow_id, t.actor, t.headers from durable.runs t
+             where t.shard = case when j.kind = 'activity' then j.shard end and t.run_id = j.run_id and t.status is not distinct from 'running' limit 1) r on true
+         where j.state is not distinct from 'available' and (j.kind = 'job' or r.workflow_id is not null)
+         for update of j skip locked
+    ), taken as (
+        update durable.jobs j
+           set state = 'executing', owner = p_worker, attempt = j.attempt + 1, note = null, limited = p_limited,
+               deadline_at = case when l.options ? 'timeouts' then (select d.at from durable.execution_deadline(l.options, p_now, j.created_at) d) end,
+               deadline_kind = case when l.options ? 'timeouts' then (select d.kind from durable.execution_deadline(l.options, p_now, j.created_at) d) end
+          from locked l
+         where j.ctid = l.place
+        returning j.shard, j.run_id, j.seq, j.kind, j.name, j.queue, j.attempt, l.input::text as input, l.options::text as options, l.workflow_id,
+            l.actor::text as actor, j.heartbeat::text as heartbeat, durable.to_us(j.scheduled_at) as scheduled_at, durable.to_us(j.created_at) as created_at,
+            l.headers::text as headers, j.weight
+    ), metered as materialized (
+        select durable.rate_take(p_queue, '', p_rate, p_now, u.weight)
+          from (select sum(least(t.weight, v_most)) as weight from taken t) u where p_rate is not null and u.weight > 0
+    )
+    select t.shard, t.run_id, t.seq, t.kind, t.name, t.queue, t.attempt, t.input, t.options, t.workflow_id, t.actor, t.heartbeat, t.scheduled_at, t.created_at, t.headers
+      from taken t where (select count(*) from metered) >= 0;
+end $$;
+
 -- CLAIM from one special queue: under the lock of its row, what all its limits let start.
 create function durable.claim_limited(p_worker uuid, p_queue text, p_free integer, p_aged boolean) returns setof durable.claimed_job
 language plpgsql
@@ -285,6 +335,9 @@ begin
     end if;
     v_weight_room := durable.rate_room(p_queue, '', v_queue.rate_limit, v_now);
     if v_room <= 0 or v_weight_room <= 0 then
+        return;
+    elsif not v_queue.keyed and not p_aged then
+        return query select * from durable.take_first(p_worker, p_queue, v_room, v_weight_room, v_queue.rate_limit, v_queue.global_limit is not null, v_now);
         return;
     end if;
     select array_agg(c.shard), array_agg(c.run_id), array_agg(c.seq), array_agg(c.weight), array_agg(c.key), array_agg(c.place),

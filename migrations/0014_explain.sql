@@ -7,9 +7,10 @@ create function durable.worker_facts(p_worker uuid) returns json language sql st
 $$;
 
 create function durable.job_facts(p_shard smallint, p_run uuid, p_seq integer) returns json
-language sql stable set jit = off set enable_seqscan = off
+language plpgsql stable set jit = off set enable_seqscan = off
 as $$
-    select json_build_object(
+begin
+    return (select json_build_object(
         'job_id', j.run_id, 'seq', j.seq, 'kind', j.kind, 'name', j.name, 'queue', j.queue, 'state', j.state, 'attempt', j.attempt,
         'max_attempts', nullif(coalesce((o.options -> 'retry' ->> 'max_attempts')::int, 5), 0),
         'created_us', durable.to_us(j.created_at), 'scheduled_us', durable.to_us(j.scheduled_at), 'finished_us', durable.to_us(j.finished_at),
@@ -17,14 +18,15 @@ as $$
         'worker', durable.worker_facts(j.owner), 'failure', j.errors -> -1 -> 'failure', 'heartbeat', j.heartbeat, 'note', j.note,
         'paused', j.paused || jsonb_build_object('at_us', durable.to_us((j.paused ->> 'at')::timestamptz)),
         'cancel_us', durable.to_us(j.cancel_requested_at), 'call_id', h.body ->> 'id', 'line', h.body ->> 'line',
-        'reasons', coalesce((select json_agg(e) from durable.explain_job(p_shard, p_run, p_seq) e where j.kind <> 'timer'), '[]'))
+        'reasons', coalesce((select json_agg(e) from durable.explain_job(p_shard, p_run, p_seq) e where j.kind <> 'timer'), '[]'),
+        'cause', durable.cause_of_job_end(j.state, j.cancel_requested_at is not null, j.errors -> -1))
       from durable.jobs j
       left join durable.history h on j.kind <> 'job' and h.shard = j.shard and h.run_id = j.run_id and h.seq = j.seq
      cross join lateral (select coalesce(j.options, h.body) as options) o
-     where j.shard = p_shard and j.run_id = p_run and j.seq = p_seq
-$$;
+     where j.shard = p_shard and j.run_id = p_run and j.seq = p_seq);
+end $$;
 
--- p_depth: how many levels of children come along. p_step: only the jobs of this call, by its id, or by its event.
+-- p_depth: how many levels of children come along. p_step: only the jobs and children of this call, by its id, or by its event.
 create function durable.run_facts(p_shard smallint, p_run uuid, p_depth integer, p_step text default null) returns json
 language plpgsql stable set jit = off set enable_seqscan = off
 as $$
@@ -58,16 +60,19 @@ begin
             select j.seq from durable.jobs j
              where j.shard = p_shard and j.run_id = p_run and j.kind <> 'job' and (p_step is null or j.seq::text = p_step or exists (
                        select from durable.history h where h.shard = p_shard and h.run_id = p_run and h.seq = j.seq
-                          and (h.body ->> 'id' = p_step or starts_with(h.body ->> 'id', p_step || '['))))
+                          and (h.body ->> 'id' = p_step or starts_with(h.body ->> 'id', p_step || '[') or starts_with(h.body ->> 'id', p_step || '#'))))
              order by j.state <> 'paused', j.seq limit 50) n), '[]'),
         'job_count', (select count(*) from durable.jobs j where j.shard = p_shard and j.run_id = p_run and j.kind <> 'job'),
         'children', coalesce((select json_agg(durable.run_facts(c.shard, c.run_id, p_depth - 1)) from (
             select t.shard, t.run_id from durable.runs t
-             where p_depth > 0 and t.parent_shard = p_shard and t.parent_run_id = p_run and t.status = 'running' order by t.parent_seq limit 20) c), '[]'),
+             where p_depth > 0 and t.parent_shard = p_shard and t.parent_run_id = p_run and t.status = 'running'
+               and (p_step is null or t.workflow_id = r.workflow_id || '/' || p_step or starts_with(t.workflow_id, r.workflow_id || '/' || p_step || '[')
+                    or starts_with(t.workflow_id, r.workflow_id || '/' || p_step || '#'))
+             order by t.parent_seq limit 20) c), '[]'),
         'child_count', (select count(*) from durable.runs t
                          where p_depth > 0 and t.parent_shard = p_shard and t.parent_run_id = p_run and t.status = 'running'),
-        'last', (select json_build_object('type', h.type, 'body', h.body) from durable.history h
-                  where r.status <> 'running' and h.shard = p_shard and h.run_id = p_run and h.seq = r.last_seq)));
+        'last', e.body, 'cause', durable.cause_of_end(r.status, e.type, e.body, r.cancel_requested_at is not null))
+      from (select 1) one left join durable.history e on r.status <> 'running' and e.shard = p_shard and e.run_id = p_run and e.seq = r.last_seq);
 end $$;
 
 create function durable.schedule_facts(p_id text) returns json language sql stable as $$

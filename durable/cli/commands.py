@@ -11,6 +11,7 @@ from durable.cli import (
     completion,
     converse,
     dag,
+    dag_files,
     inspect,
     jobs,
     operate,
@@ -88,6 +89,9 @@ app.command("retry")(rewind.retry)
 app.command("reset")(rewind.reset)
 app.command("fork")(rewind.fork)
 app.add_typer(activity, name="activity")
+dag.app.command("validate")(dag_files.validate)
+dag.app.command("start")(dag_files.start)
+dag.app.command("schema")(dag_files.schema)
 app.add_typer(dag.app, name="dag")
 app.add_typer(batch, name="batch")
 app.command("commands")(rewind.commands)

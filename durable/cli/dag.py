@@ -23,7 +23,9 @@ from durable.cli.settings import (
 if TYPE_CHECKING:
     from durable.descriptions import StepReceipt
 
-app = typer.Typer(help="The steps of a declared workflow.", no_args_is_help=True)
+app = typer.Typer(
+    help="Declared workflows: their files, and the steps of their runs.", no_args_is_help=True
+)
 
 Step = Annotated[str, typer.Argument(metavar="STEP", help="The step's name.", show_default=False)]
 RequestId = Annotated[
@@ -46,14 +48,19 @@ def steps(
     print_table(columns, [_row(name, row) for name, row in table.items()])
 
 
+_UNDO = {"undoing": "is being undone", "undone": "undone", "failed": "not undone"}
+
+
 def _row(name: str, row: dict[str, Any]) -> tuple[Any, ...]:
     failure = row.get("failure")
     said = "" if failure is None else f"{failure['type']}: {failure['message']}"
     if "result" in row:
         said = short(row["result"], 60)
+    said = row.get("halt", said)
     by = row.get("by") or {}
     hand = " ".join(str(by[key]) for key in ("operation", "actor", "reason") if by.get(key))
-    return name, row["status"], row.get("cause", ""), said, hand
+    status = f"{row['status']}, {_UNDO[row['undo']]}" if "undo" in row else row["status"]
+    return name, status, row.get("cause", ""), said, hand
 
 
 @app.command("complete-step")
@@ -159,6 +166,50 @@ def give_up(
         print_json({"workflow_id": workflow_id, "status": "accepted"})
     else:
         line(f"{workflow_id} waits for no retry any more", style="green")
+
+
+@app.command()
+def resume(
+    workflow_id: WorkflowId,
+    *,
+    request_id: RequestId = None,
+    timeout: Timeout = None,
+    actor: Actor = None,
+    url: Url = None,
+    in_json: Json = False,
+) -> None:
+    """Let a run go on that a step of it has halted."""
+    with open_client(url) as client:
+        resumed = client.resume_dag(
+            workflow_id, request_id=request_id, actor=actor or who(), timeout=timeout
+        )
+    if in_json:
+        print_json({"workflow_id": workflow_id, "resumed": resumed})
+    else:
+        line(f"{workflow_id} goes on after {', '.join(resumed)}", style="green")
+
+
+@app.command()
+def undo(
+    workflow_id: WorkflowId,
+    *,
+    reason: Reason = None,
+    actor: Actor = None,
+    url: Url = None,
+    in_json: Json = False,
+) -> None:
+    """Undo a run that has completed: the `undo` of each step that has one, the last step first.
+
+    durable dag undo trip-7 --reason 'the customer changed his mind'
+    """
+    why, by = given_reason(reason), actor or who()
+    with open_client(url) as client:
+        receipt = client.handle(workflow_id).undo(why, actor=by)
+    if in_json:
+        print_json(receipt)
+    else:
+        text = f"{workflow_id} is being undone; durable dag steps {workflow_id} shows how far"
+        line(text, style="green")
 
 
 def _print(receipt: StepReceipt, *, in_json: bool) -> None:

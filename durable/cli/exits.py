@@ -2,7 +2,7 @@
 
 0  it was done
 1  it was refused or failed: the workflow is closed, the id is taken, an update was rejected, a query or an update's handler raised, a migration failed
-2  the command or its input is wrong: usage, malformed JSON, a payload of the wrong type
+2  the command or its input is wrong: usage, malformed JSON, a payload of the wrong type, a DAG that is not valid
 3  not found: no such workflow id, or workflow, signal, query or update name
 4  the database cannot be reached, or its schema does not fit
 5  `result` and `start --wait`: the workflow failed, was cancelled or was terminated
@@ -20,6 +20,7 @@ import json
 import sys
 from typing import NoReturn
 
+from durable.dag_errors import InvalidDag
 from durable.errors import (
     BlockingCall,
     DatabaseUnavailable,
@@ -53,7 +54,10 @@ NOTHING_CHECKED = 8
 INTERRUPTED = 130
 
 _CODES: tuple[tuple[tuple[type[BaseException], ...], int], ...] = (
-    ((PayloadError, InvalidOption, NotInWorkflow, BlockingCall, UnsafeWorkflow), BAD_INPUT),
+    (
+        (PayloadError, InvalidDag, InvalidOption, NotInWorkflow, BlockingCall, UnsafeWorkflow),
+        BAD_INPUT,
+    ),
     (
         (
             WorkflowNotFound,
@@ -89,9 +93,9 @@ def fail(error: BaseException, *, in_json: bool) -> NoReturn:
     """Print the error as one line on stderr and leave with its code."""
     message = " ".join(str(error).split())
     if in_json:
-        said = json.dumps(
-            {"error": {"type": type(error).__name__, "message": message}}, ensure_ascii=False
-        )
+        problems = {"problems": error.problems} if isinstance(error, InvalidDag) else {}
+        told = {"type": type(error).__name__, "message": message, **problems}
+        said = json.dumps({"error": told}, ensure_ascii=False)
     else:
         said = f"durable: {message}"
     print(said, file=sys.stderr)

@@ -36,6 +36,19 @@ Version = Annotated[int | None, typer.Option(help="Another version than the newe
 Pinned = Annotated[
     bool | None, typer.Option(help="Stay with the worker build that takes it first.")
 ]
+Id = Annotated[
+    str | None, typer.Option("--id", help="The workflow's id; starting is idempotent by it.")
+]
+Queue = Annotated[str | None, typer.Option(help="Another queue than the workflow's own.")]
+Priority = Annotated[int | None, typer.Option(help="0 (first) to 9.")]
+Attributes = Annotated[
+    str | None, typer.Option(metavar="JSON", help="An object kept beside the run.")
+]
+IfRunning = Annotated[str, typer.Option(help="If the id is running: existing, fail, terminate.")]
+IfClosed = Annotated[
+    str, typer.Option(help="If the id has ended: existing, new, new_if_failed, fail.")
+]
+Wait = Annotated[bool, typer.Option("--wait", help="Wait for the end and print the result.")]
 Delay = Annotated[
     float | None, typer.Option(metavar="SECONDS", help="Start no sooner than in this time.")
 ]
@@ -48,7 +61,7 @@ ExecutionTimeout = Annotated[
 Details = Annotated[str | None, typer.Option(help="A line for people: what it is for.")]
 
 
-def _seconds(given: float | None) -> timedelta | None:
+def seconds(given: float | None) -> timedelta | None:
     return None if given is None else timedelta(seconds=given)
 
 
@@ -62,32 +75,20 @@ def start(
         ),
     ] = None,
     *,
-    id: Annotated[
-        str | None, typer.Option("--id", help="The workflow's id; starting is idempotent by it.")
-    ] = None,
+    id: Id = None,
     version: Version = None,
     pinned: Pinned = None,
-    queue: Annotated[
-        str | None, typer.Option(help="Another queue than the workflow's own.")
-    ] = None,
-    priority: Annotated[int | None, typer.Option(help="0 (first) to 9.")] = None,
+    queue: Queue = None,
+    priority: Priority = None,
     delay: Delay = None,
-    attributes: Annotated[
-        str | None, typer.Option(metavar="JSON", help="An object kept beside the run.")
-    ] = None,
-    on_running: Annotated[
-        str, typer.Option(help="If the id is running: existing, fail, terminate.")
-    ] = "existing",
-    on_closed: Annotated[
-        str, typer.Option(help="If the id has ended: existing, new, new_if_failed, fail.")
-    ] = "existing",
+    attributes: Attributes = None,
+    on_running: IfRunning = "existing",
+    on_closed: IfClosed = "existing",
     run_timeout: RunTimeout = None,
     execution_timeout: ExecutionTimeout = None,
     details: Details = None,
     actor: Actor = None,
-    wait: Annotated[
-        bool, typer.Option("--wait", help="Wait for the end and print the result.")
-    ] = False,
+    wait: Wait = False,
     timeout: Timeout = None,
     app: App = None,
     url: Url = None,
@@ -114,16 +115,16 @@ def start(
             actor=actor or who(),
             on_running=cast("OnRunning", on_running),
             on_closed=cast("OnClosed", on_closed),
-            run_timeout=_seconds(run_timeout),
-            execution_timeout=_seconds(execution_timeout),
+            run_timeout=seconds(run_timeout),
+            execution_timeout=seconds(execution_timeout),
             details=details,
         )
         if wait:
-            raise SystemExit(_print_result(handle, timeout, in_json=in_json))
-    _print_started(workflow, handle, in_json=in_json)
+            raise SystemExit(print_result(handle, timeout, in_json=in_json))
+    print_started(workflow, handle, in_json=in_json)
 
 
-def _print_started(workflow: str, handle: Handle[Any], *, in_json: bool) -> None:
+def print_started(workflow: str, handle: Handle[Any], *, in_json: bool) -> None:
     if in_json:
         print_json(
             {"workflow_id": handle.workflow_id, "run_id": handle.run_id, "created": handle.created}
@@ -219,10 +220,10 @@ def result(
 ) -> None:
     """Wait for a workflow's end; print its result."""
     with open_client(url) as client:
-        raise SystemExit(_print_result(client.handle(workflow_id), timeout, in_json=in_json))
+        raise SystemExit(print_result(client.handle(workflow_id), timeout, in_json=in_json))
 
 
-def _print_result(handle: Handle[Any], timeout: float | None, *, in_json: bool) -> int:
+def print_result(handle: Handle[Any], timeout: float | None, *, in_json: bool) -> int:
     outcome = handle.outcome(timeout)
     succeeded = outcome.status == "completed"
     value = None if outcome.payload is None else json.loads(outcome.payload)

@@ -18,7 +18,7 @@ CauseCode = Literal[
     "ended", "nondeterminism", "turn_fails", "kills_workers", "run_paused", "cancel_requested", "delayed", "ready", "in_turn",
     "no_worker_for_workflow", "no_worker_for_build", "worker_silent", "message_waiting", "update_waiting",
     # what its code waits for
-    "signal", "timer", "condition", "child", "local_activity", "dependencies", "dependency_failed",
+    "signal", "timer", "condition", "child", "local_activity", "dependencies", "dependency_failed", "completion_awaited", "steps_failed",
     # an activity or a job
     "executing", "completed_elsewhere", "scheduled", "retry", "job_paused", "exhausted", "unknown_activity", "no_worker", "queue_paused", "claim_disabled",
     "global_limit", "rate_limit", "key_limit", "key_rate_limit", "serial_predecessor", "no_free_slot",
@@ -81,7 +81,7 @@ _ACTIVITY = (
 _QUEUE = "durable queue show {queue}  # its limits, and what uses them"
 
 KINDS: Mapping[CauseCode, Kind] = {
-    "ended": Kind("done", "nobody", "it ended as {status} {since}{because}"),
+    "ended": Kind("done", "nobody", "it ended as {status}{when}{text}{because}"),
     "nondeterminism": Kind(
         "needs_review", "developer",
         "the code no longer does what its history says, {times} times since {since}; {again}\n{message}",
@@ -133,10 +133,10 @@ KINDS: Mapping[CauseCode, Kind] = {
     ),
     "worker_silent": Kind(
         "waiting", "nobody",
-        "worker {worker} has it and was last heard of {since}; another may take it when its lease lapses at {until}",
+        "worker {worker} has it and was last heard of {since}; {lease}",
         ("durable doctor  # whether that worker is alive, and whether another is there",),
     ),
-    "message_waiting": Kind("runnable", "nobody", "{count} messages wait to be applied, the oldest ({type}) since {since}"),
+    "message_waiting": Kind("runnable", "nobody", "messages that it has not applied yet: {count}, the oldest ({type}) of {since}"),
     "update_waiting": Kind(
         "waiting", "nobody", "update {name!r} ({update_id}) was {stage} {since} and has not ended", (_LOOK,)
     ),
@@ -148,10 +148,18 @@ KINDS: Mapping[CauseCode, Kind] = {
         "waiting", "sender", "waits since {since} until {name} becomes true{until_text}",
         ("durable query {id} QUERY  # look at its state", "durable signal {id} NAME JSON  # or send what changes it"),
     ),
-    "child": Kind("waiting", "nobody", "waits for child {child_id!r} ({workflow}), which is {state}", ("durable explain {child_id}  # why that one stands",)),
+    "child": Kind("waiting", "nobody", "waits for child {child_id!r} ({workflow}), which {state}", ("durable explain {child_id}  # why that one stands",)),
     "local_activity": Kind("runnable", "nobody", "local activity {name} runs in the worker that holds the run"),
-    "dependencies": Kind("waiting", "nobody", "waits for {count} steps to end: {steps}", ("durable explain {id} --step {step}  # why the first of them stands",)),
+    "dependencies": Kind("waiting", "nobody", "waits for the end of {steps}", ("durable explain {id} --step {step}  # why the first of them stands",)),
     "dependency_failed": Kind("done", "nobody", "it was {status} because step {step!r} {ended}", ("durable explain {id} --step {step}  # why that one did",)),
+    "completion_awaited": Kind(
+        "waiting", "sender", "waits since {since} for somebody to complete it{until_text}",
+        ("durable dag complete-step {id} {step} JSON  # complete it with this result", "durable dag cancel-step {id} {step} --reason WHY  # or cancel it"),
+    ),
+    "steps_failed": Kind(
+        "needs_review", "operator", "everything else has ended, and it waits for a decision about failed steps since {since}: {name}",
+        ("durable dag steps {id}  # how each step stands", "durable dag retry-step {id} STEP --reason WHY  # run it again, and what depends on it", "durable dag give-up {id} --reason WHY  # let the run fail"),
+    ),
     "executing": Kind(
         "runnable", "nobody", "worker {worker} executes attempt {attempt} of {most}, begun {since}{heartbeat}{bound}",
     ),
@@ -164,7 +172,7 @@ KINDS: Mapping[CauseCode, Kind] = {
         "waiting", "nobody", "attempt {attempt} of {most} failed ({error}); the next one is due at {until}", _ACTIVITY
     ),
     "job_paused": Kind("blocked", "operator", "it was paused {since}{by}{because}", ("durable activity resume {id} {seq}  # let it go on",)),
-    "exhausted": Kind("needs_review", "operator", "all {attempt} attempts failed, and it waits for a decision since {since}: {error}", _ACTIVITY),
+    "exhausted": Kind("needs_review", "operator", "its last attempt ({attempt} of {most}) failed, and it waits for a decision since {since}: {error}", _ACTIVITY),
     "unknown_activity": Kind(
         "blocked", "operator", "no worker that took it knows the activity: {message}",
         ("durable-worker MODULE  # start a worker that has it; MODULE defines the activity", "durable doctor  # which workers are alive"),
@@ -205,14 +213,15 @@ def cause(
     about: str = "",
     line: str | None = None,
     causes: tuple[Cause, ...] = (),
+    stands: OperatorStatus | None = None,
     **facts: Any,
 ) -> Cause:
-    """One cause, in words. `facts` are what its sentence and steps name, times as `..._us`."""
+    """One cause, in words. `facts` are what its sentence and steps name, times as `..._us`; `stands`: its status, where that is not always the list's."""
     kind = KINDS[code]
     words = _words(facts, now_us)
     steps = tuple(step.format_map(words) for step in kind.steps if _is_whole(step, words))
     return Cause(
-        code, kind.status, kind.sentence.format_map(words), kind.who, steps, about, line or None,
+        code, stands or kind.status, kind.sentence.format_map(words), kind.who, steps, about, line or None,
         moment(facts.get("since_us")), moment(facts.get("until_us")), facts, causes,
     )  # fmt: skip
 
@@ -303,6 +312,8 @@ class TaskStand:
 class Explanation:
     """Why a workflow, step, job or schedule stands as it does, at one moment (`at`, by the database's clock).
 
+    `id` is that of the workflow, job or schedule, `name` the workflow, step, activity or what the schedule starts.
+
     `status` is what an operator wants to know first: needs_review, blocked, waiting, runnable or done; it looks at queues, workers and children too, so it
     may say blocked where a list of runs, which knows the run's row alone, says waiting. `causes`: all of them, those that need somebody first.
     `dependencies`: what is waited for; `unlisted` counts those left out. `tasks`: where the code stands, and `tasks_from` who says so: worker (it holds
@@ -323,6 +334,7 @@ class Explanation:
     @property
     def next_steps(self) -> tuple[str, ...]:
         """The commands that are legal now, those of the most urgent cause first, each once."""
-        nested = [step for it in self.causes for below in it.causes for step in below.next_steps]
         own = [step for it in self.causes for step in it.next_steps]
-        return tuple(dict.fromkeys([*own, *nested]))
+        nested = [step for it in self.causes for below in it.causes for step in below.next_steps]
+        by_command = {step.partition("  # ")[0]: step for step in reversed([*own, *nested])}
+        return tuple(reversed(by_command.values()))

@@ -18,6 +18,7 @@ from durable.core.causes import (
     CauseCode,
     Dependency,
     Explanation,
+    OperatorStatus,
     by_urgency,
     cause,
     length,
@@ -35,20 +36,27 @@ from durable.core.facts import (
     WorkerFacts,
 )
 from durable.core.schedule_times import Times, chained, jitter_us
+from durable.core.terminal_causes import JOB_CAUSE_TEXTS, RUN_CAUSE_TEXTS
 
 DAG = "durable.dag"
 """The workflow that runs DAGs: the ids of its activities are the names of its steps."""
 
+_OPEN = ("pending", "running")
 _CODE: Mapping[str, CauseCode] = {code: code for code in CODES}
 _REVIEWS: Mapping[str, CauseCode] = {
     "nondeterminism": "nondeterminism", "kills_workers": "kills_workers", "error": "turn_fails",
 }  # fmt: skip
 _WAITS: Mapping[str, CauseCode] = {
-    "signal": "signal", "condition": "condition", "local activity": "local_activity",
+    "signal": "signal", "condition": "condition", "local activity": "local_activity", "step": "completion_awaited",
+    "operator": "steps_failed",
 }  # fmt: skip
 _SKIPS: Mapping[tuple[str, str | None], CauseCode] = {
     ("skipped", schedule_policy.OPEN): "slot_skipped", ("skipped", schedule_policy.NO_MORE_WAIT): "slot_limit",
 }  # fmt: skip
+_STATES: Mapping[OperatorStatus, str] = {
+    "needs_review": "needs review", "blocked": "is blocked", "waiting": "waits", "runnable": "runs", "done": "has ended",
+}  # fmt: skip
+_ENDED = {"failed": "failed", "cancelled": "was cancelled", "skipped": "was skipped"}
 _SLOTS: Mapping[str, CauseCode] = {"missed": "slot_missed", "buffered": "slot_waits"}
 
 
@@ -75,25 +83,37 @@ def explain_step(
     run: RunFacts, step: str, table: Mapping[str, StepFacts] | None = None
 ) -> Explanation | None:
     """Why a step stands as it does: of a DAG by its name (`table` has all its steps), else a pending activity by the id of its call, or its event. None: there is none."""
-    known = None if table is None else table.get(step)
-    jobs = [it for it in run.jobs if it.kind == "activity"]
-    if known is None and not jobs:
+    steps = table or {}
+    known = steps.get(step)
+    found = tuple(_of_call(run, step, known))
+    if known is None and not found:
         return None
-    pending = known is None or known.status in ("pending", "running")
-    causes = tuple(_above(run)) if pending and run.status == "running" else ()
-    dependencies: tuple[Dependency, ...] = ()
-    if known is not None and table is not None:
-        causes += tuple(_of_step(run, step, known, table))
-        dependencies = tuple(_upstream(known, table))
-    for job in jobs:
-        causes += tuple(_of_job(job, run.now_us, run))
-    causes = by_urgency(causes)
+    dependencies = (*(() if known is None else _upstream(known, steps)), *found)
+    causes: tuple[Cause, ...] = () if known is None else tuple(_of_step(run, step, known, steps))
+    causes += tuple(it for each in found for it in each.causes)
+    if run.status == "running" and (known is None or known.status in _OPEN):
+        causes = (*_above(run), *causes)
+        causes = causes or (_in_turn(run),)
     at = moment(run.now_us)
     assert at is not None
-    name = jobs[0].name if jobs else run.workflow
     return Explanation(
-        "step", f"{run.workflow_id} --step {step}", name, worst(causes), causes, at, dependencies
-    )
+        "step", run.workflow_id, step, worst(causes), by_urgency(causes), at, dependencies
+    )  # fmt: skip
+
+
+def _of_call(run: RunFacts, step: str, known: StepFacts | None) -> Iterator[Dependency]:
+    """The activities and children (the facts hold no others), and the waits of one step."""
+    for each in run.jobs:
+        if each.kind == "activity":
+            yield _activity(each, run)
+    for child in run.children:
+        yield _child(child, run.now_us, None)
+    for wait in run.waiting_on or ():
+        signal = (
+            wait.get("kind") == "signal" and known is not None and known.signal == wait.get("name")
+        )
+        if signal or (wait.get("kind") == "step" and wait.get("name") == step):
+            yield from _wait(wait, run)
 
 
 def explain_schedule(schedule: ScheduleFacts) -> Explanation:
@@ -113,17 +133,19 @@ def _of_run(run: RunFacts) -> tuple[tuple[Cause, ...], tuple[Dependency, ...]]:
     dependencies = tuple(_dependencies(run))
     causes = (*_above(run), *(it for found in dependencies for it in found.causes))
     if not causes:
-        worker = run.owner.name if run.owner else "?"
-        causes = (cause("in_turn", run.now_us, worker=worker),)
+        causes = (_in_turn(run),)
     return by_urgency(causes), dependencies
+
+
+def _in_turn(run: RunFacts) -> Cause:
+    return cause("in_turn", run.now_us, worker=run.owner.name if run.owner else "?")
 
 
 def _ended_run(run: RunFacts) -> Cause:
     last = run.last or {}
-    body = last.get("body") or {}
-    status = "timed out" if last.get("type") == "WorkflowTimedOut" else run.status
-    because = _failure(body.get("failure")) or body.get("reason")
-    made = cause("ended", run.now_us, status=status, since_us=run.closed_us, because=because)
+    because = _failure(last.get("failure")) or last.get("reason")
+    text = "" if run.cause is None else RUN_CAUSE_TEXTS[run.cause]
+    made = _ended(run.now_us, run.status, run.closed_us, text, because, cause=run.cause)
     steps = [f"durable history {run.workflow_id}  # everything that happened"]
     if run.status in ("failed", "cancelled", "terminated"):
         steps.insert(
@@ -132,6 +154,15 @@ def _ended_run(run: RunFacts) -> Cause:
     elif run.status == "continued":
         steps.insert(0, f"durable explain {run.workflow_id}  # the run that continues it")
     return _with_steps(made, steps)
+
+
+def _ended(
+    now_us: int, status: str, since_us: int | None, text: str, because: str | None, **more: Any
+) -> Cause:
+    when = "" if since_us is None else f" {told(since_us, now_us)}"
+    return cause(
+        "ended", now_us, status=status, since_us=since_us, when=when, text=f": {text}" if text else "", because=because, **more
+    )  # fmt: skip
 
 
 def _with_steps(made: Cause, steps: list[str]) -> Cause:
@@ -204,8 +235,12 @@ def _no_workflow(run: RunFacts) -> Cause:
 
 
 def _silent(worker: WorkerFacts, now_us: int, about: str = "", line: str | None = None) -> Cause:
+    lapses = told(worker.lease_us, now_us)
+    lease = f"another takes it over when its lease lapses at {lapses}"
+    if worker.lease_us <= now_us:
+        lease = f"its lease lapsed at {lapses}, and any other may take it over"
     return cause(
-        "worker_silent", now_us, about=about, line=line, worker=worker.name, since_us=worker.beat_us, until_us=worker.lease_us
+        "worker_silent", now_us, about=about, line=line, worker=worker.name, since_us=worker.beat_us, until_us=worker.lease_us, lease=lease
     )  # fmt: skip
 
 
@@ -237,7 +272,7 @@ def _messages(run: RunFacts) -> Iterator[Cause]:
 
 def _dependencies(run: RunFacts) -> Iterator[Dependency]:
     waits = list(run.waiting_on or ())
-    deadlines = {it.get("seq") for it in waits if it.get("kind") in ("signal", "condition")}
+    deadlines = {it.get("seq") for it in waits if it.get("kind") in _WAITS}
     lines = {it["seq"]: it.get("line") for it in waits if it.get("seq")}
     for job in run.jobs:
         if job.kind == "timer" and job.seq not in deadlines:
@@ -250,7 +285,7 @@ def _dependencies(run: RunFacts) -> Iterator[Dependency]:
         yield _child(child, run.now_us, lines.get(child.parent_seq))
     for update in run.updates:
         found = cause(
-            "update_waiting", run.now_us, about=f"update {update.name}", id=run.workflow_id, name=update.name,
+            "update_waiting", run.now_us, id=run.workflow_id, name=update.name,
             update_id=update.update_id, stage=update.status, since_us=update.at_us,
         )  # fmt: skip
         yield Dependency(
@@ -260,7 +295,7 @@ def _dependencies(run: RunFacts) -> Iterator[Dependency]:
 
 def _timer(job: JobFacts, now_us: int) -> Dependency:
     found = cause(
-        "timer", now_us, about=f"timer #{job.seq}", line=job.line, name=job.name or "the timer", until_us=job.scheduled_us
+        "timer", now_us, line=job.line, name=f"{job.name or 'timer'} #{job.seq}", until_us=job.scheduled_us
     )  # fmt: skip
     held = job.state == "paused"
     return Dependency(
@@ -273,16 +308,16 @@ def _activity(job: JobFacts, run: RunFacts) -> Dependency:
     causes = tuple(_of_job(job, run.now_us, run))
     until = next((it.until for it in causes if it.until is not None), None)
     return Dependency(
-        "activity", _step_name(job, run), job.state, worst(causes), job.seq, job.line, moment(job.created_us), until, causes
+        "activity", _step_name(job, run), job.state, worst(causes), job.seq, _line(job.line, run), moment(job.created_us), until, causes
     )  # fmt: skip
 
 
 def _wait(wait: Mapping[str, Any], run: RunFacts) -> Iterator[Dependency]:
-    kind, name, line = str(wait.get("kind")), str(wait.get("name")), wait.get("line")
+    kind, name, line = str(wait.get("kind")), str(wait.get("name")), _line(wait.get("line"), run)
     if kind not in _WAITS:
         return
     found = cause(
-        _WAITS[kind], run.now_us, about=f"{kind} {name}", line=line, id=run.workflow_id, name=name,
+        _WAITS[kind], run.now_us, about=f"step {name}" if kind == "step" else "", line=line, id=run.workflow_id, name=name, step=name,
         since_us=wait.get("since_us"), until_us=wait.get("until_us"),
     )  # fmt: skip
     yield Dependency(
@@ -293,10 +328,10 @@ def _wait(wait: Mapping[str, Any], run: RunFacts) -> Iterator[Dependency]:
 def _child(child: RunFacts, now_us: int, line: str | None) -> Dependency:
     causes, _ = _of_run(child)
     status = worst(causes)
-    state = f"{status.replace('_', ' ')}: {causes[0].sentence}" if causes else status
+    held = status in ("blocked", "needs_review")
     found = cause(
-        "child", now_us, about=f"child {child.workflow_id}", line=line, causes=causes, child_id=child.workflow_id,
-        workflow=child.workflow, state=state, since_us=child.created_us,
+        "child", now_us, line=line, causes=causes, stands="blocked" if held else "waiting", child_id=child.workflow_id,
+        workflow=child.workflow, state=_STATES[status], since_us=child.created_us,
     )  # fmt: skip
     return Dependency(
         "child", child.workflow_id, child.status, status, child.parent_seq, line, found.since, None, (found,)
@@ -304,6 +339,11 @@ def _child(child: RunFacts, now_us: int, line: str | None) -> Dependency:
 
 
 # -- an activity or a job -----------------------------------------------------------------------------------------------
+
+
+def _line(line: str | None, run: RunFacts) -> str | None:
+    """The author's line; the lines of a DAG are those of its interpreter, and tell nobody anything."""
+    return None if run.workflow == DAG else line
 
 
 def _step_name(job: JobFacts, run: RunFacts) -> str:
@@ -317,7 +357,8 @@ def _of_job(job: JobFacts, now_us: int, run: RunFacts | None = None) -> Iterator
         word = "step" if run.workflow == DAG else "activity"
         about = f"{word} {_step_name(job, run)} #{job.seq}"
         names = {"id": run.workflow_id, "seq": str(job.seq)}
-    given: dict[str, Any] = {"about": about, "line": job.line, **names}
+    line = job.line if run is None else _line(job.line, run)
+    given: dict[str, Any] = {"about": about, "line": line, **names}
     if job.finished_us is not None:
         yield _ended_job(job, now_us)
         return
@@ -339,7 +380,8 @@ def _of_job(job: JobFacts, now_us: int, run: RunFacts | None = None) -> Iterator
 
 def _ended_job(job: JobFacts, now_us: int) -> Cause:
     because = None if job.state == "completed" else _failure(job.failure)
-    made = cause("ended", now_us, status=job.state, since_us=job.finished_us, because=because)
+    text = "" if job.cause is None else JOB_CAUSE_TEXTS[job.cause]
+    made = _ended(now_us, job.state, job.finished_us, text, because, cause=job.cause)
     steps = [f"durable job show {job.job_id}  # its result, and the errors of every attempt"]
     if job.state != "completed":
         steps.insert(0, f"durable job retry {job.job_id}  # run it again now")
@@ -364,7 +406,7 @@ def _held(job: JobFacts, now_us: int, given: Mapping[str, Any]) -> Iterator[Caus
     held = job.paused or {}
     since = held.get("at_us")
     if held.get("kind") == "exhausted":
-        yield cause("exhausted", now_us, **given, since_us=since, attempt=job.attempt, error=_failure(job.failure) or "?")  # fmt: skip
+        yield cause("exhausted", now_us, **given, since_us=since, attempt=job.attempt, most=_most(job), error=_failure(job.failure) or "?")  # fmt: skip
     elif held.get("kind") != "run":
         yield cause("job_paused", now_us, **given, since_us=since, by=_by(held.get("actor")), because=held.get("reason"))  # fmt: skip
 
@@ -402,27 +444,29 @@ def _bound(job: JobFacts, now_us: int) -> str:
 def _of_step(
     run: RunFacts, name: str, step: StepFacts, table: Mapping[str, StepFacts]
 ) -> Iterator[Cause]:
-    if step.status == "pending":
-        open_ = [it for it in step.upstream if table[it].status in ("pending", "running")]
+    awaited = step.upstream if step.status == "pending" else step.added
+    open_ = [it for it in awaited if it in table and table[it].status in _OPEN]
+    if step.status in _OPEN:
         if open_:
+            said = ", ".join(f"{it} ({table[it].status})" for it in open_[:10])
+            more = f" and {len(open_) - 10} more" if len(open_) > 10 else ""
             yield cause(
-                "dependencies", run.now_us, about=f"step {name}", id=run.workflow_id, count=len(open_), step=open_[0],
-                steps=", ".join(f"{it} ({table[it].status})" for it in open_[:10]),
+                "dependencies", run.now_us, about=f"step {name}", id=run.workflow_id, count=len(open_), step=open_[0], steps=said + more
             )  # fmt: skip
     elif step.cause is not None:
-        ended = table[step.cause].status if step.cause in table else "ended"
+        ended = table[step.cause].status if step.cause in table else ""
         yield cause(
             "dependency_failed", run.now_us, about=f"step {name}", id=run.workflow_id, status=step.status, step=step.cause,
-            ended=f"is {ended}",
+            ended=_ENDED.get(ended, "ended"),
         )  # fmt: skip
-    elif step.status != "running":
-        yield cause("ended", run.now_us, about=f"step {name}", status=step.status, because=_failure(step.failure), since="before")  # fmt: skip
+    else:
+        yield _ended(run.now_us, step.status, None, "", _failure(step.failure))
 
 
 def _upstream(step: StepFacts, table: Mapping[str, StepFacts]) -> Iterator[Dependency]:
-    for name in step.upstream:
+    for name in (*step.upstream, *step.added):
         status = table[name].status if name in table else "unknown"
-        done = status not in ("pending", "running")
+        done = status not in _OPEN
         yield Dependency("step", name, status, "done" if done else "waiting")
 
 

@@ -95,6 +95,8 @@ class Execution(Run):
     dropped; until then it is kept alive.
     """
 
+    __slots__ = ("_broken", "_input", "_offers", "outlives_its_end", "survivors", "verdicts")
+
     def __init__(self, definition: Definition, run_id: UUID, workflow_id: str) -> None:
         super().__init__(definition, run_id, workflow_id)
         self._input: str | None = None

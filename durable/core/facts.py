@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from durable.core.terminal_causes import JobCause, RunCause
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerFacts:
@@ -58,6 +60,7 @@ class JobFacts:
     call_id: str | None
     line: str | None
     reasons: Sequence[ReasonFacts]
+    cause: JobCause | None
 
     @property
     def begun_us(self) -> int:
@@ -148,6 +151,7 @@ class RunFacts:
     children: Sequence[RunFacts]
     child_count: int
     last: Mapping[str, Any] | None
+    cause: RunCause | None
 
 
 class SlotFacts(NamedTuple):
@@ -180,9 +184,14 @@ class ScheduleFacts:
 
 @dataclass(frozen=True, slots=True)
 class StepFacts:
-    """A step of a DAG: its status, the steps that it depends on, and the step because of which it was cancelled or skipped."""
+    """A step of a DAG: its status, the steps that it depends on, and the step because of which it was cancelled or skipped.
+
+    `added`: the steps that it has added, until whose end it runs. `signal`: the one that it waits for.
+    """
 
     status: str
     upstream: Sequence[str]
     cause: str | None = None
     failure: Mapping[str, Any] | None = None
+    added: Sequence[str] = ()
+    signal: str | None = None

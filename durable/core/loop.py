@@ -30,7 +30,6 @@ import asyncio
 import ctypes
 import sys
 from asyncio.events import _get_running_loop, _set_running_loop
-from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -137,7 +136,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         # The low bits are the creation number, so small sets iterate by creation; the high bits keep asyncio's
         # process-wide sets of tasks from piling ten thousand runs' first tasks into one bucket.
         self.hash_like(run.run_id)
-        self._ready: deque[asyncio.Handle] = deque()
+        self._ready: list[asyncio.Handle] = []  # a deque would hold 600 bytes for a parked run
         self._tasks: list[
             DurableTask[Any]
         ] = []  # strong: asyncio holds tasks weakly, and the GC has no order
@@ -186,20 +185,24 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         """Run callbacks until none is left, at most `limit`; what is left of the limit."""
         ready = self._ready
         while ready:
-            handle: Any = ready.popleft()
-            if handle._cancelled:
-                continue
-            try:
-                handle._context.run(handle._callback, *handle._args)
-            except KeyboardInterrupt:
-                raise
-            except (SystemExit, Evicted):  # already recorded, by its task or by the execution
-                pass
-            except BaseException as error:
-                self.call_exception_handler({"message": "a callback raised", "exception": error})
-            limit -= 1
-            if not limit:
-                self._refuse_to_spin(handle)
+            handles: list[Any] = ready[:]
+            ready.clear()
+            for handle in handles:
+                if handle._cancelled:
+                    continue
+                try:
+                    handle._context.run(handle._callback, *handle._args)
+                except KeyboardInterrupt:
+                    raise
+                except (SystemExit, Evicted):  # already recorded, by its task or by the execution
+                    pass
+                except BaseException as error:
+                    self.call_exception_handler(
+                        {"message": "a callback raised", "exception": error}
+                    )
+                limit -= 1
+                if not limit:
+                    self._refuse_to_spin(handle)
         return limit
 
     def _refuse_to_spin(self, handle: Any) -> NoReturn:

@@ -73,6 +73,14 @@ class _ClosedQueue:
 class Run:
     """One run as its own code sees it. `start` is the body of WorkflowStarted, `now_us` the time of this turn."""
 
+    __slots__ = (  # a dictionary of so many names would be a fifth of a parked run
+        "_asking", "_buffered", "_cancel_reason", "_chosen_ids", "_commands", "_counts", "_itself",
+        "_locals_given_up", "_main", "_origins", "_patches", "_pending", "_poison", "_provisional", "_reading",
+        "_receivers", "_refused", "_replayed", "_unclaimed", "_unclaimed_limit", "_warnings", "author_state",
+        "cancel_requested", "closed", "conditions", "defaults", "definition", "gate", "handlers", "last_seq",
+        "locals", "loop", "now_us", "replaying", "run_id", "start", "started_us", "tainted", "turn", "workflow_id",
+    )  # fmt: skip
+
     def __init__(self, definition: Definition, run_id: UUID, workflow_id: str) -> None:
         self.definition = definition
         self.run_id = run_id
@@ -112,7 +120,7 @@ class Run:
         self._locals_given_up: set[str] = set()
         self.conditions: list[ConditionFuture] = []
         self._buffered: dict[str, deque[e.Event]] = {}
-        self._receivers: dict[str, deque[SignalFuture[Any]]] = {}
+        self._receivers: dict[str, list[SignalFuture[Any]]] = {}
         self._counts: dict[str, int] = {}
         self._chosen_ids: set[str] = set()
         self._patches: dict[str, bool] = {}
@@ -202,7 +210,7 @@ class Run:
         receivers = self._receivers.get(name)
         if not receivers:
             return False
-        receiver = receivers.popleft()
+        receiver = receivers.pop(0)
         if not receivers:
             del self._receivers[name]
         receiver.deliver(event)
@@ -401,7 +409,7 @@ class Run:
         if buffered := self._buffered.get(name):
             self._read(future, buffered.popleft())
         else:
-            self._receivers.setdefault(name, deque()).append(future)
+            self._receivers.setdefault(name, []).append(future)
             future.set_deadline(timeout_us)
         return future
 

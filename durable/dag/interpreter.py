@@ -26,7 +26,7 @@ from durable.dag.expressions import BadReference, Values
 from durable.dag.failures import described
 from durable.dag.format import Step
 from durable.dag.model import INTERPRETER, edges_of
-from durable.dag.nested import start_nested
+from durable.dag.nested import TELLS, start_nested
 from durable.dag.rollback import Unit
 from durable.dag.scheduler import FINAL, Scheduler, Status
 from durable.dag.signatures import as_text
@@ -61,10 +61,8 @@ async def run_dag(definition: dict[str, Any]) -> Any:
 
     step_operations.register(interpretation)
     sagas.register(interpretation.saga)
-    await interpretation.run()
-    if "output" in definition:
-        return interpretation.output(definition["output"])
-    return interpretation.table()
+    result = await interpretation.run()
+    return interpretation.saga.told(result) if TELLS in definition else result
 
 
 class _Mapping:
@@ -149,26 +147,31 @@ class Interpretation:
         """The steps as they are stored, those that were added included, and by step the names of those that it added."""
         return {"steps": list(self.steps.values()), "added": self._added}
 
-    def output(self, stored: Any) -> Any:
-        """A value of the definition with what it refers to. Raises BadReference."""
-        return Values(self.results, self.context).resolve(stored)
+    async def run(self) -> Any:
+        """Until every step has ended, and nobody is waited for to retry one; what is to be undone is undone then. Gives the definition's output, or the table.
 
-    async def run(self) -> None:
-        """Until every step has ended, and nobody is waited for to retry one; what is to be undone is undone then.
-
-        Raises DagFailed if a step failed and the definition says so. When the run is cancelled, so are its activities.
+        Raises DagFailed if a step failed and the definition says so, and BadReference if its output cannot be made. When the run is cancelled, so are its activities.
         """
         try:
             await self._run_steps()
-        except asyncio.CancelledError as cancelled:
-            await undisturbed(self.saga.unwind(cancelled=True))
+            failed = self._definition["on_failure"] != "complete" and self._with_status("failed")
+            if not failed:
+                return self._result()
+        except (asyncio.CancelledError, BadReference) as stopped:
+            await undisturbed(self.saga.unwind())
             if self.saga.rollback.failures:
-                raise self._failed([]) from cancelled
+                raise self._failed([]) from stopped
             raise
-        failed = [name for name, status in self.scheduler.status.items() if status == "failed"]
-        if failed and self._definition["on_failure"] != "complete":
-            await undisturbed(self.saga.unwind(cancelled=False))
-            raise self._failed(failed)
+        await undisturbed(self.saga.unwind())
+        raise self._failed(failed)
+
+    def _with_status(self, status: Status) -> list[str]:
+        return [name for name, it in self.scheduler.status.items() if it == status]
+
+    def _result(self) -> Any:
+        if "output" in self._definition:
+            return Values(self.results, self.context).resolve(self._definition["output"])
+        return self.table()
 
     async def _run_steps(self) -> None:
         self._ready.extend(self.scheduler.begin())
@@ -309,7 +312,7 @@ class Interpretation:
 
     def call_again(self, unit: Unit) -> None:
         """Call a unit that failed once more, as the same call to the world."""
-        name, number = unit
+        name, number, _ = unit
         item = None if number is None else self._maps[name].elements[number]
         self._call(name, self.steps[name], number, Values(self.results, self.context, item))
 
@@ -334,13 +337,13 @@ class Interpretation:
         if failure is not None and isinstance(future, OperationFuture) and future.seq:
             self._first_calls.setdefault(call.key, f"{call.run_id}/{future.seq}")
         if failure is None:
-            self.settle(unit, future.result(), None)
+            self.settle(unit, self.saga.answered(unit, future.result()), None)
         elif not self.saga.holds(future, unit, failure):
             self.settle(unit, None, failure)
 
     def settle(self, unit: Unit, value: Any, failure: dict[str, Any] | None) -> None:
         """A step, or an element of a map, has ended for good."""
-        name, number = unit
+        name, number, _ = unit
         if failure is None:
             self.saga.completed(unit, value)
         if number is not None:

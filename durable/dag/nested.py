@@ -6,7 +6,7 @@ definition that holds it a thousand times (a `map` over a DAG) does not make one
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from durable.authoring import info
@@ -15,6 +15,25 @@ from durable.core.names import LONGEST_NAME
 from durable.dag.format import Step
 from durable.dag.step_options import child_options
 from durable.definitions import Workflow
+
+TELLS = "tells_undo"
+"""In a definition: the run's result is an object of `result` and `undo`, which is what has to be called to undo it, in the order of completion."""
+
+
+def tells_undo(step: Step) -> bool:
+    """Whether the run of a nested DAG answers with what there is to undo: if there may be something."""
+    return any_has(step["dag"]["steps"], "undo", "expand")
+
+
+def any_has(steps: Iterable[Step], *keys: str) -> bool:
+    """Whether one of the steps has one of these fields, or a DAG in which one has."""
+    pending = list(steps)
+    while pending:
+        step = pending.pop()
+        if any(key in step for key in keys):
+            return True
+        pending += step.get("dag", {}).get("steps", ())
+    return False
 
 
 def start_nested(
@@ -31,4 +50,6 @@ def start_nested(
     named = workflow_id if len(workflow_id) <= LONGEST_NAME else None
     inner = step["dag"]
     definition = {**inner, "context": {**inner["context"], **arguments}}
+    if tells_undo(step):
+        definition[TELLS] = True
     return interpreter.options(**child_options(step.get("options", {})), id=named)(definition)

@@ -26,14 +26,16 @@ def is_undo(call_id: str) -> bool:
 
 
 class Unit(NamedTuple):
-    """What completes, fails and is undone as one: a step, or the element `item` of a map step."""
+    """What completes, fails and is undone as one: a step, or the element `item` of a map step; `inside`: of a nested DAG, the id of one of its units."""
 
     step: str
     item: int | None = None
+    inside: str = ""
 
     @property
     def id(self) -> str:
-        return self.step if self.item is None else f"{self.step}[{self.item}]"
+        own = self.step if self.item is None else f"{self.step}[{self.item}]"
+        return f"{own}/{self.inside}" if self.inside else own
 
 
 class Undo(NamedTuple):
@@ -44,10 +46,15 @@ class Undo(NamedTuple):
     args: Mapping[str, Any]
     options: Mapping[str, Any]
 
+    def within(self, unit: Unit) -> Undo:
+        """The same, of a DAG that is nested as that unit."""
+        return self._replace(unit=Unit(unit.step, unit.item, self.unit.id))
+
     def to_json(self) -> dict[str, Any]:
         return {
             "step": self.unit.step,
             "item": self.unit.item,
+            "inside": self.unit.inside,
             "activity": self.activity,
             "args": dict(self.args),
             "options": dict(self.options),
@@ -55,7 +62,7 @@ class Undo(NamedTuple):
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Undo:
-        unit = Unit(stored["step"], stored["item"])
+        unit = Unit(stored["step"], stored["item"], stored["inside"])
         return cls(unit, stored["activity"], stored["args"], stored["options"])
 
 
@@ -90,7 +97,7 @@ class Rollback:
         self.failures[unit] = failure
 
     def reported_failures(self) -> list[dict[str, Any]]:
-        """Each with its `step`, in a map its `item`, and `type` and `message`."""
+        """Each with its `step`, in a map its `item`, in a nested DAG its place `inside`, and `type` and `message`."""
         return [{**_place(unit), **failure} for unit, failure in self.failures.items()]
 
     def rows(self) -> Iterator[tuple[str, UndoStatus]]:
@@ -103,4 +110,5 @@ class Rollback:
 
 
 def _place(unit: Unit) -> dict[str, Any]:
-    return {"step": unit.step} if unit.item is None else {"step": unit.step, "item": unit.item}
+    item = {} if unit.item is None else {"item": unit.item}
+    return {"step": unit.step, **item, **({"inside": unit.inside} if unit.inside else {})}

@@ -23,6 +23,7 @@ from durable.dag.compensating import (
 )
 from durable.dag.expressions import BadReference, Values
 from durable.dag.failures import described
+from durable.dag.nested import any_has, tells_undo
 from durable.dag.rollback import Rollback, Undo, Unit, undo_id
 from durable.dag.step_calls import Named
 from durable.dag.step_options import activity_options
@@ -99,6 +100,19 @@ class DagSaga:
         step = self._dag.steps[unit.step]
         if "undo" in step or "compensate" in step:
             self._given[unit] = arguments
+
+    def answered(self, unit: Unit, answer: Any) -> Any:
+        """The result in what a call answered. A nested DAG tells what of it there is to undo, which is noted."""
+        step = self._dag.steps[unit.step]
+        if "dag" not in step or not tells_undo(step):
+            return answer
+        for undo in answer["undo"]:
+            self.rollback.completed(Undo.from_json(undo).within(unit))
+        return answer["result"]
+
+    def told(self, result: Any) -> Any:
+        """What the run answers: its result, and to a DAG around it, what there is to undo."""
+        return {"result": result, "undo": [it.to_json() for it in self.rollback.journal]}
 
     def completed(self, unit: Unit, value: Any) -> None:
         """Note what is to be called to undo it."""
@@ -188,7 +202,7 @@ class DagSaga:
     # -- what is kept back --------------------------------------------------------------------------------------------------
 
     def is_saga(self) -> bool:
-        return any("undo" in step for step in self._dag.steps.values())
+        return any_has(self._dag.steps.values(), "undo")
 
     def keeps_back(self, step: str) -> bool:
         """Whether a step that is ready shall not start now, because another has failed and the run will be undone."""
@@ -255,10 +269,10 @@ class DagSaga:
         """Whether anything is being taken back, or has been."""
         return self.unwinding and bool(self.rollback.journal or self.rollback.status)
 
-    async def unwind(self, *, cancelled: bool) -> None:
-        """Undo what completed, the last first, when all that was under way has ended. Failures are collected."""
+    async def unwind(self) -> None:
+        """End what is under way; then undo what completed, the last first. Failures are collected."""
         self.unwinding = True
-        if cancelled:
+        if not self._dag.scheduler.done:
             await self._dag.stop(awaited=self.is_saga())
         while (undo := self.rollback.next()) is not None:
             number = self._undos[undo.unit] = self._undos.get(undo.unit, 0) + 1

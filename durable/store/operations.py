@@ -133,7 +133,7 @@ def act_on_activity(
 
 @dataclass(frozen=True, slots=True)
 class RewindOptions:
-    """`action`: reset, retry or fork. `fork_id`: the id of the fork. `ask`: an update that the new run is asked at once, by name and arguments as JSON text; its id
+    """`action`: reset, retry, undo or fork. `fork_id`: the id of the fork. `ask`: an update that the new run is asked at once, by name and arguments as JSON text; its id
     is the command's.
     """
 

@@ -9,6 +9,7 @@ from durable.dag import Dag, edge, result
 from tests.cli.conftest import Run
 from tests.system import background
 from tests.system import dag_flows as flows
+from tests.system import saga_dag_flows as sagas
 from tests.waiting import eventually
 
 MODULE = "tests.system.dag_flows"
@@ -52,3 +53,28 @@ def test_an_operator_sees_and_changes_steps(run: Run, database_url: str) -> None
         handle.result(timeout=30)
         over = run("dag", "give-up", "d-1", "--reason", "never mind")
         assert over.code == 1
+
+
+def test_an_operator_resumes_and_undoes(run: Run, database_url: str) -> None:
+    dag = (
+        Dag("cli_saga")
+        .add("book", sagas.do, {"key": "hotel"}, undo=sagas.undo)
+        .add("ask", sagas.approve, {"key": "7"}, deps=["book"])
+    )
+    module = "tests.system.saga_dag_flows"
+    with background.working(database_url, module), Client(database_url) as client:
+        handle = client.start(dag, id="s-1")
+        eventually(lambda: handle.describe().details is not None)
+        assert "7 wants a look" in run("dag", "steps", "s-1").out
+        early = run("dag", "undo", "s-1", "--reason", "no")
+        assert early.code != 0
+        assert "is still running" in early.err
+        assert run("dag", "resume", "s-1").out == "s-1 goes on after ask\n"
+        handle.result(timeout=30)
+        done = run("dag", "undo", "s-1", "--reason", "wrong hotel")
+        assert done.out == "s-1 is being undone; durable dag steps s-1 shows how far\n"
+        eventually(lambda: client.handle("s-1").describe().status == "cancelled")
+        assert "completed, undone" in run("dag", "steps", "s-1").out
+        again = run("dag", "undo", "s-1", "--reason", "wrong hotel", "--json")
+        assert json.loads(again.out)["run_id"] == client.handle("s-1").describe().run_id
+        assert run("dag", "resume", "s-1").code != 0

@@ -62,5 +62,18 @@ def test_a_map_shows_the_worst_of_its_elements() -> None:
 
 
 def test_an_undo_survives_json() -> None:
-    for each in (undo_of("a"), undo_of("m", 3)):
+    for each in (undo_of("a"), undo_of("m", 3), undo_of("a").within(Unit("m", 3))):
         assert Undo.from_json(each.to_json()) == each
+
+
+def test_what_is_undone_in_a_nested_dag_is_shown_with_the_step_that_it_is() -> None:
+    rollback = Rollback()
+    for inner in (undo_of("a"), undo_of("b", 2)):
+        rollback.completed(inner.within(Unit("whole", 1)))
+    undo = rollback.next()
+    assert undo is not None
+    assert undo.unit.id == "whole[1]/b[2]"
+    rollback.failed(undo.unit, {"type": "Error", "message": "x"})
+    assert dict(rollback.rows()) == {"whole": "failed"}
+    (told,) = rollback.reported_failures()
+    assert told == {"step": "whole", "item": 1, "inside": "b[2]", "type": "Error", "message": "x"}

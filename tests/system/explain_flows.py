@@ -106,6 +106,11 @@ async def careful_refund(amount: int) -> None:
     await declines.options(retry=ONCE, on_exhausted="pause")(amount)
 
 
+@workflow(name="explain.refunds_through_a_child")
+async def refunds_through_a_child(amount: int) -> None:
+    await careful_refund(amount)
+
+
 @workflow(name="explain.tidies_up")
 async def tidies_up() -> int:
     try:

@@ -54,3 +54,10 @@ async def takes_its_time(seconds: float) -> None:
 @workflow
 async def many_at_once(count: int) -> None:
     await asyncio.gather(*(spans_a_while("w", n, 0.05) for n in range(count)))
+
+
+@workflow
+async def one_after_the_other(count: int) -> int:
+    for number in range(count):
+        await does_nothing(number)
+    return count

@@ -41,6 +41,11 @@ def book(key: str) -> str:
     return key
 
 
+@activity(name="saga.any_of", retry=QUICK)
+async def any_of(value: Any) -> Any:
+    return value
+
+
 @activity(name="saga.book_at_gate", retry=QUICK)
 def book_at_gate(key: str) -> str:
     wrote(key)
@@ -49,7 +54,7 @@ def book_at_gate(key: str) -> str:
 
 
 @activity(name="saga.unbook", retry=QUICK)
-def unbook(result: str) -> None:
+def unbook(result: Any) -> None:
     leave_note(f"undo {result}")
 
 

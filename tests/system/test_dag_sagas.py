@@ -12,7 +12,7 @@ import pytest
 
 import durable
 from durable.client_sync import Client
-from durable.dag import Dag, result
+from durable.dag import Dag, context, item, result
 from tests.dag.undo_order import assert_undone_in_order, completed, failed_undos, undone
 from tests.system import saga_dag_flows as flows
 from tests.system.conftest import Working
@@ -103,14 +103,102 @@ def test_a_halted_run_waits_across_workers_until_it_is_resumed(
             "status": "halted",
             "halt": "order 7 wants a look",
         }
-        assert handle.update("resume") == ["ask"]
+        assert client.resume_dag("gate", request_id="r") == ["ask"]
+        assert client.resume_dag("gate", request_id="r") == ["ask"]
         assert handle.result(timeout=30)["ship"]["result"] == "approved order 7"
         again = client.start(dag, id="gate-2")
         eventually(lambda: again.describe().details is not None)
         again.update("resume")
         again.result(timeout=30)
+        free = Dag("free").add("hung", flows.hangs, {"key": "x"})
+        client.start(free, id="free")
+        with pytest.raises(durable.NotHalted):
+            client.resume_dag("free")
+        client.handle("free").terminate("enough")
     assert handle.describe().details is None
     assert_sound(sql)
+
+
+# -- DAGs in DAGs ---------------------------------------------------------------------------------------------------------
+
+
+def stay(name: str) -> Dag:
+    """Two steps that can be undone, the result is that of the second."""
+    return (
+        Dag(name, context={"of": ""}, output=result("room"))
+        .add("hold", flows.book, {"key": context("of")}, undo=flows.unbook)
+        .add("room", flows.book, {"key": "room"}, undo=flows.unbook, deps=["hold"])
+    )
+
+
+def test_a_nested_dag_is_undone_with_the_one_around_it(
+    working: Working, client: Client, sql: Sql
+) -> None:
+    deeper = Dag("deeper", context={"of": ""}, output=result("stay")).add("stay", stay("stay"), {"of": context("of")})  # fmt: skip
+    dag = (
+        Dag("outer")
+        .add("first", flows.book, {"key": "first"}, undo=flows.unbook)
+        .map("stays", deeper, ["a"], {"of": item()}, deps=["first"], undo=flows.undo_all)
+        .add("told", flows.book, {"key": result("stays", 0)}, undo=flows.unbook)
+        .add("pay", flows.fail, {"key": "card"}, deps=["told"])
+    )
+    with working(MODULE):
+        with pytest.raises(durable.WorkflowFailed) as caught:
+            client.start(dag, id="outer").result(timeout=30)
+        with pytest.raises(durable.OperationRefused):
+            client.handle("outer/stays[0]").undo("on its own")
+    error = caught.value.__cause__
+    assert isinstance(error, durable.DagFailed)
+    assert error.steps["stays"]["result"] == ["room"]
+    assert error.steps["stays"]["undo"] == "undone"
+    assert notes(sql) == [
+        "undo room",
+        "undo room [('of', 'a')] []",
+        "undo room",
+        "undo a",
+        "undo first",
+    ]
+    assert_sound(sql)
+
+
+def test_a_cancel_reaches_a_nested_dag_first(working: Working, client: Client, sql: Sql) -> None:
+    inner = (
+        Dag("inner")
+        .add("a", flows.book, {"key": "a"}, undo=flows.unbook)
+        .add("stuck", flows.hangs, {"key": "x"}, deps=["a"])
+    )
+    dag = (
+        Dag("around")
+        .add("before", flows.book, {"key": "before"}, undo=flows.unbook)
+        .add("inner", inner, deps=["before"])
+    )
+    with working(MODULE):
+        handle = client.start(dag, id="around")
+        stuck = client.handle("around/inner")
+        eventually(lambda: runs_step(stuck, "stuck"))
+        handle.cancel()
+        with pytest.raises(durable.WorkflowCancelled):
+            handle.result(timeout=30)
+        assert stuck.describe().status == "cancelled"
+    assert notes(sql) == ["undo a", "undo before"]
+
+
+def runs_step(handle: Any, step: str) -> bool:
+    """Whether a run, which may not have begun, has the step under way."""
+    try:
+        return bool(handle.query("steps")[step]["status"] == "running")
+    except (durable.WorkflowNotFound, durable.QueryFailed):
+        return False
+
+
+def test_an_output_that_cannot_be_made_is_a_failure_and_undone(
+    working: Working, client: Client, sql: Sql
+) -> None:
+    dag = Dag("torn", output=result("a", "x")).add("a", flows.any_of, {"value": 7}, undo=flows.unbook)  # fmt: skip
+    with working(MODULE), pytest.raises(durable.WorkflowFailed) as caught:
+        client.start(dag, id="torn").result(timeout=30)
+    assert "has no 'x'" in str(caught.value.__cause__)
+    assert notes(sql) == ["undo 7"]
 
 
 # -- workers that are killed ------------------------------------------------------------------------------------------------
@@ -183,3 +271,96 @@ def test_many_rollbacks_are_whole_and_in_order_while_workers_die(
     fleet: Fleet, system_url: str, client: Client, sql: Sql, seed: int
 ) -> None:
     storm(fleet, system_url, client, sql, seed=seed, runs=400, kills=12)
+
+
+# -- after success ----------------------------------------------------------------------------------------------------------
+
+
+def good_trip() -> Dag:
+    return (
+        Dag("good_trip")
+        .add("hotel", flows.book, {"key": "hotel"}, undo=flows.unbook)
+        .add("flight", flows.book, {"key": "flight"}, undo=flows.unbook, deps=["hotel"])
+        .add("mail", flows.book, {"key": "mail"}, deps=["flight"])
+    )
+
+
+@pytest.mark.parametrize("cache", [0, 100])
+def test_a_completed_dag_is_undone_once(
+    working: Working, client: Client, sql: Sql, cache: int
+) -> None:
+    with working(MODULE, max_cached_runs=cache):
+        handle = client.start(good_trip(), id="g")
+        before = handle.result(timeout=30)
+        receipt = client.handle("g").undo("the customer changed his mind", actor="ada")
+        again = client.handle("g").undo("the same, sent twice")
+        undoing = client.handle("g")
+        with pytest.raises(durable.WorkflowCancelled):
+            undoing.result(timeout=30)
+        assert client.handle("g").undo("once more, when it is done") == again
+        steps = undoing.query("steps")
+    assert again.run_id == receipt.run_id
+    assert notes(sql) == ["undo flight", "undo hotel"]
+    assert {name: row["status"] for name, row in steps.items()} == dict.fromkeys(
+        before, "completed"
+    )
+    assert [steps[it].get("undo") for it in ("hotel", "flight", "mail")] == [
+        "undone",
+        "undone",
+        None,
+    ]
+    assert handle.result() == before  # the run that completed is not touched
+    commands = [(it.action, it.code, it.reason) for it in undoing.commands()]
+    assert commands == [("undo", "accepted", "the customer changed his mind")]
+    assert_undone_in_order(undoing.history())
+    assert_sound(sql)
+
+
+def test_what_cannot_be_undone_is_refused_and_logged(
+    working: Working, client: Client, sql: Sql
+) -> None:
+    with working(MODULE):
+        halted = client.start(Dag("open").add("ask", flows.approve, {"key": "x"}), id="open")
+        eventually(lambda: halted.describe().details is not None)
+        failed = client.start(trip("card"), id="failed")
+        with pytest.raises(durable.WorkflowFailed):
+            failed.result(timeout=30)
+        for handle, code in ((halted, "workflow_running"), (failed, "not_undoable")):
+            with pytest.raises(durable.OperationRefused) as caught:
+                handle.undo("no")
+            assert caught.value.code == code
+            assert [(it.action, it.code) for it in handle.commands()] == [("undo", code)]
+        with pytest.raises(durable.WorkflowNotFound):
+            client.handle("nobody").undo("no")
+
+
+def test_an_undone_dag_whose_undoing_was_pruned_is_not_undone_again(
+    working: Working, client: Client, sql: Sql
+) -> None:
+    """Nor one that was retried after it had been undone."""
+    with working(MODULE):
+        first = client.start(good_trip(), id="pruned")
+        first.result(timeout=30)
+        first.undo("once")
+        undoing = client.handle("pruned")
+        with pytest.raises(durable.WorkflowCancelled):
+            undoing.result(timeout=30)
+        retried = client.start(good_trip(), id="retried")
+        retried.result(timeout=30)
+        retried.undo("once")
+        with pytest.raises(durable.WorkflowCancelled):
+            client.handle("retried").result(timeout=30)
+        client.handle("retried").retry("on second thoughts")
+        client.handle("retried").result(timeout=30)
+        with pytest.raises(durable.OperationRefused) as twice:
+            client.handle("retried").undo("again")
+        sql.execute("select durable.advance_clock('1 hour')")
+        client.prune(kind="run", older_than=60.0, state="cancelled")
+        assert client.handle("pruned").describe().status == "completed"
+        with pytest.raises(durable.OperationRefused) as pruned:
+            client.handle("pruned").undo("twice")
+        client.prune(kind="run", older_than=60.0)
+        with pytest.raises(durable.WorkflowNotFound):
+            client.handle("pruned").undo("thrice")
+    assert (twice.value.code, pruned.value.code) == ("not_undoable", "superseded")
+    assert notes(sql) == ["undo flight", "undo hotel"] * 2

@@ -272,7 +272,7 @@ def test_a_held_run_waits_for_a_retry_which_revives_what_was_cancelled(
         receipt = client.retry_step("held", "charge", "money came", actor="ann", request_id="r-1")
         assert client.retry_step("held", "charge", "money came", request_id="r-1") == receipt
         steps = handle.result(timeout=30)
-    assert waits == [{"kind": "operator", "name": "retry of charge", "line": waits[0]["line"]}]
+    assert [(it["kind"], it["name"]) for it in waits] == [("operator", "retry of charge")]
     assert refused.value.code == "step_cancelled"
     assert refused.value.next_steps == ["durable dag retry-step held charge"]
     assert (receipt.status, receipt.others) == ("running", ("ship", "thank"))
@@ -419,7 +419,7 @@ def test_the_asynchronous_client_does_the_same(working: Working, database_url: s
             await eventually_async(is_held)
             flows.gate.clear()
             assert (await client.retry_step("async", "pay", "now")).status == "running"
-            return await handle.result(timeout=30)
+            return dict(await handle.result(timeout=30))
 
     with working(MODULE):
         steps = asyncio.run(operate())

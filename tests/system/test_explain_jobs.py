@@ -168,18 +168,51 @@ def test_a_step_says_what_it_depends_on(
         handle = client.start(dag, id="d-1")
         closed.wait_for(1)
         waits = witness.sees("dependencies", lambda: handle.explain(step="ship"))
-        assert waits.facts["steps"] == "pack (running)"
+        assert waits.sentence == "waits for the end of pack (running)"
         assert waits.next_steps == ("durable explain d-1 --step pack  # why the first of them stands",)  # fmt: skip
         (upstream,) = witness.explanation.dependencies
         assert (upstream.name, upstream.state) == ("pack", "running")
         witness.sees("executing", lambda: handle.explain(step="pack"))
         failed = witness.sees("dependency_failed", lambda: handle.explain(step="thank"))
-        assert "it was cancelled because step 'charge' is failed" in failed.sentence
+        assert failed.sentence == "it was cancelled because step 'charge' failed"
         declined = witness.sees("ended", lambda: handle.explain(step="charge"))
         assert "9 is too much" in declined.sentence
         assert witness.sees("executing", handle.explain).about == "step pack (explain.stands_at) #2"
         with pytest.raises(InvalidOption, match="no step 'shop'; it has pack, ship, charge, thank"):
             handle.explain(step="shop")
+
+
+@produces("completion_awaited", "steps_failed")
+def test_a_dag_that_waits_for_somebody_says_what_is_asked_of_them(
+    working: Working, client: Client, witness: Witness
+) -> None:
+    inner = Dag("inner").wait("approval").add("ship", flows.ships, {"parcel": 1}, deps=["approval"])
+    dag = (
+        Dag("outer", on_failure="wait")
+        .add("inner", inner)
+        .wait("heard", signal=flows.approved.name)
+        .add("charge", flows.declines.options(retry=flows.ONCE), {"amount": 9})
+    )
+    with working(MODULE):
+        handle = client.start(dag, id="d-1")
+        child = eventually(lambda: child_at(witness, lambda: handle.explain(step="inner"), "completion_awaited"))  # fmt: skip
+        assert child.facts["child_id"] == "d-1/inner"
+        assert witness.sees("signal", lambda: handle.explain(step="heard")).facts["name"] == "explain_approved"  # fmt: skip
+        below = client.handle("d-1/inner")
+        found = witness.sees("completion_awaited", lambda: below.explain(step="approval"))
+        assert found.next_steps[0].startswith("durable dag complete-step d-1/inner approval JSON ")
+        assert witness.sees("dependencies", lambda: below.explain(step="ship")).facts["step"] == "approval"  # fmt: skip
+        client.complete_step("d-1/inner", "approval")
+        handle.signal(flows.approved.name, 1)
+        held = witness.sees("steps_failed", handle.explain)
+        assert held.facts["name"] == "retry of charge"
+        assert witness.status() == "needs_review" == handle.describe().operator_status
+
+
+def child_at(witness: Witness, explain: Any, code: str) -> Any:
+    """The child, once it stands there."""
+    child = witness.sees("child", explain)
+    return child if [it.code for it in child.causes] == [code] else None
 
 
 def test_a_pending_activity_is_a_step_of_its_workflow(

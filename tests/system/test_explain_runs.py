@@ -32,11 +32,14 @@ def test_what_has_ended_says_how(working: Working, client: Client, witness: Witn
         done.result(timeout=20)
         stopped = client.start(flows.approval, 1, id="stopped")
         stopped.terminate("a duplicate")
-    assert witness.sees("ended", done.explain).facts == {
-        "status": "completed", "since_us": us(done.describe().closed_at), "because": None,
-    }  # fmt: skip
+    ended = witness.sees("ended", done.explain)
+    assert (ended.facts["status"], ended.facts["cause"]) == ("completed", "completed")
+    assert ended.since == done.describe().closed_at
     assert witness.status() == "done"
-    assert ": a duplicate" in witness.sees("ended", stopped.explain).sentence
+    assert (
+        ": somebody ended it by force: a duplicate"
+        in witness.sees("ended", stopped.explain).sentence
+    )
     assert witness.explanation.next_steps[0].startswith("durable retry stopped ")
 
 
@@ -66,6 +69,22 @@ def test_waits_are_told_with_their_times_and_lines(
         assert child.facts["child_id"] == "the-child"
         assert [it.code for it in child.causes] == ["signal"]
         assert any("the-child" in step for step in witness.explanation.next_steps)
+
+
+def test_a_parent_is_blocked_by_its_child_and_says_what_to_do_there(
+    working: Working, client: Client, witness: Witness
+) -> None:
+    with working(MODULE):
+        parent = client.start(flows.refunds_through_a_child, 9, id="o-1")
+        child = eventually(lambda: found_blocked(witness, parent.explain))
+        assert [it.code for it in child.causes] == ["exhausted"]
+        assert "which needs review" in child.sentence
+        assert any(" retry o-1/" in step for step in witness.explanation.next_steps)
+
+
+def found_blocked(witness: Witness, explain: Any) -> Any:
+    child = witness.sees("child", explain)
+    return child if witness.status() == "blocked" else None
 
 
 def grown(witness: Witness, explain: Any) -> Any:
@@ -178,6 +197,7 @@ def test_a_frozen_worker_is_noticed_before_its_lease_lapses(
             assert found.until is not None
             assert found.since is not None
             assert found.until - found.since == timedelta(seconds=3)
+            assert "when its lease lapses at" in found.sentence
         attempt = next(it for it in witness.explanation.causes if it.about)
         assert (attempt.code, attempt.about) == ("worker_silent", "activity explain.stands_at #2")
 
@@ -317,10 +337,6 @@ def scans(sql: Sql) -> list[tuple[Any, ...]]:
         "select relname, seq_scan from pg_stat_user_tables where schemaname = 'durable'"
         " and relname in ('runs', 'jobs', 'history', 'inbox', 'updates', 'operator_commands') order by 1"
     ).fetchall()
-
-
-def us(at: Any) -> int:
-    return round(float(at.timestamp()) * 1_000_000)
 
 
 def test_an_id_that_nothing_has(client: Client) -> None:

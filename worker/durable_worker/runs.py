@@ -201,6 +201,8 @@ class Runs:
             return None
         finally:
             self._watch(None)
+        if (before := self._runs.get(run.run_id)) is not None:
+            self._drop(before, [])  # a crash of the server lost our claim, and we claimed it again
         self._runs[run.run_id] = run
         if execution.locals:
             self.local_activities.sync(run)
