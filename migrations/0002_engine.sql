@@ -4,7 +4,8 @@
 -- Beside an equality on the primary key a condition is written `is not distinct from`, which no partial index matches: with
 -- stale statistics the planner would take such an index, believe it to be tiny, and go through every open run for each row.
 
--- As in 0002, with a look at the types of the events.
+-- COMMIT: the turns of a batch, fenced (C2), with all that their events cause (C3). A batch that loses a fence writes nothing and says who lost.
+-- What only some types of events cause is asked for by a look at the types.
 create function durable.commit(
     p_owner uuid,
     r_shard smallint[], r_run uuid[], r_epoch integer[], r_expect integer[], r_last integer[], r_turn integer[], r_status text[],
@@ -136,7 +137,6 @@ begin
     return next;
 end $$;
 
--- As in 0002, but for the two last statements of `commit` and the last one of `sweep_closed`.
 -- A closed run leaves nothing behind: waiting jobs and timers go, executing ones are told to stop, unread signals become evidence.
 create function durable.sweep_closed(r_shard smallint[], r_run uuid[], r_status text[], p_now timestamptz) returns jsonb
 language plpgsql
@@ -745,7 +745,7 @@ begin
     return next;
 end $$;
 
--- As in 0002; a signal or cancel request that reached a run while it continued as new goes on to its successor.
+-- Messages of runs that are over go; a signal or cancel request that reached a run while it continued as new goes on to its successor.
 create function durable.sweep_orphans(p_limit integer) returns integer
 language plpgsql
 set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off

@@ -57,7 +57,7 @@ begin
     raise exception 'the workflow id % is being started too often at once', p_workflow_id using errcode = 'DU010';
 end $$;
 
--- As in 0003, but that a dedupe key also holds for the runs that continue this one. SIGNAL: never lost (C11). Evidence row always; inbox row when the run is open and the key is new.
+-- SIGNAL: never lost (C11). Evidence row always; inbox row when the run is open and the key is new; a key also holds for the runs that continue this one.
 -- status: buffered | duplicate | dropped (closed) | unknown (no run of that id: nothing is written).
 create function durable.send_signal(p_shard smallint, p_workflow_id text, p_signal uuid, p_name text, p_payload json,
                                     p_dedupe_key text default null, p_actor jsonb default null, p_headers jsonb default null)

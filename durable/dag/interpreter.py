@@ -21,7 +21,7 @@ from durable.authoring import wait_until
 from durable.core.futures import DurableFuture, OperationFuture, SignalFuture
 from durable.core.loop import current
 from durable.dag import sagas, step_operations
-from durable.dag.expansion import added_steps
+from durable.dag.expansion import StepResults, added_steps
 from durable.dag.expressions import BadReference, Values
 from durable.dag.failures import described
 from durable.dag.format import Step
@@ -102,7 +102,7 @@ class Interpretation:
     def __init__(self, definition: Mapping[str, Any]) -> None:
         self.steps: dict[str, Step] = {step["name"]: step for step in definition["steps"]}
         self.scheduler = Scheduler(edges_of(definition["steps"]))
-        self.results: dict[str, Any] = {}
+        self.results = StepResults()
         self.failures: dict[str, dict[str, Any]] = {}
         self.by_hand: dict[str, dict[str, Any]] = {}
         """What was done to a step from outside."""
@@ -134,6 +134,7 @@ class Interpretation:
             ("by", self.by_hand),
             ("halt", halts),
             ("undo", dict(self.saga.rollback.rows())),
+            ("added", self._added),
         )
         return {
             name: {
@@ -359,7 +360,7 @@ class Interpretation:
 
     def _expand(self, name: str, returned: Any) -> None:
         try:
-            added = added_steps(name, returned, self.steps, self._added, self.context)
+            added = added_steps(name, returned, self.steps, self.scheduler, self.context)
         except InvalidDag as error:
             self.fail(name, _refused(error))
             return
@@ -371,13 +372,16 @@ class Interpretation:
         self._ready.extend(self.scheduler.extend(name, edges_of(list(added.values()))))
 
     def _end_expansion(self, name: str) -> None:
-        added = self._added[name]
-        failed = [it for it in added if self.scheduler.status[it] == "failed"]
+        added, status = self._added[name], self.scheduler.status
+        failed = [it for it in added if status[it] == "failed"]
         if failed:
             said = f"{len(failed)} of the {len(added)} steps that it added failed: {', '.join(failed[:10])}"
             self.fail(name, {"type": "DagFailed", "message": said})
+        elif any(status[it] == "cancelled" for it in added):
+            self.end(name, "cancelled")
         else:
-            self.complete(name, {it: self.results.get(it) for it in added})
+            self.results.expanded[name] = added
+            self.end(name, "completed")
 
     def _take_element(
         self, name: str, number: int, value: Any, failure: dict[str, Any] | None
@@ -447,9 +451,11 @@ class Interpretation:
     def retry(self, names: Sequence[str]) -> list[str]:
         """Take back how steps ended, and what was cancelled because of it; gives all that is taken back."""
         revived: dict[str, None] = {}
-        kept_back, cancelled = self.saga.retried(names)
+        inside = [it for name in names for it in self._to_retry(name)]
+        around = [it for name in inside for it in self.scheduler.added_by(name)]
+        kept_back, cancelled = self.saga.retried([*names, *inside, *around])
         self._ready.extend(kept_back)
-        inside = [it for name in (*names, *cancelled) for it in self._to_retry(name)]
+        inside += [it for name in cancelled for it in self._to_retry(name)]
         for name in inside:
             if self.scheduler.status[name] not in FINAL:  # taken back with one before it
                 continue

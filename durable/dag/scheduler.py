@@ -126,6 +126,17 @@ class Scheduler:
                 self._begin_or_skip(it, edges[-1].upstream if edges else None)
         return self._spread()
 
+    def waits_for(self, name: str) -> list[str]:
+        """The steps that it depends on, and those that it has added."""
+        return [it.upstream for it in self._above[name]] + self._added.get(name, [])
+
+    def added_by(self, name: str) -> list[str]:
+        """The step that added it, the one that added that, and so on."""
+        found: list[str] = []
+        while (adding := self._adding.get(name)) is not None:
+            found.append(name := adding)
+        return found
+
     def retry(self, name: str) -> Revival:
         """Take back the end of a step that failed or was cancelled by itself, and every cancellation that it caused.
 

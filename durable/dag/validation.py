@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -228,11 +228,11 @@ def _cases(step: Step, scope: Scope) -> Iterator[str]:
 # -- order ------------------------------------------------------------------------------------------------------------------
 
 
-def edges_upward(steps: Sequence[Step]) -> dict[str, list[str]]:
-    """What each step waits for, as far as it exists."""
+def edges_upward(steps: Sequence[Step], others: Container[str] = ()) -> dict[str, list[str]]:
+    """What each step waits for, as far as it exists: here, or among others."""
     found = edges_of(steps)
     return {
-        name: [it.upstream for it in edges if it.upstream in found and it.upstream != name]
+        name: [up for it in edges if (up := it.upstream) != name and (up in found or up in others)]
         for name, edges in found.items()
     }
 

@@ -245,9 +245,11 @@ def test_anything_is_read_or_refused(data: Any) -> None:
 def test_anything_that_an_activity_returns_is_added_or_refused(data: Any) -> None:
     from durable.dag.expansion import added_steps
 
-    steps = {step["name"]: step for step in everything().steps}
+    dag = everything()
+    steps, scheduler = {step["name"]: step for step in dag.steps}, Scheduler(edges_of(dag.steps))
+    scheduler.begin()
     try:
-        added = added_steps("more", data, steps, {}, {})
+        added = added_steps("more", data, steps, scheduler, {})
     except durable.InvalidDag:
         return
     assert all(it["name"] == name for name, it in added.items())

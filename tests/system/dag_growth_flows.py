@@ -100,3 +100,33 @@ def parts(names: list[str]) -> list[dict[str, Any]]:
 @activity(name="growth.waiting")
 def waiting() -> list[dict[str, Any]]:
     return Dag("waits").wait("approval").add("hanging", hangs).expansion()
+
+
+@activity(name="growth.next")
+def following(number: int, last: int) -> list[dict[str, Any]]:
+    """One round of a loop: the next round, until the last."""
+    if number == last:
+        return []
+    given = {"number": number + 1, "last": last}
+    more = Dag("round").add(f"work-{number}", add, {"left": number, "right": 0})
+    more.add(f"round-{number + 1}", following, given, deps=[f"work-{number}"], expand=True)
+    return more.expansion()
+
+
+undone: list[str] = []
+
+
+@activity(name="growth.take_back")
+def take_back(arguments: dict[str, Any]) -> None:
+    undone.append(arguments["part"])
+
+
+@activity(name="growth.chain")
+def chain(names: list[str]) -> list[dict[str, Any]]:
+    """Steps that follow each other and can be undone."""
+    more = Dag("chain")
+    for number, name in enumerate(names):
+        more.add(
+            name, flaky, {"part": name}, deps=names[max(number - 1, 0) : number], undo=take_back
+        )
+    return more.expansion()

@@ -119,11 +119,8 @@ def test_steps_are_added_while_the_run_goes_on_and_what_is_below_waits_for_them(
     assert list(steps) == [
         "base", "pages", "all", "page-1", "page-2", "after-1", "page-3", "page-4", "after-3", "page-5",
     ]  # fmt: skip
-    assert steps["all"]["result"] == {
-        "page-1": 101,
-        "page-2": 102,
-        "after-1": {"page-3": 103, "page-4": 104, "after-3": {"page-5": 105}},
-    }
+    assert steps["all"]["result"] == {f"page-{number}": 100 + number for number in range(1, 6)}
+    assert steps["pages"] == {"status": "completed", "added": ["page-1", "page-2", "after-1"]}
 
 
 @pytest.mark.parametrize(
@@ -197,3 +194,52 @@ def test_a_cancelled_step_cancels_what_it_has_added(working: Working, client: Cl
         handle.update("cancel_step", "waiting", "enough")
         steps = handle.result(timeout=30)
     assert set(statuses(steps).values()) == {"cancelled"}
+
+
+def test_a_loop_adds_rounds_as_long_as_it_likes(working: Working, client: Client) -> None:
+    """Deeper than JSON may be: the result of a round is not within that of the one before."""
+    dag = (
+        Dag("loop")
+        .add("start", flows.following, {"number": 0, "last": 250}, expand=True)
+        .add("all", flows.echo, {"value": result("start", transform="length")})
+    )
+    with working(MODULE):
+        steps = client.start(dag, id="loop").result(timeout=60)
+    assert len(steps) == 502
+    assert steps["all"]["result"] == 251  # the last round added nothing, and has its own result
+
+
+def test_a_nested_dag_is_retried_by_hand(working: Working, client: Client) -> None:
+    flows.broken.add("x")
+    inner = Dag("inner").add("x", flows.flaky, {"part": "x"})
+    with working(MODULE):
+        handle = client.start(Dag("outer", on_failure="wait").add("sub", inner), id="o")
+        eventually(lambda: now(handle) == {"sub": "failed"})
+        flows.broken.clear()
+        handle.update("retry_step", "sub", "mended")
+        steps = handle.result(timeout=30)
+    assert steps["sub"]["result"]["x"]["result"] == "x is done"
+    started = [e.body["workflow_id"] for e in handle.history() if e.type == "ChildStarted"]
+    assert started == ["o/sub", "o/sub#2"]
+
+
+def test_a_saga_undoes_what_was_added_in_reverse_order(working: Working, client: Client) -> None:
+    """One of the added steps fails; a step that is kept back meanwhile never starts."""
+    flows.broken.add("c")
+    flows.undone.clear()
+    dag = (
+        Dag("saga")
+        .add("before", flows.flaky, {"part": "before"}, undo=flows.take_back)
+        .add("parts", flows.chain, {"names": ["a", "b", "c", "d"]}, deps=["before"], expand=True)
+        .add("after", flows.flaky, {"part": "after"}, deps=["parts"], undo=flows.take_back)
+    )
+    with working(MODULE, max_cached_runs=0):
+        handle = client.start(dag, id="saga")
+        with pytest.raises(durable.WorkflowFailed) as caught:
+            handle.result(timeout=30)
+    assert flows.undone == ["b", "a", "before"]
+    assert isinstance(caught.value.__cause__, durable.DagFailed)
+    assert statuses(caught.value.__cause__.steps) == {
+        "before": "completed", "parts": "failed", "after": "cancelled",
+        "a": "completed", "b": "completed", "c": "failed", "d": "cancelled",
+    }  # fmt: skip
