@@ -29,11 +29,16 @@ def _open_gates() -> None:
 
 
 def statuses(handle: Handle[Any]) -> dict[str, str]:
-    return {name: row["status"] for name, row in handle.query("steps").items()}
+    """Of no step before the run has begun."""
+    try:
+        table = handle.query("steps")
+    except durable.QueryFailed:
+        return {}
+    return {name: row["status"] for name, row in table.items()}
 
 
 def reaches(handle: Handle[Any], step: str, status: str) -> None:
-    eventually(lambda: statuses(handle)[step] == status, what=f"{step} {status}")
+    eventually(lambda: statuses(handle).get(step) == status, what=f"{step} {status}")
 
 
 def approval(**settings: Any) -> Dag:
