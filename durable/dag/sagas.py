@@ -25,7 +25,7 @@ from durable.dag.compensating import (
 from durable.dag.expressions import BadReference, Values
 from durable.dag.failures import described
 from durable.dag.nested import any_has, tells_undo
-from durable.dag.rollback import Rollback, Undo, Unit
+from durable.dag.rollback import Rollback, Undo, Unit, undo_id
 from durable.dag.step_calls import Named
 from durable.dag.step_options import activity_options
 from durable.dag_errors import Halt, NotHalted
@@ -282,7 +282,7 @@ class DagSaga:
             await self._dag.stop(awaited=reversible)
         while (undo := self.rollback.next()) is not None:
             number = self._undos[undo.unit] = self._undos.get(undo.unit, 0) + 1
-            call_id = f"{undo.unit.id}:undo" + (f"#{number}" if number > 1 else "")
+            call_id = undo_id(undo.unit, number)
             try:
                 await beside(
                     {"activity": undo.activity, "options": undo.options}, call_id, undo.args
