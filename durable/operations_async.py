@@ -180,10 +180,13 @@ class AsyncRunOperations(Generic[R]):
             )
         history = await self._client._execute(calls.read_history(self.workflow_id, run.run_id, 0))
         pinned = replace(given, run_id=run.run_id)
-        if point.the_end and run.workflow == INTERPRETER and run.status == "failed":
+        retries_steps = point.the_end and run.workflow == INTERPRETER and run.status == "failed"
+        if retries_steps:
             options = interventions.asking_steps(options, given.reason)
         plan = interventions.plan(history, point, run.run_id, run.workflow_id)
-        if plan is None:
+        if retries_steps and interventions.has_undone(history):
+            call = operations.refuse_rewind(pinned, options, "rolled_back")
+        elif plan is None:
             call = operations.refuse_rewind(pinned, options, "no_such_point")
         else:
             call = operations.rewind_run(pinned, plan, options)

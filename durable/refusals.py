@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple, get_args
 
 CommandCode = Literal[
     "accepted", "already_requested", "already_paused", "not_paused", "workflow_closed", "workflow_running", "workflow_completed",
-    "workflow_paused", "superseded", "no_such_point", "no_such_activity", "activity_running", "activity_cancelled", "activity_exhausted",
+    "workflow_paused", "superseded", "rolled_back", "no_such_point", "no_such_activity", "activity_running", "activity_cancelled", "activity_exhausted",
     "id_in_use", "unchanged", "job_ended", "job_executing", "unique_key_taken", "job_waiting", "unique_arguments", "keyed_queue",
     "ambiguous", "unknown_workflow", "unknown_job", "unknown_schedule", "schedule_exists", "schedule_changed",
     "not_undoable",
@@ -38,6 +38,9 @@ REFUSALS: dict[str, Refusal] = {
     ),
     "workflow_paused": Refusal("is paused as a whole", ("durable resume ID", "durable activity set-result ID SEQ JSON")),
     "superseded": Refusal("has another run by now", (_LOOK,)),
+    "rolled_back": Refusal(
+        "has undone its steps, so a retry would go on without them", ("durable reset ID --to-event 1", "durable fork ID --to-event 1")
+    ),
     "not_undoable": Refusal(
         "is no DAG that completed by itself: one that failed or was cancelled has undone its steps, a nested one is undone with its parent", (_LOOK,)
     ),

@@ -13,7 +13,7 @@ alter table durable.operator_commands
     add constraint operator_commands_subject_known check (subject in ('workflow', 'job', 'queue', 'schedule')),
     add constraint operator_commands_code_known check (code in (
         'accepted', 'already_requested', 'already_paused', 'not_paused', 'workflow_closed', 'workflow_running', 'workflow_completed', 'workflow_paused',
-        'superseded', 'no_such_point', 'no_such_activity', 'activity_running', 'activity_cancelled', 'activity_exhausted', 'id_in_use', 'unchanged',
+        'superseded', 'rolled_back', 'no_such_point', 'no_such_activity', 'activity_running', 'activity_cancelled', 'activity_exhausted', 'id_in_use', 'unchanged',
         'job_ended', 'job_executing', 'unique_key_taken', 'job_waiting', 'unique_arguments', 'keyed_queue', 'ambiguous', 'unknown_workflow', 'unknown_job',
         'unknown_schedule', 'schedule_exists', 'schedule_changed', 'not_undoable')),
     add constraint operator_commands_code_says_accepted check (accepted = (code = 'accepted'));

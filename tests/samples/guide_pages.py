@@ -205,6 +205,23 @@ client = Client(URL)
 assert client.queue("mail").describe().global_limit == 10
 """
 
+GRAPHS = """
+from durable import Client, activity, workflow
+from durable.dag import Dag
+
+@activity
+def fetch() -> None: ...
+
+@workflow
+async def checkout() -> None:
+    await fetch()
+
+dag = Dag("sync").add("fetch", fetch)
+Client(URL).start(checkout, id="o-1")
+#: 0
+assert Path("o-1.svg").read_text().startswith("<svg")
+"""
+
 OPERATIONS = """
 from durable import Client, RetryPolicy, activity, workflow
 #: 0
