@@ -13,8 +13,10 @@ from typing import Any, Literal
 
 from durable import requests, targets
 from durable.core import rewind
+from durable.core.events import ACTIVITY_SCHEDULED
 from durable.core.names import checked_name
 from durable.core.rewind import Recorded, Rewind
+from durable.dag.rollback import is_undo
 from durable.definitions import DEFAULTS_KEY
 from durable.descriptions import OperatorStatus, RewindReceipt, RunDescription, Status
 from durable.errors import InvalidOption, PayloadError
@@ -106,6 +108,12 @@ def asking_steps(
     """The same for a DAG's run, which is asked at once to retry a step, or all that failed. An ask that is there already stays."""
     ask = options.ask or ("retry_step", json.dumps({"step": step, "reason": reason or ""}))
     return replace(options, ask=ask)
+
+
+def has_undone(history: Sequence[Recorded]) -> bool:
+    """Whether a DAG's run has undone any of its steps."""
+    scheduled = (it.body["id"] for it in history if it.type == ACTIVITY_SCHEDULED)
+    return any(is_undo(call_id) for call_id in scheduled)
 
 
 # -- an activity by hand --------------------------------------------------------------------------------------------------

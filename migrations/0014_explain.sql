@@ -50,7 +50,7 @@ begin
         'cancel', (select json_build_object('at_us', durable.to_us(o.at), 'reason', o.reason, 'actor', o.actor) from durable.operator_commands o
                     where o.shard = p_shard and o.run_id = p_run and o.action = 'cancel' and o.accepted order by o.at limit 1),
         'messages', coalesce((select json_agg(m) from (
-            select i.type, durable.to_us(i.at) as at_us, i.body ->> 'reason' as reason from durable.inbox i
+            select i.type, i.body ->> 'name' as name, durable.to_us(i.at) as at_us, i.body ->> 'reason' as reason from durable.inbox i
              where i.shard = p_shard and i.run_id = p_run order by i.at limit 20) m), '[]'),
         'message_count', (select count(*) from (select from durable.inbox i where i.shard = p_shard and i.run_id = p_run limit 1000) m),
         'updates', coalesce((select json_agg(u) from (

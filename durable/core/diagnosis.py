@@ -23,6 +23,7 @@ from durable.core.causes import (
     cause,
     length,
     moment,
+    next_step,
     told,
     worst,
 )
@@ -166,7 +167,7 @@ def _ended(
 
 
 def _with_steps(made: Cause, steps: list[str]) -> Cause:
-    return replace(made, next_steps=tuple(steps))
+    return replace(made, next_steps=tuple(map(next_step, steps)))
 
 
 def _above(run: RunFacts) -> Iterator[Cause]:
@@ -202,6 +203,7 @@ def _reviewed(run: RunFacts, review: Mapping[str, Any]) -> Iterator[Cause]:
             yield _no_workflow(run)
         return
     message = str((review.get("failure") or review).get("message", ""))
+    message = message.partition("\n  The run is parked")[0]  # what to do is said by the steps
     until = None if run.paused is not None else run.delayed_us or run.ready_us
     again = (
         "a worker is trying it again" if run.owner is not None else "tried again when it is resumed"
@@ -316,6 +318,9 @@ def _wait(wait: Mapping[str, Any], run: RunFacts) -> Iterator[Dependency]:
     kind, name, line = str(wait.get("kind")), str(wait.get("name")), _line(wait.get("line"), run)
     if kind not in _WAITS:
         return
+    if kind == "signal" and any(it.name == name for it in run.messages):
+        yield Dependency(kind, name, "arrived", "runnable", wait.get("seq"), line)
+        return
     found = cause(
         _WAITS[kind], run.now_us, about=f"step {name}" if kind == "step" else "", line=line, id=run.workflow_id, name=name, step=name,
         since_us=wait.get("since_us"), until_us=wait.get("until_us"),
@@ -352,7 +357,7 @@ def _step_name(job: JobFacts, run: RunFacts) -> str:
 
 def _of_job(job: JobFacts, now_us: int, run: RunFacts | None = None) -> Iterator[Cause]:
     """Everything that keeps it; for an activity with its workflow's id and the number of its event, for the commands."""
-    about, names = "", {"id": job.job_id, "job": job.job_id}
+    about, names = "", {"id": job.job_id, "job_id": job.job_id}
     if run is not None:
         word = "step" if run.workflow == DAG else "activity"
         about = f"{word} {_step_name(job, run)} #{job.seq}"

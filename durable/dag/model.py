@@ -98,7 +98,9 @@ class Dag:
         self.problems_found: list[str] = []
         self.activities: dict[str, Activity[..., Any]] = {}
         """Those given as objects; others are looked up by name."""
-        self.context: Any = self._stored("context", dict(context or {}))
+        self.context: dict[str, Any] = {
+            key: self._stored(f"context.{key}", value) for key, value in (context or {}).items()
+        }
         self.output = {} if output is NO_OUTPUT else {"output": self._stored("output", output)}
 
     def add(

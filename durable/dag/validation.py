@@ -72,6 +72,8 @@ def step_problems(steps: Sequence[Step], scope: Scope, seen: set[str]) -> Iterat
         yield from _references(step, scope)
         yield from _settings(step)
         yield from saga_problems(step, scope.signatures)
+        if "map" in step:
+            yield from _elements(step, scope)
         if "dag" in step:
             yield from _nested(step, scope)
         elif "branch" in step:
@@ -173,6 +175,14 @@ def _reference(place: str, step: Step, ref: Mapping[str, Any], scope: Scope) -> 
 
 
 # -- activities, nested DAGs and branches -------------------------------------------------------------------------------------
+
+
+def _elements(step: Step, scope: Scope) -> Iterator[str]:
+    """Whether what a map goes over can be a list."""
+    over = step["map"]["over"]
+    if source_of(over):
+        for found in _argument("over", over, {"type": "array"}, step, scope):
+            yield f"step {step['name']!r}: {found}"
 
 
 def _call(step: Step, scope: Scope) -> Iterator[str]:

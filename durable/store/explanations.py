@@ -61,8 +61,3 @@ def explain_schedule(schedule_id: str) -> Call[Explanation]:
         return diagnosis.explain_schedule(facts)
 
     return Call(_SQL["read_schedule_facts"], {"schedule_id": schedule_id}, decode)
-
-
-def count_held() -> Call[dict[str, int]]:
-    """What waits for an operator: `exhausted` and paused `activities`, and paused `runs`."""
-    return Call(_SQL["count_held"], {}, lambda rows: rows[0])

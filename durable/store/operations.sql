@@ -40,10 +40,11 @@ select h.body ->> 'name' as name, d.schema::text
 -- name: list_commands
 -- Newest first; of one workflow id, or of all.
 select l.workflow_id, l.run_id::text, l.command_id::text, l.action, l.seq, l.accepted, l.code, l.reason, l.actor::text, durable.to_us(l.at) as at,
-       l.before::text, l.after::text, l.batch_id::text
+       l.before::text, l.after::text, l.batch_id::text, l.subject, l.recovery_id::text
   from durable.command_list l
  where l.shard = any (%(shards)s::smallint[]) and (%(workflow_id)s::text is null or l.workflow_id = %(workflow_id)s)
-   and (%(batch_id)s::uuid is null or l.batch_id = %(batch_id)s::uuid)
+   and (%(batch_id)s::uuid is null or l.batch_id = %(batch_id)s::uuid) and (%(subject)s::text is null or l.subject = %(subject)s)
+   and (%(recovery_id)s::uuid is null or l.recovery_id = %(recovery_id)s::uuid) and (%(accepted)s::boolean is null or l.accepted = %(accepted)s)
  order by l.at desc, l.command_id limit %(limit)s::int
 
 -- name: count_matching

@@ -78,6 +78,23 @@ def test_elements_and_lists_of_a_map_have_types_too() -> None:
     ]
 
 
+def test_a_map_over_what_is_no_list_is_a_problem() -> None:
+    dag = (
+        Dag("d", context={"text": "abc", "texts": ["a"]})
+        .add("given", typed.person)
+        .map("person", typed.take_text, GIVEN, {"it": item()})
+        .map("name", typed.take_text, GIVEN.at("name"), {"it": item()})
+        .map("keys", typed.take_text, result("given", transform="keys"), {"it": item()})
+        .map("text", typed.take_text, context("text"), {"it": item()})
+        .map("texts", typed.take_text, context("texts"), {"it": item()})
+    )
+    assert dag.problems() == [
+        "step 'person': over: the result of 'given' gives object, not array",
+        "step 'name': over: the result of 'given' gives string, not array",
+        "step 'text': over: 'abc' is not of type 'array'",
+    ]
+
+
 def test_values_of_the_context_are_checked_as_constants_are() -> None:
     dag = (
         Dag("d", context={"id": "seven", "table": {"a": 1, "b": "x"}})

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from durable.client_sync import Client
-from durable.core.causes import Cause, Explanation
+from durable.core.causes import Cause, Explanation, NextStep
 from durable.errors import WorkflowNotFound
 from tests.system import explain_flows as flows
 from tests.system.conftest import Working
@@ -40,7 +40,7 @@ def test_what_has_ended_says_how(working: Working, client: Client, witness: Witn
         ": somebody ended it by force: a duplicate"
         in witness.sees("ended", stopped.explain).sentence
     )
-    assert witness.explanation.next_steps[0].startswith("durable retry stopped ")
+    assert witness.explanation.next_steps[0].command.startswith("durable retry stopped ")
 
 
 @produces("signal", "timer", "condition", "child")
@@ -55,7 +55,9 @@ def test_waits_are_told_with_their_times_and_lines(
         assert found.since is not None
         assert found.until is not None
         assert found.until - found.since == timedelta(hours=72)
-        assert found.next_steps == ("durable signal o-1 explain_approved JSON  # send it",)
+        assert [it.command for it in found.next_steps] == [
+            "durable signal o-1 explain_approved JSON"
+        ]
         asleep = client.start(flows.reminder, 3, id="o-2")
         timer = witness.sees("timer", asleep.explain)
         assert timer.until is not None
@@ -68,7 +70,7 @@ def test_waits_are_told_with_their_times_and_lines(
         child = eventually(lambda: grown(witness, parent.explain))
         assert child.facts["child_id"] == "the-child"
         assert [it.code for it in child.causes] == ["signal"]
-        assert any("the-child" in step for step in witness.explanation.next_steps)
+        assert any("the-child" in step.command for step in witness.explanation.next_steps)
 
 
 def test_a_parent_is_blocked_by_its_child_and_says_what_to_do_there(
@@ -79,7 +81,7 @@ def test_a_parent_is_blocked_by_its_child_and_says_what_to_do_there(
         child = eventually(lambda: found_blocked(witness, parent.explain))
         assert [it.code for it in child.causes] == ["exhausted"]
         assert "which needs review" in child.sentence
-        assert any(" retry o-1/" in step for step in witness.explanation.next_steps)
+        assert any(" retry o-1/" in step.command for step in witness.explanation.next_steps)
 
 
 def found_blocked(witness: Witness, explain: Any) -> Any:
@@ -151,7 +153,7 @@ def test_a_paused_run_says_who_paused_it_and_what_waits(
         message = witness.sees("message_waiting", handle.explain)
         paused = witness.sees("run_paused", handle.explain)
     assert "by ann: the bank is down" in paused.sentence
-    assert paused.next_steps == ("durable resume o-1  # let it go on",)
+    assert paused.next_steps == (NextStep("durable resume o-1", "let it go on"),)
     assert (message.facts["count"], message.facts["type"]) == (1, "SignalReceived")
     assert witness.status() == "blocked"
     assert witness.explanation.causes[0].code == "run_paused", "the most urgent one comes first"
@@ -238,7 +240,7 @@ def test_a_pinned_run_without_a_worker_of_its_build(
         found = witness.sees("no_worker_for_build", handle.explain)
         assert handle.describe().operator_status == "blocked" == witness.status()
     assert found.facts["build"] == "green"
-    assert found.next_steps[0].startswith("durable-worker --build green ")
+    assert found.next_steps[0].command.startswith("durable-worker --build green ")
 
 
 @produces("update_waiting")
