@@ -77,6 +77,7 @@ def serving(environment: dict[str, str], tmp_path: Path) -> Callable[..., subpro
 
 PROGRAMS = {
     "context-and-codecs.md": guide_pages.CONTEXT,
+    "evidence.md": guide_pages.EVIDENCE,
     "graphs.md": guide_pages.GRAPHS,
     "identity-and-limits.md": guide_pages.IDENTITY,
     "operations.md": guide_pages.OPERATIONS,
