@@ -19,11 +19,12 @@ from durable import grouping, requests, targets
 from durable.attributes import Attributes
 from durable.completing_async import AsyncCompleting
 from durable.core.names import checked_name
-from durable.dag.model import Dag
+from durable.dag.model import INTERPRETER, Dag
 from durable.dag_steps_async import AsyncDagSteps
 from durable.definitions import Workflow, checked_version
 from durable.descriptions import OperatorStatus, RunDescription, Status
 from durable.errors import InvalidOption
+from durable.evidence_async import AsyncEvidencing
 from durable.explaining_async import AsyncExplaining
 from durable.filters import compiled_filter
 from durable.grouping import JobCall
@@ -59,6 +60,7 @@ class AsyncClient(
     AsyncScheduling,
     AsyncJobBatches,
     AsyncQueues,
+    AsyncEvidencing,
     AsyncExplaining,
 ):
     """Talks to one database. Use it as a context manager, or call `close()`.
@@ -390,6 +392,8 @@ class AsyncClient(
 
     async def _workflow(self, workflow: Any, version: int | None) -> requests.Target:
         """What to start: the given definition, or by name the one imported here, or the one a worker has registered."""
+        if workflow == INTERPRETER:
+            raise targets.unchecked_dag()
         if version is not None:
             return await self._version(workflow, checked_version("version", version))
         if isinstance(workflow, Dag):

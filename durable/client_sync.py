@@ -20,11 +20,12 @@ from durable import grouping, requests, targets
 from durable.attributes import Attributes
 from durable.completing_sync import Completing
 from durable.core.names import checked_name
-from durable.dag.model import Dag
+from durable.dag.model import INTERPRETER, Dag
 from durable.dag_steps_sync import DagSteps
 from durable.definitions import Workflow, checked_version
 from durable.descriptions import OperatorStatus, RunDescription, Status
 from durable.errors import InvalidOption
+from durable.evidence_sync import Evidencing
 from durable.explaining_sync import Explaining
 from durable.filters import compiled_filter
 from durable.grouping import JobCall
@@ -60,6 +61,7 @@ class Client(
     Scheduling,
     JobBatches,
     Queues,
+    Evidencing,
     Explaining,
 ):
     """Talks to one database. Use it as a context manager, or call `close()`.
@@ -387,6 +389,8 @@ class Client(
 
     def _workflow(self, workflow: Any, version: int | None) -> requests.Target:
         """What to start: the given definition, or by name the one imported here, or the one a worker has registered."""
+        if workflow == INTERPRETER:
+            raise targets.unchecked_dag()
         if version is not None:
             return self._version(workflow, checked_version("version", version))
         if isinstance(workflow, Dag):

@@ -13,12 +13,15 @@ from typing import Any, Literal
 
 from durable import requests, targets
 from durable.core import rewind
+from durable.core.events import ACTIVITY_SCHEDULED
 from durable.core.names import checked_name
 from durable.core.rewind import Recorded, Rewind
+from durable.dag.rollback import is_undo
 from durable.definitions import DEFAULTS_KEY
 from durable.descriptions import OperatorStatus, RewindReceipt, RunDescription, Status
-from durable.errors import InvalidOption
+from durable.errors import InvalidOption, PayloadError
 from durable.payload import ValueCodec
+from durable.payload_codecs import unreadable_placeholder
 from durable.store.operations import RewindOptions, ScheduledActivity
 
 BatchAction = Literal["cancel", "terminate", "retry", "reset", "pause", "resume", "signal", "move"]
@@ -105,6 +108,12 @@ def asking_steps(
     """The same for a DAG's run, which is asked at once to retry a step, or all that failed. An ask that is there already stays."""
     ask = options.ask or ("retry_step", json.dumps({"step": step, "reason": reason or ""}))
     return replace(options, ask=ask)
+
+
+def has_undone(history: Sequence[Recorded]) -> bool:
+    """Whether a DAG's run has undone any of its steps."""
+    scheduled = (it.body["id"] for it in history if it.type == ACTIVITY_SCHEDULED)
+    return any(is_undo(call_id) for call_id in scheduled)
 
 
 # -- an activity by hand --------------------------------------------------------------------------------------------------
@@ -218,6 +227,13 @@ def batch_options(action: BatchAction, given: Mapping[str, Any]) -> dict[str, An
         if ("build" in options) == bool(options.get("anywhere")):
             raise InvalidOption("a batch of moves needs build=, or anywhere=True")
     return options
+
+
+def check_readable(options: Mapping[str, Any]) -> None:
+    """Raises PayloadError when what a batch is to send was sealed and cannot be opened here."""
+    if why := unreadable_placeholder(json.dumps(options.get("value"))):
+        remedy = "Give this process the codecs and keys that it was begun with: durable.use_payloads(...)."
+        raise PayloadError("value", f"it cannot be read here ({why})", remedy)
 
 
 def point_of(action: str, options: Mapping[str, Any]) -> Point:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from durable.dag.model import Dag
+from durable.dag.model import INTERPRETER, Dag
 from durable.definitions import (
     DEFAULTS_KEY,
     Activity,
@@ -88,6 +88,13 @@ def of_dag(dag: Dag, registered: Sequence[Definition] = ()) -> Target:
         return target.encode((definition,), {})
 
     return replace(target, encode=encode)
+
+
+def unchecked_dag() -> InvalidOption:
+    return InvalidOption(
+        f"{INTERPRETER!r} runs declared workflows, and nobody would check this one; start a Dag instead:"
+        " client.start(Dag.from_json(definition)), or durable dag start FILE"
+    )
 
 
 def not_imported(dag: Dag) -> list[str]:

@@ -34,6 +34,7 @@ LAYERS: tuple[frozenset[str], ...] = (
             "durable.payload",
             "durable.payload_codecs",
             "durable.payload_schema",
+            "durable.signal_errors",
         }
     ),
     frozenset({"durable.core"}),
@@ -76,6 +77,8 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "durable.client_async",
+            "durable.evidence_async",
+            "durable.evidence_sync",
             "durable.completing_async",
             "durable.completing_sync",
             "durable.dag_steps_async",

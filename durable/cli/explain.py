@@ -24,6 +24,7 @@ _MEANS: dict[OperatorStatus, str] = {
     "done": "there is nothing left to do",
 }
 _WIDE = 13
+_LONG = 70
 
 
 def explain(
@@ -124,11 +125,11 @@ def _print_tasks(found: Explanation) -> None:
 
 
 def _print_steps(found: Explanation) -> None:
-    steps = [step.partition("  # ") for step in found.next_steps]
+    steps = found.next_steps
     if not steps:
         return
     line()
-    widest = max(len(command) for command, _, _ in steps if len(command) <= 70)
-    for index, (command, _, remark) in enumerate(steps):
+    widest = max((len(it.command) for it in steps if len(it.command) <= _LONG), default=0)
+    for index, step in enumerate(steps):
         label = "you can" if index == 0 else ""
-        line(f"{label:<{_WIDE}}{command:<{widest}}  {remark}".rstrip())
+        line(f"{label:<{_WIDE}}{step.command:<{widest}}  {step.remark}")

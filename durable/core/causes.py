@@ -52,6 +52,14 @@ class Kind(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class NextStep:
+    """Something that can be done: a command as it is typed (words in capitals are to be filled in), or what to do in words; and what that is for."""
+
+    command: str
+    remark: str
+
+
+@dataclass(frozen=True, slots=True)
 class Cause:
     """One reason. `about` is the activity, child or step that it is a reason for (empty: the thing itself), `line` the author's line that waits.
 
@@ -63,7 +71,7 @@ class Cause:
     status: OperatorStatus
     sentence: str
     who: Who
-    next_steps: tuple[str, ...]
+    next_steps: tuple[NextStep, ...]
     about: str = ""
     line: str | None = None
     since: datetime | None = None
@@ -78,13 +86,17 @@ _ACTIVITY = (
     "durable activity set-result {id} {seq} JSON --reason WHY  # go on with this result",
     "durable activity set-failure {id} {seq} TEXT --reason WHY  # let the code see a failure",
 )
+_JOB = (
+    "durable job retry {job_id}  # run it now",
+    "durable job cancel {job_id}  # end it",
+)
 _QUEUE = "durable queue show {queue}  # its limits, and what uses them"
 
 KINDS: Mapping[CauseCode, Kind] = {
     "ended": Kind("done", "nobody", "it ended as {status}{when}{text}{because}"),
     "nondeterminism": Kind(
         "needs_review", "developer",
-        "the code no longer does what its history says, {times} times since {since}; {again}\n{message}",
+        "the code no longer does what its history says, since {since}; {again} (tries so far: {times})\n{message}",
         (
             "deploy the code that it was started with, or guard the change with durable.patched(id)  # it then goes on by itself",
             "durable replay {id} --module MODULE  # see the difference on this machine",
@@ -93,7 +105,7 @@ KINDS: Mapping[CauseCode, Kind] = {
     ),
     "turn_fails": Kind(
         "needs_review", "developer",
-        "no turn of it can be taken, {times} times since {since}; {again}: {message}",
+        "no turn of it can be taken since {since}; {again} (tries so far: {times}): {message}",
         (
             "correct the code or the data that the message names, and deploy  # it then goes on by itself",
             "durable replay {id} --module MODULE --pdb  # see it fail on this machine",
@@ -129,7 +141,7 @@ KINDS: Mapping[CauseCode, Kind] = {
     ),
     "no_worker_for_build": Kind(
         "blocked", "operator", "it is pinned to build {build}, and no live worker of that build serves queue {queue!r}",
-        ("durable-worker --build {build} MODULE  # start one", "durable move {id} --to BUILD  # or have another build take it"),
+        ("durable-worker --build {build} MODULE  # start one", "durable move {id} --build BUILD  # or have another build take it"),
     ),
     "worker_silent": Kind(
         "waiting", "nobody",
@@ -167,9 +179,9 @@ KINDS: Mapping[CauseCode, Kind] = {
         "waiting", "sender", "attempt {attempt} ended without an outcome: whoever has its token completes it{bound}",
         ("durable complete TOKEN JSON  # with the token that was given away", *_ACTIVITY[1:]),
     ),
-    "scheduled": Kind("waiting", "nobody", "it is scheduled for {until}"),
+    "scheduled": Kind("waiting", "nobody", "it is scheduled for {until}", _JOB),
     "retry": Kind(
-        "waiting", "nobody", "attempt {attempt} of {most} failed ({error}); the next one is due at {until}", _ACTIVITY
+        "waiting", "nobody", "attempt {attempt} of {most} failed ({error}); the next one is due at {until}", (*_ACTIVITY, *_JOB)
     ),
     "job_paused": Kind("blocked", "operator", "it was paused {since}{by}{because}", ("durable activity resume {id} {seq}  # let it go on",)),
     "exhausted": Kind("needs_review", "operator", "its last attempt ({attempt} of {most}) failed, and it waits for a decision since {since}: {error}", _ACTIVITY),
@@ -219,11 +231,19 @@ def cause(
     """One cause, in words. `facts` are what its sentence and steps name, times as `..._us`; `stands`: its status, where that is not always the list's."""
     kind = KINDS[code]
     words = _words(facts, now_us)
-    steps = tuple(step.format_map(words) for step in kind.steps if _is_whole(step, words))
+    steps = tuple(
+        next_step(step.format_map(words)) for step in kind.steps if _is_whole(step, words)
+    )
     return Cause(
         code, stands or kind.status, kind.sentence.format_map(words), kind.who, steps, about, line or None,
         moment(facts.get("since_us")), moment(facts.get("until_us")), facts, causes,
     )  # fmt: skip
+
+
+def next_step(text: str) -> NextStep:
+    """From `command  # remark`, as the list has it."""
+    command, _, remark = text.partition("  # ")
+    return NextStep(command, remark)
 
 
 def worst(causes: tuple[Cause, ...], otherwise: OperatorStatus = "runnable") -> OperatorStatus:
@@ -332,9 +352,9 @@ class Explanation:
     tasks_from: Literal["worker", "replay", "recorded"] = "recorded"
 
     @property
-    def next_steps(self) -> tuple[str, ...]:
+    def next_steps(self) -> tuple[NextStep, ...]:
         """The commands that are legal now, those of the most urgent cause first, each once."""
         own = [step for it in self.causes for step in it.next_steps]
         nested = [step for it in self.causes for below in it.causes for step in below.next_steps]
-        by_command = {step.partition("  # ")[0]: step for step in reversed([*own, *nested])}
+        by_command = {step.command: step for step in reversed([*own, *nested])}
         return tuple(reversed(by_command.values()))

@@ -90,9 +90,10 @@ class ServiceFacts:
 
 @dataclass(frozen=True, slots=True)
 class MessageFacts:
-    """A message that the run has not applied yet."""
+    """A message that the run has not applied yet; `name` of its signal or update."""
 
     type: str
+    name: str | None
     at_us: int
     reason: str | None
 

@@ -7,11 +7,22 @@ What is told once is undone once: an undo leaves the journal when it begins, and
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+_UNDO_ID = re.compile(r":undo(#\d+)?$")
 UndoStatus = Literal["undoing", "undone", "failed"]
+
+
+def undo_id(unit: Unit, number: int) -> str:
+    """The id of the call that undoes a unit, for the `number`th time."""
+    return f"{unit.id}:undo" + (f"#{number}" if number > 1 else "")
+
+
+def is_undo(call_id: str) -> bool:
+    return _UNDO_ID.search(call_id) is not None
 
 
 class Unit(NamedTuple):

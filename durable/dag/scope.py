@@ -42,8 +42,8 @@ class Scope:
         if "$item" in ref:
             over = step.get("map", {}).get("over")
             if source_of(over) and "$item" not in over and "transform" not in over:
-                elements = self.type_of(over, step)
-                return part(elements or {}, [0, *path])
+                elements = self.type_of(over, step) or {}
+                return part(elements, [0, *path]) if elements.get("type") == "array" else {}
             return {}
         upstream = self.steps.get(ref.get("$result", ""))
         return {} if upstream is None else part(self._result(upstream), path)

@@ -155,8 +155,9 @@ class StepOperations:
         names = list(self._dag.failures) if step is None else [step]
         before = dict(self._status)
         for name in self._dag.retry(names):
-            self._answers.pop(name, None)
-            self._dag.by_hand.pop(name, None)
+            if name not in self._dag.early:  # what was completed before its time still will be
+                self._answers.pop(name, None)
+                self._dag.by_hand.pop(name, None)
         for name in names:
             self._note("retry_step", name, reason)
         return self._receipt(names[0], before)

@@ -32,6 +32,7 @@ import psycopg
 from psycopg.rows import tuple_row
 
 from durable.errors import SchemaOutOfDate
+from durable.store import catalogue
 from durable.store.failures import domain_error, unavailable
 
 LOCK = 0x6475_7261_626C_6500
@@ -47,11 +48,14 @@ create table if not exists durable.migration (
     id text primary key,
     sha256 text not null,
     applied_at timestamptz not null default now()
-)
+);
+alter table durable.migration add column if not exists catalogue json;
 """
 EXISTS = "select to_regclass('durable.migration') is not null"
 APPLIED = "select id, sha256, applied_at from durable.migration order by id"
 RECORD = "insert into durable.migration (id, sha256) values (%s, %s)"
+
+REMEMBER = "update durable.migration set catalogue = %s::json where id = (select max(id) from durable.migration)"
 
 State = Literal["applied", "pending", "edited", "unknown"]
 
@@ -122,6 +126,8 @@ def migrate(url: str, *, to: str | None = None, folder: Path | None = None) -> l
         pending = [migration for migration in wanted if migration.id not in applied]
         for migration in pending:
             _apply(connection, migration)
+        if pending:
+            _remember(connection)
     return [migration.id for migration in pending]
 
 
@@ -196,6 +202,13 @@ def _apply(connection: psycopg.Connection[Any], migration: Migration) -> None:
     with connection.transaction():
         connection.execute(sql)
         connection.execute(RECORD, (migration.id, migration.sha256))
+
+
+def _remember(connection: psycopg.Connection[Any]) -> None:
+    """What the schema consists of now, for whoever looks later whether it was changed by hand."""
+    with connection.transaction():
+        taken = catalogue.take(connection)
+        connection.execute(REMEMBER, (catalogue.to_json(taken),))
 
 
 def _applied(connection: psycopg.Connection[Any]) -> dict[str, _Applied]:

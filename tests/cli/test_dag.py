@@ -28,7 +28,7 @@ def test_an_operator_sees_and_changes_steps(run: Run, database_url: str) -> None
     )
     with background.working(database_url, MODULE), Client(database_url) as client:
         handle = client.start(dag, id="d-1")
-        eventually(lambda: handle.query("steps")["approval"]["status"] == "running")
+        eventually(lambda: handle.describe().waiting_on)
         done = run("dag", "complete-step", "d-1", "approval", '{"by": "ann"}', "--actor", "ann")
         assert (done.code, done.out) == (
             0,

@@ -74,12 +74,14 @@ RUNS: list[tuple[str, dict[str, Any], str, list[str]]] = [
     ("paused, whatever it waits for", {"owner": None, "delayed_us": NOW * 5, "paused": {"actor": "ann"}, "waiting_on": [SIGNAL]}, "blocked",
      ["run_paused", "signal"]),
     ("paused and parked", {"owner": None, "paused": {}, "review": REVIEW}, "needs_review", ["nondeterminism", "run_paused"]),
-    ("asked to stop, and has not read it", {"messages": [MessageFacts("CancelRequested", NOW, "why")], "message_count": 1}, "waiting",
+    ("asked to stop, and has not read it", {"messages": [MessageFacts("CancelRequested", None, NOW, "why")], "message_count": 1}, "waiting",
      ["cancel_requested", "message_waiting"]),
     ("cleans up", {"cancel_us": NOW, "cancel": CancelFacts(NOW, "why", {"id": 7})}, "waiting", ["cancel_requested"]),
     ("its worker is silent", {"owner": SILENT, "waiting_on": [SIGNAL]}, "waiting", ["worker_silent", "signal"]),
     ("its worker is dead, and it was the last one", {"owner": LAPSED, "service": UNSERVED}, "blocked", ["no_worker", "worker_silent"]),
     ("awaits a signal", {"waiting_on": [SIGNAL]}, "waiting", ["signal"]),
+    ("its signal has come", {"waiting_on": [SIGNAL], "messages": [MessageFacts("SignalReceived", "paid", NOW, None)], "message_count": 1},
+     "runnable", ["message_waiting"]),
     ("an update", {"updates": [UpdateFacts("u", "add", "accepted", NOW)]}, "waiting", ["update_waiting"]),
     ("closed", {"owner": None, "status": "failed", "closed_us": NOW, "last": {"failure": FAILURE}, "cause": "failed"}, "done", ["ended"]),
     ("closed runs wait for nothing", {"owner": None, "status": "completed", "closed_us": NOW, "waiting_on": [SIGNAL], "ready_us": NOW}, "done",
@@ -171,6 +173,20 @@ def test_steps(step: str, status: str, codes: list[str]) -> None:
     assert [it.name for it in found.dependencies] == [*TABLE[step].upstream, *TABLE[step].added]
 
 
+def test_a_step_is_told_with_the_causes_of_those_before_it() -> None:
+    backs_off = replace(JOB, call_id="pack", state="retryable", failure=FAILURE, **because("retry", NOW + HOUR, attempt=1))  # fmt: skip
+    other = replace(JOB, call_id="packs_else", **because("queue_paused", queue="q", since_us=NOW))
+    found = explain_step(replace(RUN, workflow=DAG, jobs=(backs_off, other)), "ship", TABLE)
+    assert found is not None
+    (waits,) = found.causes
+    assert (found.status, waits.code, [it.code for it in waits.causes]) == ("waiting", "dependencies", ["retry"])  # fmt: skip
+    spent = replace(backs_off, state="paused", paused={"kind": "exhausted"}, call_id="pack#2")
+    held = explain_step(replace(RUN, workflow=DAG, jobs=(spent,)), "ship", TABLE)
+    assert held is not None
+    assert held.status == "blocked"
+    assert [(it.name, it.status) for it in held.dependencies] == [("pack", "needs_review"), ("done", "done")]  # fmt: skip
+
+
 def test_what_holds_the_run_holds_its_open_steps_and_not_those_that_ended() -> None:
     run = replace(RUN, workflow=DAG, paused={"actor": "ann"}, owner=None)
     codes = {step: [it.code for it in getattr(explain_step(run, step, TABLE), "causes", ())] for step in TABLE}  # fmt: skip
@@ -254,7 +270,7 @@ def test_the_most_urgent_cause_comes_first_and_gives_the_status() -> None:
 
 def test_next_steps_are_said_once() -> None:
     found = explain_run(replace(RUN, owner=LAPSED, service=UNSERVED, jobs=(replace(JOB, **because("no_worker", queue="default")),)))  # fmt: skip
-    commands = [step.partition("  # ")[0] for step in found.next_steps]
+    commands = [step.command for step in found.next_steps]
     assert commands == ["durable-worker MODULE --queue default=10", "durable doctor"]
 
 

@@ -138,6 +138,19 @@ def test_data_that_is_too_deep_or_contains_itself_is_refused() -> None:
         assert any("too deep" in it or "cannot" in it for it in dag.problems())
 
 
+def test_what_is_nested_too_deep_or_too_large_is_a_problem_and_no_other_error() -> None:
+    dag = Dag("0").add("a", flows.note, {"text": "x"})
+    for level in range(1, 1_000):
+        dag = Dag(str(level)).add("a", dag)
+        if level == 20:
+            assert dag.problems() == []
+    large = Dag("large", context={"text": "x" * 3_000_000}).add("a", flows.note, {"text": "x"})
+    for broken in (dag, large):
+        with pytest.raises(durable.InvalidDag) as caught:
+            broken.validate()
+        assert len(caught.value.problems) == 1
+
+
 def test_the_schema_of_the_form_says_what_is_read() -> None:
     from jsonschema import Draft202012Validator
 

@@ -78,6 +78,23 @@ def test_elements_and_lists_of_a_map_have_types_too() -> None:
     ]
 
 
+def test_a_map_over_what_is_no_list_is_a_problem() -> None:
+    dag = (
+        Dag("d", context={"text": "abc", "texts": ["a"]})
+        .add("given", typed.person)
+        .map("person", typed.take_text, GIVEN, {"it": item()})
+        .map("name", typed.take_text, GIVEN.at("name"), {"it": item()})
+        .map("keys", typed.take_text, result("given", transform="keys"), {"it": item()})
+        .map("text", typed.take_text, context("text"), {"it": item()})
+        .map("texts", typed.take_text, context("texts"), {"it": item()})
+    )
+    assert dag.problems() == [
+        "step 'person': over: the result of 'given' gives object, not array",
+        "step 'name': over: the result of 'given' gives string, not array",
+        "step 'text': over: 'abc' is not of type 'array'",
+    ]
+
+
 def test_values_of_the_context_are_checked_as_constants_are() -> None:
     dag = (
         Dag("d", context={"id": "seven", "table": {"a": 1, "b": "x"}})
@@ -115,6 +132,27 @@ def test_cases_that_the_type_excludes_are_unreachable() -> None:
     assert dag.problems() == [
         "step 'by_colour': the case 'blue' is unreachable: the value is one of green, red",
         "step 'by_yes': the case 'True' is unreachable: the value is one of false, true",
+    ]
+
+
+def test_conditions_that_the_type_excludes_are_told() -> None:
+    dag = Dag("d").add("given", typed.person).add("colour", typed.colour).add("yes", typed.yes)
+    age, name = result("given", "age"), result("given", "name")
+    for number, fine in enumerate(
+        [age.gt(3), age.eq(3.0), name.eq("x"), name.is_in(["x", 3]), age.eq(None), GIVEN.is_true(), result("yes").eq(1),
+         name.ne(3), name.contains("x"), result("colour").eq("red"), age.eq(age), result("given", "tags", transform="length").gt(1)]
+    ):  # fmt: skip
+        dag.add(f"fine-{number}", typed.number, when=fine)
+    assert dag.problems() == []
+    dag.add("a", typed.number, when=age.eq("3"))
+    dag.add("b", typed.number, when=name.is_in([1, 2]))
+    dag.add("c", typed.number, guard=guard(GIVEN.gt(3), otherwise=1))
+    dag.add("d", typed.number, when=result("colour").eq("blue"))
+    assert dag.problems() == [
+        "step 'a': when: the result of 'given' is never eq '3': the step is unreachable",
+        "step 'b': when: the result of 'given' is never in [1, 2]: the step is unreachable",
+        "step 'c': guard: the result of 'given' is never gt 3",
+        "step 'd': when: the result of 'colour' is never eq 'blue': the step is unreachable",
     ]
 
 

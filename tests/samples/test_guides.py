@@ -16,7 +16,7 @@ import psycopg
 import pytest
 import typer
 
-from durable import Client
+from durable import Client, WorkflowFailed
 from durable.cli.commands import app
 from tests.samples import guide_pages
 from tests.waiting import eventually
@@ -77,6 +77,8 @@ def serving(environment: dict[str, str], tmp_path: Path) -> Callable[..., subpro
 
 PROGRAMS = {
     "context-and-codecs.md": guide_pages.CONTEXT,
+    "evidence.md": guide_pages.EVIDENCE,
+    "graphs.md": guide_pages.GRAPHS,
     "identity-and-limits.md": guide_pages.IDENTITY,
     "operations.md": guide_pages.OPERATIONS,
     "queues.md": guide_pages.QUEUES,
@@ -160,6 +162,32 @@ def test_dags(
             process.terminate()
     assert "reminded of 12" in said
     assert client.handle("customer-7").describe().status == "completed"
+
+
+def test_sagas(
+    client: Client,
+    tmp_path: Path,
+    run: Callable[..., str],
+    serving: Callable[..., subprocess.Popen[bytes]],
+) -> None:
+    module, written, declared = blocks("sagas.md")
+    served = "from trips import *\nfrom written import *\n"
+    texts = {"trips": module, "written": written, "declared": declared, "served": served}
+    for name, text in texts.items():
+        (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
+    with serving("served") as process:
+        try:
+            said = run("declared.py").splitlines()
+            with pytest.raises(WorkflowFailed):
+                client.start("book_trip", {"card": "stolen"}, id="written").result(timeout=30)
+            assert client.start("book_trip", {"card": "good"}).result(timeout=30) == "paid 900"
+        finally:
+            process.terminate()
+    assert said == re.findall(r"print\(.*\)  # (.*)", declared)
+    undone = [
+        it for it in client.handle("written").history() if it.body.get("name") == "cancel_booking"
+    ]
+    assert [it.payload["result"]["what"] for it in undone] == ["flight", "hotel"]
 
 
 def test_schedules(

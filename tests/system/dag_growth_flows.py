@@ -130,3 +130,16 @@ def chain(names: list[str]) -> list[dict[str, Any]]:
             name, flaky, {"part": name}, deps=names[max(number - 1, 0) : number], undo=take_back
         )
     return more.expansion()
+
+
+def everything_at_once() -> Dag:
+    """A loop of twelve rounds, DAGs within a DAG, and a join of it all."""
+    return (
+        Dag("everything")
+        .add("loop", following, {"number": 0, "last": 12}, expand=True)
+        .map("each", doubling(output=result("twice")), [1, 2, 3, 4], {"n": item()})
+        .add("base", add, {"left": 40, "right": 60})
+        .add("pages", pages, {"first": 1, "last": 8}, deps=["base"], expand=True)
+        .add("loops", echo, {"value": result("loop", transform="length")})
+        .add("sums", echo, {"value": result("each")}, deps=["loops", "pages"])
+    )

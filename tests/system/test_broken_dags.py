@@ -123,6 +123,14 @@ def test_random_broken_dags_write_nothing(
         assert rows(sql) == before
 
 
+def test_the_interpreter_is_not_started_past_the_checks(
+    client: Client, sql: psycopg.Connection[tuple[Any, ...]]
+) -> None:
+    with pytest.raises(durable.InvalidOption, match=r"client.start\(Dag.from_json"):
+        client.start("durable.dag", {"definition": {"steps": 3}})
+    assert rows(sql)["runs"] == 0
+
+
 def test_random_sound_dags_are_valid() -> None:
     for seed in range(200):
         dag = sound(random.Random(seed))

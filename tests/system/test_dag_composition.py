@@ -16,6 +16,7 @@ from durable.dag import Dag, edge, result
 from durable.handles_sync import Handle
 from tests.system import dag_growth_flows as flows
 from tests.system.conftest import Working
+from tests.system.processes import Fleet
 from tests.waiting import eventually
 
 MODULE = "tests.system.dag_growth_flows"
@@ -48,6 +49,11 @@ def now(handle: Handle[Any]) -> dict[str, str]:
         return statuses(handle.query("steps"))
     except durable.QueryFailed:
         return {}
+
+
+def has_events(sql: psycopg.Connection[tuple[Any, ...]], number: int) -> bool:
+    found = sql.execute("select count(*) from durable.history").fetchone()
+    return found is not None and found[0] >= number
 
 
 def failures(handle: Handle[Any], count: int) -> bool:
@@ -243,3 +249,22 @@ def test_a_saga_undoes_what_was_added_in_reverse_order(working: Working, client:
         "before": "completed", "parts": "failed", "after": "cancelled",
         "a": "completed", "b": "completed", "c": "failed", "d": "cancelled",
     }  # fmt: skip
+
+
+def test_dags_grow_on_when_workers_are_killed(
+    fleet: Fleet, system_url: str, client: Client, sql: psycopg.Connection[tuple[Any, ...]]
+) -> None:
+    """Whoever takes a run over adds the same steps to it, and starts none of them a second time."""
+    workers = [fleet.hire(system_url, MODULE, lease_s=1.0).ready() for _ in range(2)]
+    handles = [client.start(flows.everything_at_once(), id=f"k-{n}") for n in range(4)]
+    for kill in range(1, 4):
+        eventually(partial(has_events, sql, 120 * kill))
+        workers.pop(0).kill()
+        workers.append(fleet.hire(system_url, MODULE, lease_s=1.0))
+    for handle in handles:
+        steps = handle.result(timeout=90)
+        assert set(statuses(steps).values()) == {"completed"}
+        assert len(steps) == 6 + 24 + 11
+        assert (steps["loops"]["result"], steps["sums"]["result"]) == (13, [4, 8, 12, 16])
+        called = [e.body["id"] for e in handle.history() if e.type == "ActivityScheduled"]
+        assert len(called) == len(set(called)) == len(steps) - 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -16,7 +17,7 @@ from durable.descriptions import StepReceipt
 from durable.handles_sync import Handle
 from tests.system import dag_flows as flows
 from tests.system.conftest import Working
-from tests.waiting import eventually
+from tests.waiting import eventually, eventually_async
 
 MODULE = "tests.system.dag_flows"
 
@@ -28,11 +29,16 @@ def _open_gates() -> None:
 
 
 def statuses(handle: Handle[Any]) -> dict[str, str]:
-    return {name: row["status"] for name, row in handle.query("steps").items()}
+    """Of no step before the run has begun."""
+    try:
+        table = handle.query("steps")
+    except durable.QueryFailed:
+        return {}
+    return {name: row["status"] for name, row in table.items()}
 
 
 def reaches(handle: Handle[Any], step: str, status: str) -> None:
-    eventually(lambda: statuses(handle)[step] == status, what=f"{step} {status}")
+    eventually(lambda: statuses(handle).get(step) == status, what=f"{step} {status}")
 
 
 def approval(**settings: Any) -> Dag:
@@ -379,3 +385,49 @@ def test_a_retried_map_calls_only_what_did_not_complete(working: Working, client
     assert steps["each"]["result"] == ["done a", "done b", "done c"]
     assert {key: len(keys) for key, keys in flows.seen_keys.items()} == {"a": 1, "b": 2, "c": 1}
     assert len(set(flows.seen_keys["b"])) == 1
+
+
+def test_a_run_that_has_undone_its_steps_is_not_retried(working: Working, client: Client) -> None:
+    flows.gate["charge"] = "no money"
+    dag = (
+        Dag("undone")
+        .add("reserve", flows.gated, {"key": "reserve"}, undo=flows.take_back)
+        .add("charge", flows.gated, {"key": "charge"}, deps=["reserve"])
+    )
+    with working(MODULE):
+        handle = client.start(dag, id="undone")
+        with pytest.raises(durable.WorkflowFailed):
+            handle.result(timeout=30)
+        with pytest.raises(durable.OperationRefused) as whole:
+            handle.retry("money came")
+        with pytest.raises(durable.StepRefused) as step:
+            client.retry_step("undone", "charge", "money came")
+    assert whole.value.code == "rolled_back"
+    assert step.value.code == "undoing"
+    assert [command.code for command in handle.commands()] == ["rolled_back"]
+
+
+def test_the_asynchronous_client_does_the_same(working: Working, database_url: str) -> None:
+    flows.gate["pay"] = "no money"
+    dag = Dag("async", on_failure="wait").wait("a").wait("b")
+    dag.add("pay", flows.gated, {"key": "pay"})
+
+    async def operate() -> dict[str, Any]:
+        async with durable.AsyncClient(database_url) as client:
+            handle = await client.start(dag, id="async")
+            assert (await client.complete_step("async", "a", payload=1)).status == "completed"
+            assert (await client.cancel_step("async", "b", "why")).status == "cancelled"
+
+            async def is_held() -> bool:
+                return (await handle.describe()).operator_status == "needs_review"
+
+            await eventually_async(is_held)
+            flows.gate.clear()
+            assert (await client.retry_step("async", "pay", "now")).status == "running"
+            return dict(await handle.result(timeout=30))
+
+    with working(MODULE):
+        steps = asyncio.run(operate())
+    assert {name: row["status"] for name, row in steps.items()} == {
+        "a": "completed", "b": "cancelled", "pay": "completed",
+    }  # fmt: skip

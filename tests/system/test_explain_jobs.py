@@ -63,9 +63,7 @@ def test_failed_attempts_are_told_with_their_error(
         found = witness.sees("retry", handle.explain)
         assert "attempt 1 of 3 failed (ValueError: 9 is too much)" in found.sentence
         assert found.until is not None
-        assert (
-            found.next_steps[0] == "durable activity retry o-1 2 --reason WHY  # run it again now"
-        )
+        assert found.next_steps[0].command == "durable activity retry o-1 2 --reason WHY"
         assert witness.sees("retry", client.enqueue(flows.declines, 7).explain).about == ""
         handle.activity(2).pause("the bank asked us to", actor="ann")
         held = witness.sees("job_paused", handle.explain)
@@ -75,7 +73,7 @@ def test_failed_attempts_are_told_with_their_error(
         assert "ValueError: 9 is too much" in spent.sentence
         assert spent.since is not None
         assert witness.status() == "needs_review" == careful.describe().operator_status
-        assert {step.split()[2] for step in spent.next_steps} == {"retry", "set-result", "set-failure"}  # fmt: skip
+        assert {step.command.split()[2] for step in spent.next_steps} == {"retry", "set-result", "set-failure"}  # fmt: skip
 
 
 @produces("completed_elsewhere", "scheduled")
@@ -100,7 +98,7 @@ def test_jobs_that_nobody_takes_are_blocked(
         message = witness.sees("unknown_activity", unknown.explain).facts["message"]
         assert "has no activity 'explain.elsewhere_known'" in message
         deserted = client.enqueue(flows.nobody_serves)
-        assert witness.sees("no_worker", deserted.explain).next_steps[0] == "durable-worker MODULE --queue deserted=10  # start one"  # fmt: skip
+        assert witness.sees("no_worker", deserted.explain).next_steps[0].command == "durable-worker MODULE --queue deserted=10"  # fmt: skip
         client.queue("shut").pause("the bank is down")
         shut = client.enqueue(flows.ships, 1, queue="shut")
         assert ": the bank is down" in witness.sees("queue_paused", shut.explain).sentence
@@ -142,8 +140,9 @@ def test_limits_say_what_uses_them_up_and_until_when(
         assert witness.sees("key_limit", two["keyed"][1].explain).facts["key"] == "t-7"
         assert witness.sees("key_rate_limit", two["key-rated"][1].explain).until is not None
         first, second = two["serial"]
-        assert witness.sees("serial_predecessor", second.explain).next_steps == (
-            f"durable explain {first.job_id}  # why that one stands",
+        assert (
+            witness.sees("serial_predecessor", second.explain).next_steps[0].command
+            == f"durable explain {first.job_id}"
         )
         assert witness.status() == "waiting"
         witness.sees("no_free_slot", two["tight"][1].explain)
@@ -169,9 +168,12 @@ def test_a_step_says_what_it_depends_on(
         closed.wait_for(1)
         waits = witness.sees("dependencies", lambda: handle.explain(step="ship"))
         assert waits.sentence == "waits for the end of pack (running)"
-        assert waits.next_steps == ("durable explain d-1 --step pack  # why the first of them stands",)  # fmt: skip
+        assert [it.command for it in waits.next_steps] == ["durable explain d-1 --step pack"]  # fmt: skip
         (upstream,) = witness.explanation.dependencies
         assert (upstream.name, upstream.state) == ("pack", "running")
+        assert (
+            [it.code for it in upstream.causes] == ["executing"] == [it.code for it in waits.causes]
+        )
         witness.sees("executing", lambda: handle.explain(step="pack"))
         failed = witness.sees("dependency_failed", lambda: handle.explain(step="thank"))
         assert failed.sentence == "it was cancelled because step 'charge' failed"
@@ -200,7 +202,9 @@ def test_a_dag_that_waits_for_somebody_says_what_is_asked_of_them(
         assert witness.sees("signal", lambda: handle.explain(step="heard")).facts["name"] == "explain_approved"  # fmt: skip
         below = client.handle("d-1/inner")
         found = witness.sees("completion_awaited", lambda: below.explain(step="approval"))
-        assert found.next_steps[0].startswith("durable dag complete-step d-1/inner approval JSON ")
+        assert found.next_steps[0].command.startswith(
+            "durable dag complete-step d-1/inner approval JSON"
+        )
         assert witness.sees("dependencies", lambda: below.explain(step="ship")).facts["step"] == "approval"  # fmt: skip
         client.complete_step("d-1/inner", "approval")
         handle.signal(flows.approved.name, 1)
@@ -248,7 +252,7 @@ def test_a_schedule_says_what_kept_its_last_slot(
         moved(sql, HOUR)
         skipped = witness.sees("slot_skipped", skips.explain)
         assert "(overlap=skip): skips/" in skipped.sentence
-        assert skipped.next_steps[0].startswith("durable explain skips/")
+        assert skipped.next_steps[0].command.startswith("durable explain skips/")
         witness.sees("slot_waits", buffers.explain)
         moved(sql, HOUR)
         witness.sees("slot_limit", buffers.explain)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from datetime import timedelta
@@ -10,8 +11,9 @@ from typing import Any
 import psycopg
 import pytest
 
+from durable.client_async import AsyncClient
 from durable.client_sync import Client
-from durable.core.causes import Cause, Explanation
+from durable.core.causes import Cause, Explanation, NextStep
 from durable.errors import WorkflowNotFound
 from tests.system import explain_flows as flows
 from tests.system.conftest import Working
@@ -40,7 +42,7 @@ def test_what_has_ended_says_how(working: Working, client: Client, witness: Witn
         ": somebody ended it by force: a duplicate"
         in witness.sees("ended", stopped.explain).sentence
     )
-    assert witness.explanation.next_steps[0].startswith("durable retry stopped ")
+    assert witness.explanation.next_steps[0].command.startswith("durable retry stopped ")
 
 
 @produces("signal", "timer", "condition", "child")
@@ -55,7 +57,9 @@ def test_waits_are_told_with_their_times_and_lines(
         assert found.since is not None
         assert found.until is not None
         assert found.until - found.since == timedelta(hours=72)
-        assert found.next_steps == ("durable signal o-1 explain_approved JSON  # send it",)
+        assert [it.command for it in found.next_steps] == [
+            "durable signal o-1 explain_approved JSON"
+        ]
         asleep = client.start(flows.reminder, 3, id="o-2")
         timer = witness.sees("timer", asleep.explain)
         assert timer.until is not None
@@ -68,7 +72,7 @@ def test_waits_are_told_with_their_times_and_lines(
         child = eventually(lambda: grown(witness, parent.explain))
         assert child.facts["child_id"] == "the-child"
         assert [it.code for it in child.causes] == ["signal"]
-        assert any("the-child" in step for step in witness.explanation.next_steps)
+        assert any("the-child" in step.command for step in witness.explanation.next_steps)
 
 
 def test_a_parent_is_blocked_by_its_child_and_says_what_to_do_there(
@@ -79,7 +83,7 @@ def test_a_parent_is_blocked_by_its_child_and_says_what_to_do_there(
         child = eventually(lambda: found_blocked(witness, parent.explain))
         assert [it.code for it in child.causes] == ["exhausted"]
         assert "which needs review" in child.sentence
-        assert any(" retry o-1/" in step for step in witness.explanation.next_steps)
+        assert any(" retry o-1/" in step.command for step in witness.explanation.next_steps)
 
 
 def found_blocked(witness: Witness, explain: Any) -> Any:
@@ -151,7 +155,7 @@ def test_a_paused_run_says_who_paused_it_and_what_waits(
         message = witness.sees("message_waiting", handle.explain)
         paused = witness.sees("run_paused", handle.explain)
     assert "by ann: the bank is down" in paused.sentence
-    assert paused.next_steps == ("durable resume o-1  # let it go on",)
+    assert paused.next_steps == (NextStep("durable resume o-1", "let it go on"),)
     assert (message.facts["count"], message.facts["type"]) == (1, "SignalReceived")
     assert witness.status() == "blocked"
     assert witness.explanation.causes[0].code == "run_paused", "the most urgent one comes first"
@@ -238,7 +242,7 @@ def test_a_pinned_run_without_a_worker_of_its_build(
         found = witness.sees("no_worker_for_build", handle.explain)
         assert handle.describe().operator_status == "blocked" == witness.status()
     assert found.facts["build"] == "green"
-    assert found.next_steps[0].startswith("durable-worker --build green ")
+    assert found.next_steps[0].command.startswith("durable-worker --build green ")
 
 
 @produces("update_waiting")
@@ -309,6 +313,33 @@ def durable(url: str, *arguments: str) -> str:
     ).stdout
 
 
+def test_an_asynchronous_client_replays_within_its_loop(
+    working: Working, client: Client, system_url: str, witness: Witness
+) -> None:
+    with working(MODULE):
+        witness.sees("signal", client.start(flows.approval, 1, id="o-1").explain)
+
+    async def explained() -> Explanation:
+        async with AsyncClient(system_url) as other:
+            found = await other.handle("o-1").explain()
+            again = await other.explain("o-1")
+            assert [it.code for it in again.causes] == [it.code for it in found.causes]
+        assert await asyncio.wait_for(asyncio.sleep(0, "as before"), 5) == "as before"
+        return found
+
+    found = asyncio.run(explained())
+    assert (found.tasks_from, stands(found)) == ("replay", ["approval"])
+
+
+def test_much_that_is_pending_is_counted_and_not_listed(
+    working: Working, client: Client, witness: Witness
+) -> None:
+    with working(MODULE):
+        handle = client.start(flows.fans_out_into_a_desert, 60, id="o-1")
+        witness.sees("no_worker", handle.explain)
+    assert (len(witness.explanation.dependencies), witness.explanation.unlisted) == (50, 10)
+
+
 # -- how it is read -------------------------------------------------------------------------------------------------------
 
 
@@ -321,6 +352,7 @@ def test_facts_are_read_by_index_and_written_nowhere(
         witness.sees("signal", handle.explain)
         parent = client.start(flows.family, 1, id="o-2")
         witness.sees("child", parent.explain)
+    job = client.enqueue(flows.nobody_serves)
     before = scans(sql)
     sql.execute("set default_transaction_read_only = on")
     for workflow_id in ("o-1", "o-2"):
@@ -328,6 +360,8 @@ def test_facts_are_read_by_index_and_written_nowhere(
             "select durable.run_facts(shard, run_id, 1) from durable.runs where shard = durable.shard_of(%s) and workflow_id = %s",
             (workflow_id, workflow_id),
         ).fetchall()
+    sql.execute("select durable.job_facts(durable.shard_of(%s), %s, 0)", (job.job_id, job.job_id))
+    sql.execute("select durable.schedule_facts('none')")
     assert scans(sql) == before
 
 
@@ -335,7 +369,7 @@ def scans(sql: Sql) -> list[tuple[Any, ...]]:
     sql.execute("select pg_stat_force_next_flush()")
     return sql.execute(
         "select relname, seq_scan from pg_stat_user_tables where schemaname = 'durable'"
-        " and relname in ('runs', 'jobs', 'history', 'inbox', 'updates', 'operator_commands') order by 1"
+        " and relname in ('runs', 'jobs', 'history', 'inbox', 'updates', 'operator_commands', 'schedules', 'schedule_slots') order by 1"
     ).fetchall()
 
 
