@@ -126,7 +126,7 @@ class Interpretation:
 
     def table(self) -> dict[str, Any]:
         """Every step with its status, and result, failure, cause and what else there is to say of it."""
-        halts = self.saga.halted()
+        halts = self.saga.why_halted()
         columns: tuple[tuple[str, Mapping[str, Any]], ...] = (
             ("result", self.results),
             ("failure", self.failures),
