@@ -19,7 +19,7 @@ CauseCode = Literal[
     "ended", "nondeterminism", "turn_fails", "kills_workers", "run_paused", "cancel_requested", "delayed", "ready", "in_turn",
     "no_worker_for_workflow", "no_worker_for_build", "worker_silent", "message_waiting", "update_waiting",
     # what its code waits for
-    "signal", "timer", "condition", "child", "local_activity", "dependencies", "dependency_failed", "completion_awaited", "steps_failed",
+    "signal", "timer", "condition", "child", "local_activity", "dependencies", "dependency_failed", "completion_awaited", "steps_failed", "halted",
     # an activity or a job
     "executing", "completed_elsewhere", "scheduled", "retry", "job_paused", "exhausted", "unknown_activity", "no_worker", "queue_paused", "claim_disabled",
     "global_limit", "rate_limit", "key_limit", "key_rate_limit", "serial_predecessor", "no_free_slot",
@@ -182,6 +182,10 @@ KINDS: Mapping[CauseCode, Kind] = {
     "steps_failed": Kind(
         "needs_review", "operator", "everything else has ended, and it waits for a decision about failed steps since {since}: {name}",
         ("durable dag steps {id}  # how each step stands", "durable dag retry-step {id} STEP --reason WHY  # run it again, and what depends on it", "durable dag give-up {id} --reason WHY  # let the run fail"),
+    ),
+    "halted": Kind(
+        "needs_review", "operator", "step {name} has halted the run since {since}: nothing starts until somebody resumes it",
+        ("durable dag steps {id}  # why it has halted", "durable dag resume {id}  # let the step complete and the others go on", "durable cancel {id} --reason WHY  # or undo what was done"),
     ),
     "executing": Kind(
         "runnable", "nobody", "worker {worker} executes attempt {attempt} of {most}, begun {since}{heartbeat}{bound}",

@@ -40,7 +40,7 @@ from durable.core.terminal_causes import JOB_CAUSE_TEXTS, RUN_CAUSE_TEXTS
 DAG = "durable.dag"
 """The workflow that runs DAGs: the ids of its activities are the names of its steps."""
 
-_OPEN = ("pending", "running")
+_OPEN = ("pending", "running", "halted")
 SHOWN_STEPS = 10
 _CODE: Mapping[str, CauseCode] = {code: code for code in CODES}
 _REVIEWS: Mapping[str, CauseCode] = {
@@ -48,7 +48,7 @@ _REVIEWS: Mapping[str, CauseCode] = {
 }  # fmt: skip
 _WAITS: Mapping[str, CauseCode] = {
     "signal": "signal", "condition": "condition", "local activity": "local_activity", "step": "completion_awaited",
-    "operator": "steps_failed",
+    "operator": "steps_failed", "halt": "halted",
 }  # fmt: skip
 _SKIPS: Mapping[tuple[str, str | None], CauseCode] = {
     ("skipped", schedule_policy.OPEN): "slot_skipped", ("skipped", schedule_policy.NO_MORE_WAIT): "slot_limit",
@@ -125,7 +125,7 @@ def _of_call(run: RunFacts, step: str, known: StepFacts | None) -> Iterator[Depe
         signal = (
             wait.get("kind") == "signal" and known is not None and known.signal == wait.get("name")
         )
-        if signal or (wait.get("kind") == "step" and wait.get("name") == step):
+        if signal or (wait.get("kind") in ("step", "halt") and wait.get("name") == step):
             yield from _wait(wait, run)
 
 
