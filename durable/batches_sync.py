@@ -94,10 +94,13 @@ class Batches:
     def resume_batch(
         self, batch_id: UUID | str, *, progress: Progress | None = None
     ) -> BatchProgress:
-        """Go on with a batch whose caller died; runs that it has done are not done again. Raises InvalidOption when there is none of this id."""
+        """Go on with a batch whose caller died; runs that it has done are not done again. Raises InvalidOption when there is none of this id,
+        PayloadError when its signal's value is sealed with a key that this process has not got.
+        """
         found = self._execute(operations.read_batches(str(_uuid(batch_id))))
         if not found:
             raise InvalidOption(f"there is no batch {batch_id}; `durable batch list` shows them")
+        interventions.check_readable(found[0].options)
         return self._run_batch(found[0], progress)
 
     def batches(self, limit: int = 20) -> Sequence[BatchProgress]:

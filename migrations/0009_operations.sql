@@ -482,6 +482,7 @@ create table durable.batches (
                                                    'cancel_jobs', 'retry_jobs', 'delete_jobs', 'edit_jobs')),
     filter      jsonb       not null,
     options     jsonb       not null,
+    payload     json,  -- a signal's value; apart, because it may be sealed
     reason      text        not null,
     actor       jsonb,
     bound       uuid        not null,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 from uuid import UUID, uuid5
 
@@ -290,11 +290,14 @@ def list_matching(
 
 def begin_batch(given: BatchProgress) -> Call[None]:
     """Write down what is going to be done. An id that exists is left as it is."""
+    options = dict(given.options)
+    value = options.pop("value", None)
     parameters = {
         "batch_id": given.batch_id,
         "action": given.action,
         "filter": json.dumps(given.filter),
-        "options": json.dumps(given.options),
+        "options": json.dumps(options),
+        "payload": None if value is None else json.dumps(value),
         "reason": given.reason,
         "actor": None if given.actor is None else json.dumps(given.actor),
         "bound": given.bound,
@@ -312,6 +315,11 @@ def advance_batch(batch_id: str, reached: str | None, *, finished: bool) -> Call
 def read_batches(batch_id: str | None = None, limit: int = 1) -> Call[Sequence[BatchProgress]]:
     """How far the newest batches are, or one."""
     parameters = {"batch_id": batch_id, "limit": limit}
-    return Call(
-        _SQL["read_batches"], parameters, lambda rows: [record(BatchProgress, row) for row in rows]
-    )
+    return Call(_SQL["read_batches"], parameters, lambda rows: [_batch(row) for row in rows])
+
+
+def _batch(row: Row) -> BatchProgress:
+    batch = record(BatchProgress, row)
+    if (payload := row["payload"]) is None:
+        return batch
+    return replace(batch, options={**batch.options, "value": json.loads(payload)})

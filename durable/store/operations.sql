@@ -62,8 +62,8 @@ select l.run_id::text, l.workflow_id from unnest(durable.shard_keys()) as k(key)
  order by l.run_id desc limit %(limit)s::int
 
 -- name: begin_batch
-insert into durable.batches (batch_id, action, filter, options, reason, actor, bound, matched, created_at)
-values (%(batch_id)s::uuid, %(action)s, %(filter)s::jsonb, %(options)s::jsonb, %(reason)s, %(actor)s::jsonb, %(bound)s::uuid, %(matched)s::int, durable.now())
+insert into durable.batches (batch_id, action, filter, options, payload, reason, actor, bound, matched, created_at)
+values (%(batch_id)s::uuid, %(action)s, %(filter)s::jsonb, %(options)s::jsonb, %(payload)s::json, %(reason)s, %(actor)s::jsonb, %(bound)s::uuid, %(matched)s::int, durable.now())
 on conflict do nothing
 
 -- name: advance_batch
@@ -72,7 +72,7 @@ update durable.batches b set reached = least(b.reached, %(reached)s::uuid), fini
 
 -- name: read_batches
 -- How far batches are: the newest, or one.
-select b.batch_id::text, b.action, b.filter::text, b.options::text, b.reason, b.actor::text, b.bound::text, b.reached::text, b.matched,
+select b.batch_id::text, b.action, b.filter::text, b.options::text, b.payload::text, b.reason, b.actor::text, b.bound::text, b.reached::text, b.matched,
        coalesce(c.accepted, 0)::int as accepted, coalesce(c.refused, 0)::int as refused, durable.to_us(b.created_at) as created_at,
        durable.to_us(b.finished_at) as finished_at
   from durable.batches b
