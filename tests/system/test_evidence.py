@@ -299,6 +299,20 @@ def test_what_stands_under_no_run_is_bounded(client: Client, sql: Sql) -> None:
     assert {it.workflow_id for it in client.commands()} == {"nope-3", "nope-4", "w"}
 
 
+def test_a_late_answer_of_a_job_is_evidence_of_it(client: Client, sql: Sql) -> None:
+    """C5: a worker that was declared dead answers; so is a command that was refused."""
+    job = client.enqueue(flows.quick, 1)
+    worker = "00000000-0000-7000-8000-00000000000b"
+    late = "select durable.complete_jobs(%s, array[durable.shard_of(%s)], array[%s]::uuid[], array[1], array['1']::json[])"
+    sql.execute(late, (worker, job.job_id, job.job_id))
+    job.cancel()
+    job.cancel(actor="ann")
+    command, outcome = job.evidence()
+    assert (outcome.kind, outcome.status, outcome.detail["worker"]) == ("outcome", "OutcomeRefused", worker)  # fmt: skip
+    assert (command.kind, command.name, command.status, command.actor) == ("command", "cancel_job", "job_ended", "ann")  # fmt: skip
+    assert len(client.handle(job.job_id).evidence()) == 2, "as the command line asks"
+
+
 def test_a_refusal_shows_in_the_evidence(client: Client) -> None:
     handle = client.start(flows.steps, 1, id="w")
     handle.terminate("enough", actor="ann")
