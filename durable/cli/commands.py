@@ -30,6 +30,7 @@ from durable.cli.graph import graph, watch
 from durable.cli.lint import lint
 from durable.cli.mend import activity
 from durable.cli.replay import replay
+from durable.cli.sections import Sectioned
 from durable.cli.verify import verify
 
 EPILOG = (
@@ -39,6 +40,7 @@ EPILOG = (
 
 app = typer.Typer(
     name="durable",
+    cls=Sectioned,
     help="Durable execution for Python on PostgreSQL alone.",
     epilog=EPILOG,
     no_args_is_help=True,

@@ -307,3 +307,16 @@ with _working(URL, {"poll_s": 0.05}):
     client.job(job.job_id).result(30)
 assert told == [("o-3", "completed", "completed")]
 """
+
+DAGS = """
+import json
+import customers
+from crawling import dag
+from durable import Client
+from durable.dag import Dag
+
+with Client() as client:
+    print(client.start(dag).result(timeout=60)["merge"]["result"])
+    stored = Dag.from_yaml(open("stored.yaml").read())
+    print(client.start(stored).result(timeout=60)["remind"]["result"][0])
+"""

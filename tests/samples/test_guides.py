@@ -152,16 +152,23 @@ def test_dags(
     run: Callable[..., str],
     serving: Callable[..., subprocess.Popen[bytes]],
 ) -> None:
-    module, program, *_ = blocks("dags.md")
+    module, program, nested, expanding, by_hand = blocks("dags.md")
+    (stored,) = blocks("dags.md", "yaml")
     (tmp_path / "customers.py").write_text(module, encoding="utf-8")
-    (tmp_path / "program.py").write_text(program, encoding="utf-8")
-    with serving("customers") as process:
+    (tmp_path / "crawling.py").write_text(expanding, encoding="utf-8")
+    (tmp_path / "stored.yaml").write_text(stored, encoding="utf-8")
+    for number, text in enumerate((program, nested, by_hand)):
+        (tmp_path / f"program_{number}.py").write_text(text, encoding="utf-8")
+    (tmp_path / "program_3.py").write_text(guide_pages.DAGS, encoding="utf-8")
+    with serving("customers", "crawling") as process:
         try:
-            said = run("program.py")
+            said = [run(f"program_{number}.py") for number in range(4)]
         finally:
             process.terminate()
-    assert "reminded of 12" in said
-    assert client.handle("customer-7").describe().status == "completed"
+    assert "reminded of 12" in said[0]
+    assert said[1].startswith("{'status': 'completed', 'result': [2, 2]}\n")
+    assert said[2].startswith("step_ended []\n('file',)\n")
+    assert said[3] == "3\nreminded of 12\n"
 
 
 def test_sagas(
