@@ -233,7 +233,7 @@ def test_a_cancelled_step_cancels_what_depends_on_it_by_the_edges(
         "reason": "not needed",
         "actor": "ann",
     }
-    assert late.value.next_steps == [f"durable dag retry-step c {which}"]
+    assert late.value.next_steps == [f"durable dag retry-step c {which} --reason WHY"]
 
 
 def test_a_step_whose_activity_is_waited_for_is_cancelled_when_that_ends(
@@ -279,7 +279,7 @@ def test_a_held_run_waits_for_a_retry_which_revives_what_was_cancelled(
         steps = handle.result(timeout=30)
     assert [(it["kind"], it["name"]) for it in waits] == [("operator", "retry of charge")]
     assert refused.value.code == "step_cancelled"
-    assert refused.value.next_steps == ["durable dag retry-step held charge"]
+    assert refused.value.next_steps == ["durable dag retry-step held charge --reason WHY"]
     assert (receipt.status, receipt.others) == ("running", ("ship", "thank"))
     assert {row["status"] for row in steps.values()} == {"completed"}
     assert {key: len(keys) for key, keys in flows.seen_keys.items()} == {
