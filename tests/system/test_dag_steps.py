@@ -304,7 +304,10 @@ def test_a_held_run_that_is_given_up_fails(working: Working, client: Client) -> 
 
 
 def by_step(client: Client, workflow_id: str) -> None:
-    client.retry_step(workflow_id, "charge", "money came")
+    """Twice, as somebody does who has not heard of the first."""
+    first = client.retry_step(workflow_id, "charge", "money came", request_id="r-7")
+    again = client.retry_step(workflow_id, "charge", "money came", request_id="r-7")
+    assert first == again
 
 
 def as_a_whole(client: Client, workflow_id: str) -> None:
