@@ -144,6 +144,7 @@ from durable.schedules import Schedule as Schedule
 from durable.schedules import calendar as calendar
 from durable.schedules import cron as cron
 from durable.schedules import every as every
+from durable.signal_errors import AmbiguousSignal as AmbiguousSignal
 from durable.signals import Signal as Signal
 from durable.unique import Unique as Unique
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 from durable import interventions, requests
-from durable.descriptions import BatchProgress, CommandRecord
+from durable.descriptions import BatchProgress, CommandRecord, Subject
 from durable.errors import InvalidOption, OperationRefused, WorkflowClosed, WorkflowNotFound
 from durable.ids import uuid7
 from durable.interventions import BatchAction
@@ -28,12 +28,30 @@ class AsyncBatches:
     """What a client can do over many runs."""
 
     async def commands(
-        self, limit: int = 100, *, batch_id: UUID | str | None = None
+        self,
+        limit: int = 100,
+        *,
+        batch_id: UUID | str | None = None,
+        subject: Subject | None = None,
+        name: str | None = None,
+        recovery_id: UUID | str | None = None,
+        accepted: bool | None = None,
     ) -> Sequence[CommandRecord]:
-        """The newest commands to any workflow, or of one batch: accepted and refused, and signals. `limit`: 1 to 10,000."""
-        checked = requests.whole("limit", limit, 1, 10_000)
-        which = None if batch_id is None else str(_uuid(batch_id))
-        return await self._execute(operations.list_commands(None, checked, which))
+        """The newest commands that pass every given condition, accepted and refused, and signals to workflows. `limit`: 1 to 10,000.
+
+        `subject` and `name`: to workflows, jobs, queues or schedules, or to the one of this id or name. Raises InvalidOption.
+        """
+        call = operations.list_commands(
+            None if name is None else requests.text("name", name, requests.MAX_ID),
+            requests.whole("limit", limit, 1, 10_000),
+            batch_id=None if batch_id is None else str(_uuid(batch_id)),
+            subject=None if subject is None else requests.one_of("subject", subject, Subject),
+            recovery_id=None
+            if recovery_id is None
+            else str(requests.uuid("recovery_id", recovery_id)),
+            accepted=accepted,
+        )
+        return await self._execute(call)
 
     async def batch(
         self,
@@ -74,10 +92,13 @@ class AsyncBatches:
     async def resume_batch(
         self, batch_id: UUID | str, *, progress: Progress | None = None
     ) -> BatchProgress:
-        """Go on with a batch whose caller died; runs that it has done are not done again. Raises InvalidOption when there is none of this id."""
+        """Go on with a batch whose caller died; runs that it has done are not done again. Raises InvalidOption when there is none of this id,
+        PayloadError when its signal's value is sealed with a key that this process has not got.
+        """
         found = await self._execute(operations.read_batches(str(_uuid(batch_id))))
         if not found:
             raise InvalidOption(f"there is no batch {batch_id}; `durable batch list` shows them")
+        interventions.check_readable(found[0].options)
         return await self._run_batch(found[0], progress)
 
     async def batches(self, limit: int = 20) -> Sequence[BatchProgress]:

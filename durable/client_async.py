@@ -24,6 +24,7 @@ from durable.dag_steps_async import AsyncDagSteps
 from durable.definitions import Workflow, checked_version
 from durable.descriptions import OperatorStatus, RunDescription, Status
 from durable.errors import InvalidOption
+from durable.evidence_async import AsyncEvidencing
 from durable.explaining_async import AsyncExplaining
 from durable.filters import compiled_filter
 from durable.grouping import JobCall
@@ -59,6 +60,7 @@ class AsyncClient(
     AsyncScheduling,
     AsyncJobBatches,
     AsyncQueues,
+    AsyncEvidencing,
     AsyncExplaining,
 ):
     """Talks to one database. Use it as a context manager, or call `close()`.

@@ -25,6 +25,7 @@ from durable.dag_steps_sync import DagSteps
 from durable.definitions import Workflow, checked_version
 from durable.descriptions import OperatorStatus, RunDescription, Status
 from durable.errors import InvalidOption
+from durable.evidence_sync import Evidencing
 from durable.explaining_sync import Explaining
 from durable.filters import compiled_filter
 from durable.grouping import JobCall
@@ -60,6 +61,7 @@ class Client(
     Scheduling,
     JobBatches,
     Queues,
+    Evidencing,
     Explaining,
 ):
     """Talks to one database. Use it as a context manager, or call `close()`.

@@ -108,7 +108,10 @@ class HistoryEvent:
 
 @dataclass(frozen=True, slots=True)
 class SignalEvidence:
-    """One attempt to signal a run, and what became of it (C11). `seq` is the event that delivered it."""
+    """One attempt to signal a run, and what became of it (C11). `seq` is the event that delivered it.
+
+    `times`: beyond a thousand attempts that were refused, further ones are counted with the newest of their kind.
+    """
 
     signal_id: str
     name: str
@@ -119,6 +122,7 @@ class SignalEvidence:
     actor: Any
     at: datetime
     seq: int | None
+    times: int = 1
 
 
 UpdateStatus = Literal["requested", "accepted", "completed", "failed", "rejected", "aborted"]
@@ -281,12 +285,16 @@ class CancelReceipt:
     status: Literal["requested", "already_requested"]
 
 
+Subject = Literal["workflow", "job", "queue", "schedule"]
+
+
 @dataclass(frozen=True, slots=True)
 class CommandRecord:
     """One command that somebody gave, accepted or refused (`code` says why; see durable/refusals.py).
 
     `seq` is the event that it was about: of an activity its opening event, of a reset, retry or fork the last one kept. `before` and `after` are what it
-    changed. A signal to a workflow is listed too, as it stands in the evidence of signals.
+    changed. A signal to a workflow is listed too, as it stands in the evidence of signals. `workflow_id` is the name of the `subject`: the id of a
+    workflow, job or schedule, or the name of a queue. `next_steps`: what was legal instead of what was refused. `recovery_id`: see `client.recovery`.
     """
 
     workflow_id: str
@@ -302,6 +310,64 @@ class CommandRecord:
     before: Any
     after: Any
     batch_id: str | None
+    subject: Subject = "workflow"
+    recovery_id: str | None = None
+    next_steps: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRequest:
+    """One request to stop a workflow, apart from how it ended (C9): who (`actor`; a parent as {"parent": its id}), when and why, and what `became` of it.
+
+    delivered: its code was told (how it ended is the run's `cause`); pending: it will be; overtaken: the run ended first; dropped: a reset took the
+    run back to before it; repeated: an earlier request stands; late: the run had ended.
+    """
+
+    run_id: str
+    command_id: str
+    became: Literal["delivered", "pending", "overtaken", "dropped", "repeated", "late"]
+    actor: Any
+    reason: str | None
+    at: datetime
+    batch_id: str | None
+    recovery_id: str | None
+
+
+EvidenceKind = Literal["signal", "cancel", "command", "update", "outcome", "callback"]
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Something about a workflow that did not simply happen.
+
+    `kind` and `status`: signal (duplicate, late, ambiguous, dropped, replayed), cancel (as `CancelRequest.became`), command (refused: its code), update (rejected,
+    aborted), outcome (of an attempt, refused or after the close), callback (the job that follows the end: its state, or gone). `times`: how many attempts it stands for.
+    """
+
+    run_id: str
+    at: datetime
+    kind: EvidenceKind
+    status: str
+    name: str | None
+    reason: str | None
+    actor: Any
+    times: int
+    detail: Any
+    payload: Any
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveryRecord:
+    """Commands that belong together (`client.recovery`), and why. `ended_at` None: it goes on. `accepted` and `refused` count its commands."""
+
+    recovery_id: str
+    reason: str
+    actor: Any
+    begun_at: datetime
+    ended_at: datetime | None
+    note: str | None
+    accepted: int
+    refused: int
 
 
 @dataclass(frozen=True, slots=True)

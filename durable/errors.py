@@ -412,6 +412,9 @@ class WorkflowNotFound(DurableError):
     list` shows what exists.
     """
 
+    code = "unknown_workflow"
+    next_steps: Sequence[str] = ("durable list",)
+
 
 class WorkflowAlreadyExists(DurableError):
     """A workflow of this id exists and the chosen policy refuses a second start (C20). The caller's
@@ -421,8 +424,14 @@ class WorkflowAlreadyExists(DurableError):
 
 class WorkflowClosed(DurableError):
     """The workflow has already ended and takes no signal, update, cancel or terminate. The
-    caller came too late.
+    caller came too late. `next_steps` is what is legal instead, where a command was refused.
     """
+
+    code = "workflow_closed"
+
+    def __init__(self, message: str, next_steps: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.next_steps = tuple(next_steps)
 
 
 class OperationRefused(DurableError):

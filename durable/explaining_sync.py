@@ -59,7 +59,8 @@ class Explaining:
 
     def _explain_run(self, workflow_id: str, run_id: str | None, step: str | None) -> Explanation:
         wanted = None if step is None else requests.text("step", step, 1_000)
-        run = self._execute(reads.read_run_facts(workflow_id, run_id, wanted))
+        calls = None if wanted is None else [wanted]
+        run = self._execute(reads.read_run_facts(workflow_id, run_id, calls))
         if wanted is not None:
             return self._explain_step(run, wanted)
         found = diagnosis.explain_run(run)
@@ -72,6 +73,10 @@ class Explaining:
         if run.workflow == diagnosis.DAG:
             history = self._execute(read_recorded(run.workflow_id, run.run_id))
             table = explanations.steps_of(run, history)
+            if above := diagnosis.awaited_steps(step, table):
+                run = self._execute(
+                    reads.read_run_facts(run.workflow_id, run.run_id, [step, *above])
+                )
         found = diagnosis.explain_step(run, step, table)
         if found is None:
             has = "no activity pending of this id" if table is None else f"no step {step!r}; it has {', '.join(list(table)[:20])}"  # fmt: skip

@@ -21,6 +21,7 @@ from durable.descriptions import (
     SignalEvidence,
     SignalReceipt,
 )
+from durable.evidence_sync import RunEvidence
 from durable.histories import RecordedHistory
 from durable.interceptors import ClientRequest, sending
 from durable.operations_sync import RunOperations
@@ -37,7 +38,7 @@ R = TypeVar("R")
 V = TypeVar("V")
 
 
-class Handle(Conversation, RunOperations[R]):
+class Handle(Conversation, RunOperations[R], RunEvidence):
     """A workflow by its id; made by a client's `start` and `handle`, never fails by itself.
 
     `run_id` is None for a handle made from an id alone: such a handle means the newest run of the id. One made by `start` reads its own
@@ -100,8 +101,8 @@ class Handle(Conversation, RunOperations[R]):
         `dedupe_key`: a second signal of the same name and key is a duplicate and is not delivered. `actor` and `headers` travel
         with it; see `durable.sender`.
 
-        Raises PayloadError, ActorRequired, UnknownSignal, WorkflowNotFound (nothing was written), and WorkflowClosed, after the attempt has been
-        written down as evidence.
+        Raises PayloadError, ActorRequired, UnknownSignal (nothing was written), and WorkflowNotFound and WorkflowClosed, after the attempt has
+        been written down.
         """
 
         def send(asked: ClientRequest) -> SignalReceipt:

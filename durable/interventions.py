@@ -19,8 +19,9 @@ from durable.core.rewind import Recorded, Rewind
 from durable.dag.rollback import is_undo
 from durable.definitions import DEFAULTS_KEY
 from durable.descriptions import OperatorStatus, RewindReceipt, RunDescription, Status
-from durable.errors import InvalidOption
+from durable.errors import InvalidOption, PayloadError
 from durable.payload import ValueCodec
+from durable.payload_codecs import unreadable_placeholder
 from durable.store.operations import RewindOptions, ScheduledActivity
 
 BatchAction = Literal["cancel", "terminate", "retry", "reset", "pause", "resume", "signal", "move"]
@@ -231,6 +232,13 @@ def batch_options(action: BatchAction, given: Mapping[str, Any]) -> dict[str, An
         if ("build" in options) == bool(options.get("anywhere")):
             raise InvalidOption("a batch of moves needs build=, or anywhere=True")
     return options
+
+
+def check_readable(options: Mapping[str, Any]) -> None:
+    """Raises PayloadError when what a batch is to send was sealed and cannot be opened here."""
+    if why := unreadable_placeholder(json.dumps(options.get("value"))):
+        remedy = "Give this process the codecs and keys that it was begun with: durable.use_payloads(...)."
+        raise PayloadError("value", f"it cannot be read here ({why})", remedy)
 
 
 def point_of(action: str, options: Mapping[str, Any]) -> Point:

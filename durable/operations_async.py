@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from durable import interventions, requests
 from durable.dag.model import INTERPRETER
 from durable.descriptions import CommandRecord, RewindReceipt
-from durable.errors import OperationRefused
+from durable.errors import OperationRefused, WorkflowNotFound
 from durable.interventions import Point, TimersLeft
 from durable.store import calls, operations
 from durable.store.operations import Order, RewindOptions, ScheduledActivity
@@ -151,7 +151,9 @@ class AsyncRunOperations(Generic[R]):
     async def commands(self, limit: int = 100) -> Sequence[CommandRecord]:
         """What was commanded to this workflow id, accepted or refused, newest first; signals too. `limit`: 1 to 10,000."""
         checked = requests.whole("limit", limit, 1, 10_000)
-        return await self._client._execute(operations.list_commands(self.workflow_id, checked))
+        return await self._client._execute(
+            operations.list_commands(self.workflow_id, checked, subject="workflow")
+        )
 
     def _order(self, reason: str, actor: Any) -> Order:
         why = interventions.why(reason)
@@ -170,7 +172,12 @@ class AsyncRunOperations(Generic[R]):
     async def _rewind_once(
         self, point: Point, options: RewindOptions, given: Order
     ) -> RewindReceipt:
-        run = await self._client._execute(calls.describe_run(self.workflow_id, given.run_id))
+        try:
+            run = await self._client._execute(calls.describe_run(self.workflow_id, given.run_id))
+        except WorkflowNotFound:  # asked for all the same, so that the refusal is recorded
+            return await self._client._send(
+                operations.refuse_rewind(given, options, "no_such_point"), None
+            )
         history = await self._client._execute(calls.read_history(self.workflow_id, run.run_id, 0))
         pinned = replace(given, run_id=run.run_id)
         retries_steps = point.the_end and run.workflow == INTERPRETER and run.status == "failed"

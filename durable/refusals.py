@@ -11,6 +11,7 @@ CommandCode = Literal[
     "accepted", "already_requested", "already_paused", "not_paused", "workflow_closed", "workflow_running", "workflow_completed",
     "workflow_paused", "superseded", "rolled_back", "no_such_point", "no_such_activity", "activity_running", "activity_cancelled", "activity_exhausted",
     "id_in_use", "unchanged", "job_ended", "job_executing", "unique_key_taken", "job_waiting", "unique_arguments", "keyed_queue",
+    "ambiguous", "unknown_workflow", "unknown_job", "unknown_schedule", "schedule_exists", "schedule_changed",
     "not_undoable",
 ]  # fmt: skip
 CODES: tuple[CommandCode, ...] = get_args(CommandCode)
@@ -62,12 +63,22 @@ REFUSALS: dict[str, Refusal] = {
     "job_waiting": Refusal("waits for its completion from elsewhere", ("durable job show ID", "durable job cancel ID")),
     "unique_arguments": Refusal("keeps its arguments: its unique key was made of them", ("durable job delete ID",)),
     "keyed_queue": Refusal("keeps its queue: its serial or partition key belongs to that", ("durable job delete ID",)),
+    "ambiguous": Refusal("is one of several that were meant, so none was told", ("durable signal ID NAME JSON", _LOOK)),
+    "unknown_workflow": Refusal("does not exist", ("durable list --prefix ID",)),
+    "unknown_job": Refusal("does not exist", ("durable job list",)),
+    "unknown_schedule": Refusal("does not exist", ("durable schedule list",)),
+    "schedule_exists": Refusal("exists already", ("durable schedule show ID", "durable schedule update ID")),
+    "schedule_changed": Refusal("was changed by somebody else meanwhile", ("durable schedule show ID", "durable schedule update ID")),
     "id_in_use": Refusal("cannot be forked to an id that exists", ("durable fork ID --to ANOTHER", "durable list --prefix ANOTHER")),
 }  # fmt: skip
 
 
-def steps(code: str, workflow_id: str, seq: int | None) -> tuple[str, ...]:
+def steps(
+    code: str, workflow_id: str, seq: int | None, subject: str = "workflow"
+) -> tuple[str, ...]:
     """The legal commands, with their ids filled in."""
+    if subject != "workflow" and code in ("already_requested", "unchanged"):
+        return (f"durable {subject} show {workflow_id}",)
     return tuple(
         step.replace(" ID", f" {workflow_id}").replace(" SEQ", f" {seq}" if seq else " SEQ")
         for step in REFUSALS[code].next_steps

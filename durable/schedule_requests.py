@@ -47,7 +47,7 @@ class ScheduleChanges(TypedDict, total=False):
     How: `overlap` while the run before is open (see `Overlap`; "skip" by default); `catch_up`: how late a slot may still start, a year by default;
     `pause_on_failure`: the schedule pauses itself when a run fails.
 
-    What: `arguments` by name, `queue`, `priority` (0-9), and for workflows `actor`, `headers`, `attributes`, `memo`, as in `start`.
+    `by`: who makes this change, for the log of commands. What: `arguments` by name, `queue`, `priority` (0-9), and for workflows `actor`, `headers`, `attributes`, `memo`, as in `start`.
     """
 
     cron: str | Sequence[str]
@@ -69,6 +69,7 @@ class ScheduleChanges(TypedDict, total=False):
     headers: Mapping[str, str]
     attributes: Mapping[str, Any]
     memo: Mapping[str, Any]
+    by: Any
 
 
 class ScheduleOptions(ScheduleChanges, total=False):
@@ -200,6 +201,7 @@ def created(
         "input": given,
         "paused": bool(options.get("paused")),
         "note": note(options.get("note")),
+        "actor": requests.actor(options.get("by")),
     }
 
 
@@ -226,6 +228,7 @@ def changed(
         **_stored(times, _policy(stored.policy, options)),
         "action": json.dumps(action),
         "input": given,
+        "actor": requests.actor(options.get("by")),
     }
 
 

@@ -119,7 +119,7 @@ class AsyncScheduling:
 class AsyncScheduleHandle:
     """A schedule by its id. Every verb raises ScheduleNotFound when there is none.
 
-    A trigger or backfill, and what a change means for slots that are due, takes effect with the next pass of a worker: within half a second.
+    Each change is in the log of commands, accepted or refused, under the schedule's id. A trigger or backfill, and what a change means for slots that are due, takes effect with the next pass of a worker: within half a second.
     """
 
     def __init__(self, client: AsyncScheduling, schedule_id: str) -> None:
@@ -148,23 +148,28 @@ class AsyncScheduleHandle:
         """Why it does not start anything now, when it will, and what kept its last slots."""
         return await self._client._execute(explanations.explain_schedule(self.schedule_id))
 
-    async def pause(self, note: str | None = None) -> None:
+    async def pause(self, note: str | None = None, *, actor: Any = None) -> None:
         """Start nothing until `resume`. Slots that come due meanwhile are recorded as skipped. Runs that are open go on."""
-        await self._command("pause", note=schedule_requests.note(note))
+        await self._command("pause", actor, note=schedule_requests.note(note))
 
-    async def resume(self, note: str | None = None) -> None:
+    async def resume(self, note: str | None = None, *, actor: Any = None) -> None:
         """Go on with the next slot. Those of the pause are not made up for; `backfill` does that."""
-        await self._command("resume", note=schedule_requests.note(note))
+        await self._command("resume", actor, note=schedule_requests.note(note))
 
-    async def trigger(self, *, overlap: Overlap | None = None) -> datetime:
+    async def trigger(self, *, overlap: Overlap | None = None, actor: Any = None) -> datetime:
         """Run it now, as a slot of its own, also while it is paused. `overlap`: instead of the schedule's. Returns the slot."""
-        row = await self._command("trigger", overlap=schedule_requests.overlap(overlap))
+        row = await self._command("trigger", actor, overlap=schedule_requests.overlap(overlap))
         found = calls.from_us(row["slot_us"])
         assert found is not None
         return found
 
     async def backfill(
-        self, start: datetime, end: datetime, *, overlap: Overlap | None = None
+        self,
+        start: datetime,
+        end: datetime,
+        *,
+        overlap: Overlap | None = None,
+        actor: Any = None,
     ) -> int:
         """Run the slots from `start` to `end` (both included, up to now) that were not started: a slot never runs twice.
 
@@ -174,7 +179,7 @@ class AsyncScheduleHandle:
         how = schedule_requests.overlap(overlap)
         stored = await self._client._execute(schedule_calls.read_schedule(self.schedule_id))
         found = schedule_requests.backfilled(stored, start, end)
-        row = await self._command("backfill", overlap=how, slots=found)
+        row = await self._command("backfill", actor, overlap=how, slots=found)
         return int(row["asked"] or 0)
 
     async def update(self, target: Any = None, /, **changes: Unpack[ScheduleChanges]) -> None:
@@ -190,10 +195,13 @@ class AsyncScheduleHandle:
             schedule_calls.put_schedule(self.schedule_id, "revise", given, revision=stored.revision)
         )
 
-    async def delete(self) -> None:
+    async def delete(self, *, actor: Any = None) -> None:
         """Delete it. Its runs go on; what waits to start does not start. Code that declares it does not bring it back, `client.schedule` does."""
-        await self._command("delete")
+        await self._command("delete", actor)
 
-    async def _command(self, command: schedule_calls.Command, **given: Any) -> dict[str, Any]:
-        call = schedule_calls.command_schedule(self.schedule_id, command, **given)
+    async def _command(
+        self, command: schedule_calls.Command, actor: Any, **given: Any
+    ) -> dict[str, Any]:
+        who = requests.actor(actor)
+        call = schedule_calls.command_schedule(self.schedule_id, command, actor=who, **given)
         return await self._client._send(call, None)

@@ -121,7 +121,7 @@ class Scheduling:
 class ScheduleHandle:
     """A schedule by its id. Every verb raises ScheduleNotFound when there is none.
 
-    A trigger or backfill, and what a change means for slots that are due, takes effect with the next pass of a worker: within half a second.
+    Each change is in the log of commands, accepted or refused, under the schedule's id. A trigger or backfill, and what a change means for slots that are due, takes effect with the next pass of a worker: within half a second.
     """
 
     def __init__(self, client: Scheduling, schedule_id: str) -> None:
@@ -148,22 +148,29 @@ class ScheduleHandle:
         """Why it does not start anything now, when it will, and what kept its last slots."""
         return self._client._execute(explanations.explain_schedule(self.schedule_id))
 
-    def pause(self, note: str | None = None) -> None:
+    def pause(self, note: str | None = None, *, actor: Any = None) -> None:
         """Start nothing until `resume`. Slots that come due meanwhile are recorded as skipped. Runs that are open go on."""
-        self._command("pause", note=schedule_requests.note(note))
+        self._command("pause", actor, note=schedule_requests.note(note))
 
-    def resume(self, note: str | None = None) -> None:
+    def resume(self, note: str | None = None, *, actor: Any = None) -> None:
         """Go on with the next slot. Those of the pause are not made up for; `backfill` does that."""
-        self._command("resume", note=schedule_requests.note(note))
+        self._command("resume", actor, note=schedule_requests.note(note))
 
-    def trigger(self, *, overlap: Overlap | None = None) -> datetime:
+    def trigger(self, *, overlap: Overlap | None = None, actor: Any = None) -> datetime:
         """Run it now, as a slot of its own, also while it is paused. `overlap`: instead of the schedule's. Returns the slot."""
-        row = self._command("trigger", overlap=schedule_requests.overlap(overlap))
+        row = self._command("trigger", actor, overlap=schedule_requests.overlap(overlap))
         found = calls.from_us(row["slot_us"])
         assert found is not None
         return found
 
-    def backfill(self, start: datetime, end: datetime, *, overlap: Overlap | None = None) -> int:
+    def backfill(
+        self,
+        start: datetime,
+        end: datetime,
+        *,
+        overlap: Overlap | None = None,
+        actor: Any = None,
+    ) -> int:
         """Run the slots from `start` to `end` (both included, up to now) that were not started: a slot never runs twice.
 
         `overlap`: instead of the schedule's; with "skip" most of a long range would be skipped, "buffer_all" runs one after another, "allow" all
@@ -172,7 +179,7 @@ class ScheduleHandle:
         how = schedule_requests.overlap(overlap)
         stored = self._client._execute(schedule_calls.read_schedule(self.schedule_id))
         found = schedule_requests.backfilled(stored, start, end)
-        row = self._command("backfill", overlap=how, slots=found)
+        row = self._command("backfill", actor, overlap=how, slots=found)
         return int(row["asked"] or 0)
 
     def update(self, target: Any = None, /, **changes: Unpack[ScheduleChanges]) -> None:
@@ -188,10 +195,11 @@ class ScheduleHandle:
             schedule_calls.put_schedule(self.schedule_id, "revise", given, revision=stored.revision)
         )
 
-    def delete(self) -> None:
+    def delete(self, *, actor: Any = None) -> None:
         """Delete it. Its runs go on; what waits to start does not start. Code that declares it does not bring it back, `client.schedule` does."""
-        self._command("delete")
+        self._command("delete", actor)
 
-    def _command(self, command: schedule_calls.Command, **given: Any) -> dict[str, Any]:
-        call = schedule_calls.command_schedule(self.schedule_id, command, **given)
+    def _command(self, command: schedule_calls.Command, actor: Any, **given: Any) -> dict[str, Any]:
+        who = requests.actor(actor)
+        call = schedule_calls.command_schedule(self.schedule_id, command, actor=who, **given)
         return self._client._send(call, None)

@@ -783,7 +783,11 @@ begin
          where f.type = 'SignalReceived' and s.shard = f.shard and s.run_id = f.run_id and s.signal_id = (f.body ->> 'signal_id')::uuid
            and not exists (select from durable.signals d where d.shard = f.shard and d.run_id = f.next and d.name = s.name
                               and d.dedupe_key = s.dedupe_key and d.status in ('buffered', 'delivered'))
-        returning 1
+        returning s.shard, f.run_id, f.next, s.signal_id
+    ), noted as (
+        insert into durable.evidence (shard, run_id, at, kind, body)
+        select m.shard, m.run_id, durable.now(), 'SignalsReplayed', jsonb_build_object('to', m.next, 'count', count(*), 'signals', (array_agg(m.signal_id))[:100])
+          from moved m group by m.shard, m.run_id, m.next
     ), carried as (
         update durable.updates u set run_id = f.next, generation = n.generation
           from forwarded f join durable.runs n on n.shard = f.shard and n.run_id = f.next

@@ -58,7 +58,7 @@ begin
 end $$;
 
 -- SIGNAL: never lost (C11). Evidence row always; inbox row when the run is open and the key is new; a key also holds for the runs that continue this one.
--- status: buffered | duplicate | dropped (closed) | unknown (no run of that id: nothing is written).
+-- status: buffered | duplicate | late (closed) | dropped (it was buffered, and the run closed before it was read) | unknown (no run of that id).
 create function durable.send_signal(p_shard smallint, p_workflow_id text, p_signal uuid, p_name text, p_payload json,
                                     p_dedupe_key text default null, p_actor jsonb default null, p_headers jsonb default null)
 returns table (run_id uuid, status text, reason text, queue text, owner uuid)
@@ -73,25 +73,24 @@ begin
         select r.* into v_run from durable.runs r
          where r.shard = p_shard and r.workflow_id = p_workflow_id order by r.generation desc limit 1 for key share;
         if not found then
+            perform durable.log_stray('workflow', p_workflow_id, p_signal, 'signal', 'unknown_workflow', 'signal ' || p_name, p_actor);
             status := 'unknown'; return next; return;
         end if;
         exit when (select r.status from durable.runs r where r.shard = p_shard and r.run_id = v_run.run_id) <> 'continued';  -- after the lock
     end loop;
     run_id := v_run.run_id; queue := v_run.queue; owner := v_run.owner;
     select s.run_id, s.status into v_before from durable.runs r join durable.signals s on s.shard = r.shard and s.run_id = r.run_id
-     where r.shard = p_shard and r.workflow_id = p_workflow_id and r.generation < v_run.generation and s.signal_id = p_signal;
+     where r.shard = p_shard and r.workflow_id = p_workflow_id and r.generation < v_run.generation and s.signal_id = p_signal and s.status <> 'replayed';
     if found then  -- the answer was lost, and another run of that id has started meanwhile: the signal was for the one before
         run_id := v_before.run_id;
         status := case v_before.status when 'delivered' then 'buffered' else v_before.status end;
         return next; return;
     end if;
     if v_run.status <> 'running' then
-        status := 'dropped'; reason := 'the run is ' || v_run.status;
-        insert into durable.signals (shard, run_id, signal_id, name, dedupe_key, status, reason, payload, actor, at)
-        values (p_shard, run_id, p_signal, p_name, p_dedupe_key, status, reason, p_payload, p_actor, v_now)
-        on conflict do nothing;
-        if not found then  -- the answer was lost and the same client asks again: the run took it before it closed, or dropped it
-            select case when s.status = 'dropped' and s.seq is null then 'dropped' else 'buffered' end into status
+        status := 'late'; reason := 'the run is ' || v_run.status;
+        if not durable.note_signal(p_shard, run_id, p_signal, p_name, p_dedupe_key, status, reason, p_payload, p_actor, v_now) then
+            -- the answer was lost and the same client asks again: the run took it before it closed, or did not
+            select case when s.status in ('delivered', 'replayed') or s.status = 'dropped' and s.seq is not null then 'buffered' else s.status end into status
               from durable.signals s where s.shard = p_shard and s.run_id = v_run.run_id and s.signal_id = p_signal;
         end if;
         return next; return;
@@ -109,9 +108,7 @@ begin
             return next; return;
         end if;
         status := 'duplicate'; reason := 'the dedupe key was used before';
-        insert into durable.signals (shard, run_id, signal_id, name, dedupe_key, status, reason, payload, actor, at)
-        values (p_shard, run_id, p_signal, p_name, p_dedupe_key, status, reason, p_payload, p_actor, v_now)
-        on conflict do nothing;
+        perform durable.note_signal(p_shard, run_id, p_signal, p_name, p_dedupe_key, status, reason, p_payload, p_actor, v_now);
         return next; return;
     end if;
     insert into durable.inbox (shard, run_id, message_id, queue, type, at, body, payload)
@@ -135,6 +132,7 @@ begin
     select r.* into v_run from durable.runs r
      where r.shard = p_shard and r.workflow_id = p_workflow_id order by r.generation desc limit 1;
     if not found then
+        perform durable.log_stray('workflow', p_workflow_id, p_command, 'cancel', 'unknown_workflow', p_reason, p_actor);
         status := 'unknown'; return next; return;
     end if;
     run_id := v_run.run_id; queue := v_run.queue; owner := v_run.owner;
@@ -184,6 +182,7 @@ begin
     select r.* into v_run from durable.runs r
      where r.shard = p_shard and r.workflow_id = p_workflow_id order by r.generation desc limit 1 for no key update;
     if not found then
+        perform durable.log_stray('workflow', p_workflow_id, p_command, 'terminate', 'unknown_workflow', p_reason, p_actor);
         status := 'unknown'; return next; return;
     end if;
     run_id := v_run.run_id;

@@ -79,15 +79,16 @@ language plpgsql
 set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set plan_cache_mode = force_generic_plan
 as $$
 declare
-    v_child record;
+    v_child durable.runs;
     v_asked uuid[] := '{}';
     v_before integer;
+    v_new boolean;
     v_pushes jsonb := '[]';
 begin
     loop  -- again, because a child that continues as new at this moment shows its successor only to the next look
         v_before := cardinality(v_asked);
         for v_child in
-            select c.shard, c.run_id, c.queue, c.owner, c.epoch, c.last_seq, c.cancel_requested_at from durable.runs c
+            select c.* from durable.runs c
              where c.parent_shard = p_shard and c.parent_run_id = p_parent and (p_seq is null or c.parent_seq = p_seq)
                and c.status = 'running' and c.run_id <> all (v_asked)
                and (p_seq is not null or 'cancel' = (select h.body ->> 'close_policy' from durable.history h
@@ -95,6 +96,10 @@ begin
              order by c.shard, c.run_id for no key update of c
         loop
             v_asked := v_asked || v_child.run_id;
+            v_new := v_child.cancel_requested_at is null and not exists (select from durable.inbox i
+                where i.shard = v_child.shard and i.run_id = v_child.run_id and i.type = 'CancelRequested');
+            perform durable.log_command(v_child, gen_random_uuid(), 'cancel', case when v_new then 'accepted' else 'already_requested' end, p_reason,
+                (select jsonb_build_object('parent', p.workflow_id) from durable.runs p where p.shard = p_shard and p.run_id = p_parent), null, null, null, null);
             if v_child.owner is null and v_child.epoch = 0 then
                 update durable.runs r set status = 'cancelled', closed_at = p_now, ready_at = null, delayed_until = null,
                        last_seq = r.last_seq + 2, turn = 1, cancel_requested_at = p_now
@@ -104,8 +109,7 @@ begin
                     (v_child.shard, v_child.run_id, v_child.last_seq + 2, 1, 'WorkflowCancelled', p_now,
                      jsonb_build_object('reason', p_reason, 'before_start', true));
                 v_pushes := v_pushes || durable.sweep_closed(array[v_child.shard], array[v_child.run_id], array['cancelled'], p_now);
-            elsif v_child.cancel_requested_at is null and not exists (select from durable.inbox i
-                    where i.shard = v_child.shard and i.run_id = v_child.run_id and i.type = 'CancelRequested') then
+            elsif v_new then
                 insert into durable.inbox (shard, run_id, queue, type, at, body)
                 values (v_child.shard, v_child.run_id, v_child.queue, 'CancelRequested', p_now, jsonb_build_object('reason', p_reason));
                 v_pushes := v_pushes || to_jsonb(coalesce('worker:' || v_child.owner, 'queue:' || v_child.queue));
@@ -227,8 +231,14 @@ begin
                 (v_run.start - '{origins,reset,attributes}'::text[]) || (v_run.asked - 'unread')
                 || case when v_run.attributes is null then '{}' else jsonb_build_object('attributes', v_run.attributes) end || jsonb_build_object(
                     'continued', coalesce((v_run.start ->> 'continued')::int, 0) + 1, 'continued_from', v_run.run_id), v_run.input);
-        update durable.signals s set run_id = v_next, status = 'buffered', seq = null
-         where s.shard = v_run.shard and s.run_id = v_run.run_id and (s.status = 'buffered' or s.seq = any (v_unread));
+        with moved as (
+            update durable.signals s set run_id = v_next, status = 'buffered', seq = null
+             where s.shard = v_run.shard and s.run_id = v_run.run_id and (s.status = 'buffered' or s.seq = any (v_unread))
+            returning s.signal_id
+        )
+        insert into durable.evidence (shard, run_id, at, kind, body)
+        select v_run.shard, v_run.run_id, p_now, 'SignalsReplayed', jsonb_build_object('to', v_next, 'count', count(*), 'signals', (array_agg(m.signal_id))[:100])
+          from moved m having count(*) > 0;
         update durable.inbox i set run_id = v_next
          where i.shard = v_run.shard and i.run_id = v_run.run_id and i.type in ('SignalReceived', 'CancelRequested', 'UpdateRequested');
         update durable.updates u set run_id = v_next, generation = v_run.generation + 1

@@ -218,7 +218,7 @@ language sql stable as $$
       from durable.runs r where r.shard = p_shard and r.workflow_id = p_workflow_id order by r.generation desc limit 1
 $$;
 
--- Questions whose asker is gone, and rejections that nobody will ask about any more.
+-- Questions whose asker is gone, rejections that nobody will ask about any more, and old commands that stand under no run.
 create function durable.forget_requests(p_limit integer) returns integer
 language plpgsql as $$
 declare
@@ -233,7 +233,7 @@ begin
     delete from durable.updates u using old o
      where u.shard = o.shard and u.workflow_id = o.workflow_id and u.update_id = o.update_id and u.generation = o.generation;
     get diagnostics v_count = row_count;
-    return v_count;
+    return v_count + durable.forget_strays(10000, p_limit);
 end $$;
 
 -- The SQL API; `arguments` is an object by name, or an array by position. Answers the update's id.

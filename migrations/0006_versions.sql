@@ -39,6 +39,7 @@ declare
 begin
     v_run := durable.take_run(p_shard, p_workflow_id);
     if v_run.run_id is null then
+        perform durable.log_stray('workflow', p_workflow_id, p_command, 'move', 'unknown_workflow', p_reason, p_actor);
         status := 'unknown'; return next; return;
     end if;
     run_id := v_run.run_id; queue := v_run.queue; owner := v_run.owner; was := v_run.build;

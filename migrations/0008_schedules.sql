@@ -110,7 +110,7 @@ $$ select durable.slot_status(p_kind, p_shard, p_target) not in ('completed', 'f
 -- declare (what code says). Slots of the old times that nobody has decided yet will be. outcome: created | updated | unchanged | refused | deleted | changed.
 create function durable.put_schedule(
     p_id text, p_request uuid, p_mode text, p_revision integer, p_declared text, p_spec jsonb, p_policy jsonb, p_action jsonb, p_input json,
-    p_paused boolean, p_note text
+    p_paused boolean, p_note text, p_actor jsonb default null
 ) returns table (outcome text, revision integer)
 language plpgsql as $$
 declare
@@ -122,11 +122,15 @@ begin
      where p_mode <> 'revise'
     on conflict do nothing;
     if found then
-        outcome := 'created'; revision := 1; return next; return;
+        outcome := 'created'; revision := 1;
+        perform durable.log_put(p_id, p_request, p_mode, outcome, null, p_actor);
+        return next; return;
     end if;
     select s.* into v_old from durable.schedules s where s.schedule_id = p_id for update;
     if not found then
-        outcome := 'deleted'; return next; return;
+        outcome := 'deleted';
+        perform durable.log_put(p_id, p_request, p_mode, outcome, null, p_actor);
+        return next; return;
     end if;
     revision := v_old.revision;
     outcome := case
@@ -138,6 +142,7 @@ begin
         when p_mode = 'keep' then 'unchanged'
         else 'refused' end;
     if outcome not in ('created', 'updated') or v_old.request_id = p_request then
+        perform durable.log_put(p_id, p_request, p_mode, outcome, v_old, p_actor);
         return next; return;
     end if;
     if outcome = 'updated' and p_mode = 'update' and (v_old.spec, v_old.policy, v_old.action, v_old.input::text) is not distinct from (p_spec, p_policy, p_action, p_input::text) then
@@ -153,8 +158,29 @@ begin
            note = case when s.deleted_at is null then s.note else p_note end
      where s.schedule_id = p_id
     returning s.revision into revision;
+    perform durable.log_put(p_id, p_request, p_mode, outcome, v_old, p_actor);
     return next;
 end $$;
+
+-- What a command changes of a schedule, for the log of commands.
+create function durable.schedule_standing(s durable.schedules) returns jsonb language sql stable as $$
+    select case when s.schedule_id is not null and s.deleted_at is null then jsonb_strip_nulls(jsonb_build_object('revision', s.revision, 'spec', s.spec,
+        'policy', s.policy, 'action', s.action, 'input', s.input, 'paused', case when s.paused then true end, 'note', s.note)) end
+$$;
+
+-- What became of a put: nothing is logged of one that changed nothing, or every start of a worker would leave a row for each schedule that code declares.
+create function durable.log_put(p_id text, p_request uuid, p_mode text, p_outcome text, p_old durable.schedules, p_actor jsonb) returns void
+language plpgsql as $$
+begin
+    if p_outcome = 'unchanged' or (p_mode = 'declare' and p_outcome in ('refused', 'deleted')) then
+        return;
+    end if;
+    perform durable.log_stray('schedule', p_id, p_request, case when p_outcome = 'created' or p_mode = 'fail' then 'create_schedule' else 'update_schedule' end,
+        case p_outcome when 'refused' then 'schedule_exists' when 'deleted' then 'unknown_schedule' when 'changed' then 'schedule_changed' else 'accepted' end,
+        case p_mode when 'declare' then 'declared by code' end, p_actor, durable.schedule_standing(p_old),
+        case when p_outcome in ('created', 'updated') then (select durable.schedule_standing(s) from durable.schedules s where s.schedule_id = p_id) end);
+end $$;
+
 
 -- Slots that wait for a decision. One that was skipped or missed gets another chance, one that was started never does.
 create function durable.ask_slots(p_id text, p_slots bigint[], p_origin text, p_overlap text, p_now timestamptz) returns integer
@@ -172,7 +198,8 @@ begin
 end $$;
 
 -- PAUSE, RESUME, DELETE, TRIGGER, BACKFILL. status: done | unknown. A trigger is a slot of its own, at this moment; its request makes it once.
-create function durable.command_schedule(p_id text, p_command text, p_note text, p_overlap text, p_slots bigint[], p_request uuid)
+create function durable.command_schedule(p_id text, p_command text, p_note text, p_overlap text, p_slots bigint[], p_request uuid,
+                                         p_actor jsonb default null)
 returns table (status text, slot_us bigint, asked integer)
 language plpgsql as $$
 declare
@@ -184,6 +211,7 @@ begin
     if not found then
         status := case when p_command = 'delete' and exists (
             select from durable.schedules s where s.schedule_id = p_id and s.request_id = p_request) then 'done' else 'unknown' end;
+        perform durable.log_stray('schedule', p_id, p_request, p_command || '_schedule', 'unknown_schedule', p_note, p_actor);
         return next; return;
     end if;
     status := 'done';
@@ -218,6 +246,9 @@ begin
         update durable.schedule_slots t set decision = 'skipped', reason = 'the schedule was deleted', decided_at = v_now
          where t.schedule_id = p_id and t.decision in ('pending', 'buffered');
     end if;
+    perform durable.log_stray('schedule', p_id, p_request, p_command || '_schedule', 'accepted', p_note, p_actor, durable.schedule_standing(v_old),
+        coalesce((select durable.schedule_standing(s) from durable.schedules s where s.schedule_id = p_id), '{}')
+            || jsonb_strip_nulls(jsonb_build_object('slot_us', slot_us, 'asked', asked)));
     return next;
 end $$;
 

@@ -8,10 +8,14 @@ alter table durable.operator_commands
     add column before jsonb,
     add column after  jsonb,
     add column batch_id uuid,
+    add column subject text not null default 'workflow',
+    add column recovery_id uuid default nullif(current_setting('durable.recovery', true), '')::uuid,  -- see 0015
+    add constraint operator_commands_subject_known check (subject in ('workflow', 'job', 'queue', 'schedule')),
     add constraint operator_commands_code_known check (code in (
         'accepted', 'already_requested', 'already_paused', 'not_paused', 'workflow_closed', 'workflow_running', 'workflow_completed', 'workflow_paused',
         'superseded', 'rolled_back', 'no_such_point', 'no_such_activity', 'activity_running', 'activity_cancelled', 'activity_exhausted', 'id_in_use', 'unchanged',
-        'job_ended', 'job_executing', 'unique_key_taken', 'job_waiting', 'unique_arguments', 'keyed_queue', 'not_undoable')),
+        'job_ended', 'job_executing', 'unique_key_taken', 'job_waiting', 'unique_arguments', 'keyed_queue', 'ambiguous', 'unknown_workflow', 'unknown_job',
+        'unknown_schedule', 'schedule_exists', 'schedule_changed', 'not_undoable')),
     add constraint operator_commands_code_says_accepted check (accepted = (code = 'accepted'));
 
 create index jobs_paused on durable.jobs (shard, run_id) where phase = 'paused';  -- not the state: see durable.jobs
@@ -51,12 +55,14 @@ $$;
 
 -- Every command, with the signals that clients have sent: each attempt to signal is evidence of its own (C11).
 create view durable.command_list as
-select o.workflow_id, o.shard, o.run_id, o.command_id, o.action, o.seq, o.accepted, o.code, o.reason, o.actor, o.at, o.before, o.after, o.batch_id
+select o.workflow_id, o.shard, o.run_id, o.command_id, o.action, o.seq, o.accepted, o.code, o.reason, o.actor, o.at, o.before, o.after, o.batch_id,
+       o.subject, o.recovery_id
   from durable.operator_commands o
 union all
 select r.workflow_id, s.shard, s.run_id, s.signal_id, 'signal', s.seq, s.status in ('buffered', 'delivered'),
-       case when s.status in ('buffered', 'delivered') then 'accepted' when s.status = 'duplicate' then 'already_requested' else 'workflow_closed' end,
-       s.reason, s.actor, s.at, null, jsonb_build_object('signal', s.name, 'status', s.status), null
+       case s.status when 'buffered' then 'accepted' when 'delivered' then 'accepted' when 'duplicate' then 'already_requested' when 'ambiguous' then 'ambiguous'
+            else 'workflow_closed' end,
+       s.reason, s.actor, s.at, null, jsonb_build_object('signal', s.name, 'status', s.status), null, 'workflow', null
   from durable.signals s join durable.runs r on r.shard = s.shard and r.run_id = s.run_id
  where s.status <> 'replayed'  -- shown with the run that it was sent again to
    and not exists (select from durable.operator_commands o where o.shard = s.shard and o.run_id = s.run_id and o.command_id = s.signal_id);  -- of a batch
@@ -72,7 +78,10 @@ declare
     v_now timestamptz := durable.now();
     v_run durable.runs := durable.take_run(p_shard, p_workflow_id);
 begin
-    if v_run.run_id is null then code := 'unknown'; return next; return; end if;
+    if v_run.run_id is null then
+        perform durable.log_stray('workflow', p_workflow_id, p_command, 'pause', 'unknown_workflow', p_reason, p_actor);
+        code := 'unknown'; return next; return;
+    end if;
     select o.run_id, o.code into run_id, code from durable.earlier_answer(p_shard, p_workflow_id, p_command) o;
     if code is not null then return next; return; end if;
     run_id := v_run.run_id;
@@ -117,7 +126,10 @@ declare
     v_run durable.runs := durable.take_run(p_shard, p_workflow_id);
     v_until timestamptz := (v_run.paused ->> 'delayed_until')::timestamptz;
 begin
-    if v_run.run_id is null then code := 'unknown'; return next; return; end if;
+    if v_run.run_id is null then
+        perform durable.log_stray('workflow', p_workflow_id, p_command, 'resume', 'unknown_workflow', p_reason, p_actor);
+        code := 'unknown'; return next; return;
+    end if;
     select o.run_id, o.code into run_id, code from durable.earlier_answer(p_shard, p_workflow_id, p_command) o;
     if code is not null then return next; return; end if;
     run_id := v_run.run_id;
@@ -158,7 +170,10 @@ declare
     v_outcome text := case p_action when 'set_result' then 'ActivityCompleted' when 'set_failure' then 'ActivityFailed' end;
 begin
     select r.* into v_run from durable.runs r where r.shard = p_shard and r.workflow_id = p_workflow_id order by r.generation desc limit 1;
-    if not found then code := 'unknown'; return next; return; end if;
+    if not found then
+        perform durable.log_stray('workflow', p_workflow_id, p_command, 'activity_' || p_action, 'unknown_workflow', p_reason, p_actor);
+        code := 'unknown'; return next; return;
+    end if;
     select * into v_job from durable.jobs j where j.shard = p_shard and j.run_id = v_run.run_id and j.seq = p_seq and j.kind = 'activity' for update;
     select o.run_id, o.code into run_id, code from durable.earlier_answer(p_shard, p_workflow_id, p_command) o;
     if code is not null then return next; return; end if;
@@ -245,7 +260,10 @@ declare
     v_start jsonb;
     v_earlier durable.operator_commands;
 begin
-    if v_run.run_id is null then code := 'unknown'; return next; return; end if;
+    if v_run.run_id is null then
+        perform durable.log_stray('workflow', p_workflow_id, p_command, p_action, 'unknown_workflow', p_reason, p_actor);
+        code := 'unknown'; return next; return;
+    end if;
     v_earlier := durable.earlier_answer(p_shard, p_workflow_id, p_command);
     if v_earlier.code is not null then
         run_id := v_earlier.run_id; code := v_earlier.code;
@@ -464,6 +482,7 @@ create table durable.batches (
                                                    'cancel_jobs', 'retry_jobs', 'delete_jobs', 'edit_jobs')),
     filter      jsonb       not null,
     options     jsonb       not null,
+    payload     json,  -- a signal's value; apart, because it may be sealed
     reason      text        not null,
     actor       jsonb,
     bound       uuid        not null,

@@ -100,6 +100,7 @@ begin
         union all select result from durable.updates union all select payload from durable.queries union all select result from durable.queries
         union all select on_end -> 'input' from durable.runs union all select c.value -> 'input' from durable.job_groups g cross join lateral json_each(g.callbacks) c
         union all select input from durable.schedules union all select input from durable.jobs union all select result from durable.jobs union all select heartbeat from durable.jobs
+        union all select payload from durable.batches where finished_at is null
     ) e where e.payload::text like '{"durable:encoded":%' and json_typeof(e.payload -> 'ref') = 'string'
     union all
     select m[1] from durable.archive a cross join lateral regexp_matches(a.record::text, '"ref" *: *"([0-9a-f]{64})"', 'g') m;

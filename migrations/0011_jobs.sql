@@ -184,9 +184,9 @@ end $$;
 create function durable.log_job_command(p_shard smallint, p_job uuid, p_command uuid, p_action text, p_code text, p_reason text, p_actor jsonb,
                                         p_batch uuid default null, p_before jsonb default null, p_after jsonb default null)
 returns void language sql as $$
-    insert into durable.operator_commands (shard, run_id, command_id, workflow_id, action, accepted, reason, refusal, actor, at, code, batch_id, before, after)
-    values (p_shard, p_job, p_command, p_job::text, p_action, p_code = 'accepted', p_reason, nullif(p_code, 'accepted'), p_actor, durable.now(), p_code,
-            p_batch, p_before, p_after)
+    insert into durable.operator_commands (shard, run_id, command_id, workflow_id, subject, action, accepted, reason, refusal, actor, at, code, batch_id, before, after)
+    values (p_shard, p_job, p_command, p_job::text, 'job', p_action, p_code = 'accepted', p_reason, nullif(p_code, 'accepted'), p_actor, durable.now(), p_code,
+            p_batch, p_before, case when p_code = 'accepted' then p_after end)
     on conflict do nothing
 $$;
 
@@ -200,10 +200,11 @@ declare
 begin
     select j.* into v_job from durable.jobs j where j.shard = p_shard and j.run_id = p_job and j.seq = 0 for update;
     if not found then
+        perform durable.log_stray('job', p_job::text, p_command, 'cancel_job', 'unknown_job', p_reason, p_actor);
         status := 'unknown'; return next; return;
     end if;
     queue := v_job.queue; owner := v_job.owner; state := v_job.state;
-    select case when not o.accepted then 'ended' when v_job.state = 'executing' then 'requested' else 'cancelled' end into status
+    select case when o.code = 'already_requested' then o.code when not o.accepted then 'ended' when v_job.state = 'executing' then 'requested' else 'cancelled' end into status
       from durable.operator_commands o where o.shard = p_shard and o.run_id = p_job and o.command_id = p_command;
     if found then  -- the answer was lost and the same client asks again
         return next; return;
@@ -221,8 +222,8 @@ begin
                errors = coalesce(j.errors, '[]') || jsonb_build_object('attempt', j.attempt, 'at', v_now, 'failure', durable.cancel_failure(p_reason))
          where j.shard = p_shard and j.run_id = p_job and j.seq = 0;
     end if;
-    perform durable.log_job_command(p_shard, p_job, p_command, 'cancel_job', case when status = 'ended' then 'job_ended' else 'accepted' end, p_reason, p_actor,
-                                    p_batch);
+    perform durable.log_job_command(p_shard, p_job, p_command, 'cancel_job', case status when 'ended' then 'job_ended' when 'already_requested' then status
+                                    else 'accepted' end, p_reason, p_actor, p_batch, jsonb_build_object('state', v_job.state), jsonb_build_object('state', state));
     return next;
 end $$;
 
@@ -243,11 +244,14 @@ declare
 begin
     select j.* into v_job from durable.jobs j where j.shard = p_shard and j.run_id = p_job and j.seq = 0 for update;
     if not found then
+        perform durable.log_stray('job', p_job::text, p_command, 'retry_job', 'unknown_job', p_reason, p_actor);
         status := 'unknown'; return next; return;
     end if;
     queue := v_job.queue; status := 'available';
-    if exists (select from durable.operator_commands o where o.shard = p_shard and o.run_id = p_job and o.command_id = p_command and o.accepted)
-       or v_job.state = 'available' then  -- the answer was lost and the same client asks again
+    if exists (select from durable.operator_commands o where o.shard = p_shard and o.run_id = p_job and o.command_id = p_command and o.accepted) then
+        return next; return;  -- the answer was lost and the same client asks again
+    elsif v_job.state = 'available' then
+        perform durable.log_job_command(p_shard, p_job, p_command, 'retry_job', 'unchanged', p_reason, p_actor, p_batch, jsonb_build_object('state', v_job.state));
         return next; return;
     end if;
     v_options := v_job.options #- '{timeouts,schedule_to_close_s}';
@@ -266,7 +270,8 @@ begin
         end;
     end if;
     perform durable.log_job_command(p_shard, p_job, p_command, 'retry_job', case status when 'available' then 'accepted' when 'executing' then 'job_executing'
-                                    else 'unique_key_taken' end, p_reason, p_actor, p_batch);
+                                    else 'unique_key_taken' end, p_reason, p_actor, p_batch, jsonb_build_object('state', v_job.state),
+                                    jsonb_build_object('state', status));
     return next;
 end $$;
 
@@ -279,14 +284,17 @@ declare
 begin
     select j.state into v_state from durable.jobs j where j.shard = p_shard and j.run_id = p_job and j.seq = 0 for update;
     if not found then
-        return case when exists (select from durable.operator_commands o where o.shard = p_shard and o.run_id = p_job and o.command_id = p_command
-                                    and o.accepted) then 'deleted' else 'unknown' end;
+        if exists (select from durable.operator_commands o where o.shard = p_shard and o.run_id = p_job and o.command_id = p_command and o.accepted) then
+            return 'deleted';
+        end if;
+        perform durable.log_stray('job', p_job::text, p_command, 'delete_job', 'unknown_job', p_reason, p_actor);
+        return 'unknown';
     end if;
     if v_state <> 'executing' then
         delete from durable.jobs j where j.shard = p_shard and j.run_id = p_job and j.seq = 0;
     end if;
     perform durable.log_job_command(p_shard, p_job, p_command, 'delete_job', case when v_state = 'executing' then 'job_executing' else 'accepted' end, p_reason,
-                                    p_actor, p_batch);
+                                    p_actor, p_batch, jsonb_build_object('state', v_state));
     return case when v_state = 'executing' then 'executing' else 'deleted' end;
 end $$;
 
@@ -479,6 +487,7 @@ declare
 begin
     select j.* into v_job from durable.jobs j where j.shard = p_shard and j.run_id = p_job and j.seq = 0 for update;
     if not found then
+        perform durable.log_stray('job', p_job::text, p_command, 'edit_job', 'unknown_job', p_reason, p_actor);
         status := 'unknown'; return next; return;
     end if;
     state := v_job.state; queue := v_job.queue;

@@ -390,6 +390,12 @@ begin
     end loop;
 end $$;
 
+-- What a command changes of a queue, for the log.
+create function durable.queue_standing(q durable.queues) returns jsonb language sql stable as $$
+    select jsonb_strip_nulls(jsonb_build_object('paused', case when q.paused_at is not null then true end, 'slots', q.slots, 'global_limit', q.global_limit,
+        'key_limit', q.key_limit, 'rate_limit', q.rate_limit, 'key_rate_limit', q.key_rate_limit))
+$$;
+
 -- CONFIGURE a queue: `p_changes` names what changes, null takes a limit away. Creates its row. Remembered over restarts, and taken up by the next claim; what is under
 -- way when a first limit that counts attempts is set is counted from then on.
 create function durable.configure_queue(p_name text, p_changes jsonb, p_reason text default null, p_actor jsonb default null,
@@ -421,10 +427,9 @@ begin
     if p_changes ? 'key_rate_limit' then
         delete from durable.queue_meters m where m.queue = p_name and m.key <> '';
     end if;
-    insert into durable.operator_commands (shard, run_id, command_id, workflow_id, action, accepted, reason, actor, at)
-    values (0, '00000000-0000-0000-0000-000000000000', p_command, 'queue ' || p_name,
-            case p_changes ->> 'paused' when 'true' then 'pause_queue' when 'false' then 'resume_queue' else 'configure_queue' end, true, p_reason, p_actor, v_now)
-    on conflict do nothing;
+    perform durable.log_stray('queue', p_name, p_command,
+        case p_changes ->> 'paused' when 'true' then 'pause_queue' when 'false' then 'resume_queue' else 'configure_queue' end, 'accepted', p_reason, p_actor,
+        durable.queue_standing(v_queue), (select durable.queue_standing(q) from durable.queues q where q.name = p_name));
 end $$;
 
 -- WHY a job does not run: everything that keeps it, as facts. `reason` is one of a closed list (durable/queue_limits.py).

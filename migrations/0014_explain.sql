@@ -1,5 +1,5 @@
 -- Why something does not go on: its facts, as one document, read by one statement and so at one moment. Nothing here decides; durable/core/diagnosis.py puts the
--- facts into words. Everything is looked up by key and bounded: the first fifty jobs of a run, twenty children, twenty messages.
+-- facts into words. Everything is looked up by key and bounded: the first fifty jobs of a run (ten of a child), twenty children, twenty messages.
 
 create function durable.worker_facts(p_worker uuid) returns json language sql stable as $$
     select json_build_object('name', w.name, 'state', w.state, 'beat_us', durable.to_us(w.beat_at), 'lease_us', durable.to_us(w.lease_until))
@@ -26,8 +26,13 @@ begin
      where j.shard = p_shard and j.run_id = p_run and j.seq = p_seq);
 end $$;
 
--- p_depth: how many levels of children come along. p_step: only the jobs and children of this call, by its id, or by its event.
-create function durable.run_facts(p_shard smallint, p_run uuid, p_depth integer, p_step text default null) returns json
+-- Whether it is one of these calls, an element of its map (`name[3]`), or a later try (`name#2`).
+create function durable.is_call(p_id text, p_calls text[]) returns boolean language sql immutable as
+$$ select exists (select from unnest(p_calls) as c(name) where p_id = c.name or starts_with(p_id, c.name || '[') or starts_with(p_id, c.name || '#')) $$;
+
+-- p_depth: how many levels of children come along. p_calls: only the jobs and children of these calls, by their ids, or by the
+-- numbers of their events.
+create function durable.run_facts(p_shard smallint, p_run uuid, p_depth integer, p_calls text[] default null) returns json
 language plpgsql stable set jit = off set enable_seqscan = off
 as $$
 declare
@@ -58,16 +63,14 @@ begin
              where u.shard = p_shard and u.run_id = p_run and u.status in ('requested', 'accepted') order by u.requested_at limit 20) u), '[]'),
         'jobs', coalesce((select json_agg(durable.job_facts(p_shard, p_run, n.seq)) from (
             select j.seq from durable.jobs j
-             where j.shard = p_shard and j.run_id = p_run and j.kind <> 'job' and (p_step is null or j.seq::text = p_step or exists (
-                       select from durable.history h where h.shard = p_shard and h.run_id = p_run and h.seq = j.seq
-                          and (h.body ->> 'id' = p_step or starts_with(h.body ->> 'id', p_step || '[') or starts_with(h.body ->> 'id', p_step || '#'))))
-             order by j.state <> 'paused', j.seq limit 50) n), '[]'),
+             where j.shard = p_shard and j.run_id = p_run and j.kind <> 'job' and (p_calls is null or j.seq::text = any (p_calls) or exists (
+                       select from durable.history h where h.shard = p_shard and h.run_id = p_run and h.seq = j.seq and durable.is_call(h.body ->> 'id', p_calls)))
+             order by j.state <> 'paused', j.seq limit case when p_depth > 0 then 50 else 10 end) n), '[]'),
         'job_count', (select count(*) from durable.jobs j where j.shard = p_shard and j.run_id = p_run and j.kind <> 'job'),
         'children', coalesce((select json_agg(durable.run_facts(c.shard, c.run_id, p_depth - 1)) from (
             select t.shard, t.run_id from durable.runs t
              where p_depth > 0 and t.parent_shard = p_shard and t.parent_run_id = p_run and t.status = 'running'
-               and (p_step is null or t.workflow_id = r.workflow_id || '/' || p_step or starts_with(t.workflow_id, r.workflow_id || '/' || p_step || '[')
-                    or starts_with(t.workflow_id, r.workflow_id || '/' || p_step || '#'))
+               and (p_calls is null or durable.is_call(substr(t.workflow_id, length(r.workflow_id) + 2), p_calls))
              order by t.parent_seq limit 20) c), '[]'),
         'child_count', (select count(*) from durable.runs t
                          where p_depth > 0 and t.parent_shard = p_shard and t.parent_run_id = p_run and t.status = 'running'),

@@ -24,11 +24,13 @@ from durable.cli import (
 from durable.cli.batches import batch
 from durable.cli.builds import move
 from durable.cli.doctor import doctor
+from durable.cli.evidence import evidence, recover
 from durable.cli.explain import explain
 from durable.cli.graph import graph, watch
 from durable.cli.lint import lint
 from durable.cli.mend import activity
 from durable.cli.replay import replay
+from durable.cli.sections import Sectioned
 from durable.cli.verify import verify
 
 EPILOG = (
@@ -38,6 +40,7 @@ EPILOG = (
 
 app = typer.Typer(
     name="durable",
+    cls=Sectioned,
     help="Durable execution for Python on PostgreSQL alone.",
     epilog=EPILOG,
     no_args_is_help=True,
@@ -95,6 +98,8 @@ dag.app.command("schema")(dag_files.schema)
 app.add_typer(dag.app, name="dag")
 app.add_typer(batch, name="batch")
 app.command("commands")(rewind.commands)
+app.command("evidence")(evidence)
+app.add_typer(recover, name="recover")
 app.command("move")(move)
 app.command("complete")(completion.complete)
 app.command("fail")(completion.fail)

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from durable.dag_errors import InvalidDag
 from durable.errors import (
@@ -93,8 +93,11 @@ def fail(error: BaseException, *, in_json: bool) -> NoReturn:
     """Print the error as one line on stderr and leave with its code."""
     message = " ".join(str(error).split())
     if in_json:
-        problems = {"problems": error.problems} if isinstance(error, InvalidDag) else {}
-        told = {"type": type(error).__name__, "message": message, **problems}
+        told: dict[str, Any] = {"type": type(error).__name__, "message": message}
+        if code := getattr(error, "code", None):  # of a refusal; see durable/refusals.py
+            told |= {"code": code, "next_steps": list(getattr(error, "next_steps", ()))}
+        if isinstance(error, InvalidDag):
+            told["problems"] = error.problems
         said = json.dumps({"error": told}, ensure_ascii=False)
     else:
         said = f"durable: {message}"

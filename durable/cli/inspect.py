@@ -165,6 +165,8 @@ def show(workflow_id: WorkflowId, *, url: Url = None, in_json: Json = False) -> 
         style="dim",
     )
     line(f"{'':<11}durable history {workflow_id} shows them", style="dim")
+    if run.status == "running":
+        line(f"{'why':<11}durable explain {workflow_id} says what it waits for", style="dim")
 
 
 def _counted(events: Sequence[HistoryEvent]) -> Counter[str]:

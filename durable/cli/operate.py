@@ -25,6 +25,7 @@ from durable.cli.settings import (
 )
 
 if TYPE_CHECKING:
+    from durable.descriptions import SignalReceipt
     from durable.handles_sync import Handle
     from durable.requests import OnClosed, OnRunning
 
@@ -154,6 +155,9 @@ def signal(
         str | None, typer.Option(help="A second signal with the same key is not delivered.")
     ] = None,
     where: Where = None,
+    only_one: Annotated[
+        bool, typer.Option("--one", help="With --where: only if it means one open workflow.")
+    ] = False,
     dry_run: DryRun = False,
     reason: Reason = None,
     actor: Actor = None,
@@ -166,6 +170,14 @@ def signal(
     durable signal o-1 payment_confirmed '{"amount": 10}'
     """
     import_app(app)
+    if where is not None and only_one:
+        value = read_json("the payload", name, None)
+        with open_client(url) as client:
+            receipt = client.signal_where(
+                where, workflow_id, value, dedupe_key=dedupe_key, actor=actor or who()
+            )
+        _print_signalled(workflow_id, "the one that it means", receipt, in_json=in_json)
+        return
     if where is not None:  # then there is no id, and the others stand one place earlier
         chosen = Chosen(None, where, dry_run, reason, actor, url, in_json)
         chosen.many("signal", signal=workflow_id, value=read_json("the payload", name, None))
@@ -176,15 +188,19 @@ def signal(
     with open_client(url) as client:
         handle = client.handle(workflow_id)
         receipt = handle.signal(name, value, dedupe_key=dedupe_key, actor=actor or who())
+    _print_signalled(name, workflow_id, receipt, in_json=in_json)
+
+
+def _print_signalled(name: str, whom: str, receipt: SignalReceipt, *, in_json: bool) -> None:
     if in_json:
         print_json(receipt)
     elif receipt.status == "duplicate":
         line(
-            f"{name} was sent to {workflow_id} with this key before; this one is not delivered",
+            f"{name} was sent to {whom} with this key before; this one is not delivered",
             style="yellow",
         )
     else:
-        line(f"sent {name} to {workflow_id}", style="green")
+        line(f"sent {name} to {whom}", style="green")
 
 
 @on_chosen

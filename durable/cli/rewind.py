@@ -20,7 +20,7 @@ from durable.cli.settings import (
 )
 
 if TYPE_CHECKING:
-    from durable.descriptions import CommandRecord, RewindReceipt
+    from durable.descriptions import CommandRecord, RewindReceipt, Subject
     from durable.interventions import TimersLeft
 
 ToEvent = Annotated[
@@ -165,29 +165,48 @@ def commands(
     batch: Annotated[
         str | None, typer.Option("--batch", metavar="BATCH", help="Only those of this batch.")
     ] = None,
+    recovery: Annotated[
+        str | None, typer.Option(metavar="RECOVERY", help="Only those of this recovery.")
+    ] = None,
+    about: Annotated[
+        str | None, typer.Option(help="Only about: workflow, job, queue, schedule.")
+    ] = None,
+    refused: Annotated[bool, typer.Option("--refused", help="Only those refused.")] = False,
     limit: Annotated[int, typer.Option(help="At most so many, the newest first.")] = 50,
     url: Url = None,
     in_json: Json = False,
 ) -> None:
     """Show who commanded what, accepted or refused, the newest first."""
     with open_client(url) as client:
-        if workflow_id is None:
-            found = client.commands(limit, batch_id=batch)
-        else:
-            found = client.handle(workflow_id).commands(limit)
+        found = client.commands(
+            limit,
+            batch_id=batch,
+            subject=cast("Subject | None", about),
+            name=workflow_id,
+            recovery_id=recovery,
+            accepted=False if refused else None,
+        )
     if in_json:
         print_json(found)
     elif not found:
         line("no command here yet")
     else:
-        columns = ("at", "id", "command", "answer", "who", "reason", "changed")
+        columns = ("at", "about", "command", "answer", "who", "reason", "changed or legal instead")
         print_table(columns, [_command_row(it) for it in found])
 
 
 def _command_row(it: CommandRecord) -> tuple[Any, ...]:
     what = it.action.replace("_", " ") + (f" #{it.seq}" if it.seq else "")
     by = it.actor if it.actor is None or isinstance(it.actor, str) else short(it.actor)
-    return moment(it.at), it.workflow_id, what, it.code, by, it.reason, _changed(it)
+    about = it.workflow_id if it.subject == "workflow" else f"{it.subject} {it.workflow_id}"
+    told = ", ".join(it.next_steps) if it.next_steps else _changed(it)
+    return moment(it.at), about, what, it.code, by, it.reason, told
+
+
+_SHOWN = (
+    "status", "state", "input", "run_id", "paused", "slots", "global_limit", "key_limit", "rate_limit", "key_rate_limit", "queue",
+    "priority", "scheduled_at", "tags", "meta",
+)  # fmt: skip
 
 
 def _changed(it: CommandRecord) -> str:
@@ -195,8 +214,8 @@ def _changed(it: CommandRecord) -> str:
     before, after = it.before or {}, it.after or {}
     parts = [
         f"{key}: {short(before.get(key), 30)} -> {short(after[key], 30)}"
-        for key in ("status", "state", "input", "run_id")
-        if key in before and key in after and before[key] != after[key]
+        for key in _SHOWN
+        if key in after and before.get(key) != after[key] and (key in before or key != "run_id")
     ]
     parts += [f"{key}: {short(after[key], 60)}" for key in ("result", "failure") if key in after]
     return "; ".join(parts)

@@ -12,7 +12,7 @@ from durable.cli.exits import BadInput
 from durable.cli.moments import duration, moment
 from durable.cli.output import as_json, clock, line, print_json, print_table, short
 from durable.cli.output import moment as in_words
-from durable.cli.settings import App, Json, Url, import_app, open_client, read_json
+from durable.cli.settings import Actor, App, Json, Url, import_app, open_client, read_json, who
 from durable.core.durations import span
 
 if TYPE_CHECKING:
@@ -123,6 +123,7 @@ def create(
     on_existing: Annotated[
         str, typer.Option(help="If the id is in use: fail, keep, update.")
     ] = "fail",
+    actor: Actor = None,
     app: App = None,
     url: Url = None,
     in_json: Json = False,
@@ -138,6 +139,7 @@ def create(
         "arguments": read_json("the arguments", arguments, {}),
         "paused": paused,
         "on_existing": on_existing,
+        "by": actor or who(),
         **({} if note is None else {"note": note}),
     }
     with open_client(url) as client:
@@ -169,6 +171,7 @@ def update(
     pause_on_failure: PauseOnFailure = None,
     queue: Queue = None,
     priority: Priority = None,
+    actor: Actor = None,
     app: App = None,
     url: Url = None,
     in_json: Json = False,
@@ -186,7 +189,7 @@ def update(
         raise BadInput(msg)
     with open_client(url) as client:
         handle = client.schedule_handle(schedule_id)
-        handle.update(target, **options)
+        handle.update(target, **options, by=actor or who())
         made = handle.describe()
     _said(made, f"updated {schedule_id}; next {_first(made)}", in_json=in_json)
 
@@ -281,31 +284,35 @@ def _slot(each: ScheduleSlot) -> tuple[Any, ...]:
 
 @app.command("pause")
 def pause(
-    schedule_id: ScheduleId, *, note: Note = None, url: Url = None, in_json: Json = False
-) -> None:
+    schedule_id: ScheduleId, *, note: Note = None, actor: Actor = None, url: Url = None,
+    in_json: Json = False,
+) -> None:  # fmt: skip
     """Start nothing until it is resumed."""
     with open_client(url) as client:
-        client.schedule_handle(schedule_id).pause(note)
+        client.schedule_handle(schedule_id).pause(note, actor=actor or who())
     _said({"schedule_id": schedule_id, "paused": True}, f"paused {schedule_id}", in_json=in_json)
 
 
 @app.command("resume")
 def resume(
-    schedule_id: ScheduleId, *, note: Note = None, url: Url = None, in_json: Json = False
-) -> None:
+    schedule_id: ScheduleId, *, note: Note = None, actor: Actor = None, url: Url = None,
+    in_json: Json = False,
+) -> None:  # fmt: skip
     """Go on with the next slot; `backfill` makes up for what passed by."""
     with open_client(url) as client:
-        client.schedule_handle(schedule_id).resume(note)
+        client.schedule_handle(schedule_id).resume(note, actor=actor or who())
     _said({"schedule_id": schedule_id, "paused": False}, f"resumed {schedule_id}", in_json=in_json)
 
 
 @app.command("trigger")
 def trigger(
-    schedule_id: ScheduleId, *, overlap: Overlap = None, url: Url = None, in_json: Json = False
-) -> None:
+    schedule_id: ScheduleId, *, overlap: Overlap = None, actor: Actor = None, url: Url = None,
+    in_json: Json = False,
+) -> None:  # fmt: skip
     """Run it now."""
     with open_client(url) as client:
-        slot = client.schedule_handle(schedule_id).trigger(overlap=_overlap(overlap))
+        handle, by = client.schedule_handle(schedule_id), actor or who()
+        slot = handle.trigger(overlap=_overlap(overlap), actor=by)
     said = f"triggered {schedule_id}; durable schedule show {schedule_id} shows what came of it"
     _said({"schedule_id": schedule_id, "slot": slot}, said, in_json=in_json)
 
@@ -321,6 +328,7 @@ def backfill(
         str, typer.Option("--to", metavar="TIME", help="The last slot.", show_default=False)
     ],
     overlap: Overlap = None,
+    actor: Actor = None,
     url: Url = None,
     in_json: Json = False,
 ) -> None:
@@ -328,7 +336,7 @@ def backfill(
     first, last = moment("--from", start), moment("--to", end)
     with open_client(url) as client:
         handle = client.schedule_handle(schedule_id)
-        count = handle.backfill(first, last, overlap=_overlap(overlap))
+        count = handle.backfill(first, last, overlap=_overlap(overlap), actor=actor or who())
     _said(
         {"schedule_id": schedule_id, "slots": count},
         f"{count} slots of {schedule_id} are to be run",
@@ -337,10 +345,12 @@ def backfill(
 
 
 @app.command("delete")
-def delete(schedule_id: ScheduleId, *, url: Url = None, in_json: Json = False) -> None:
+def delete(
+    schedule_id: ScheduleId, *, actor: Actor = None, url: Url = None, in_json: Json = False
+) -> None:
     """Delete it. Its open runs go on."""
     with open_client(url) as client:
-        client.schedule_handle(schedule_id).delete()
+        client.schedule_handle(schedule_id).delete(actor=actor or who())
     _said({"schedule_id": schedule_id, "deleted": True}, f"deleted {schedule_id}", in_json=in_json)
 
 

@@ -39,17 +39,25 @@ Actor = Annotated[
 Reason = Annotated[str | None, typer.Option("--reason", help="Why; the log of commands keeps it.")]
 
 
-def open_client(url: str | None) -> Client:
-    """A client; nothing is connected yet. Raises DatabaseUnavailable when no database is named.
+def open_client(url: str | None, *, joined: bool = True) -> Client:
+    """A client. Raises DatabaseUnavailable when no database is named, InvalidOption for a recovery that cannot be joined.
 
-    DURABLE_APP is imported for every command: its `use_payloads` has the keys to what is sealed.
+    DURABLE_APP is imported for every command: its `use_payloads` has the keys to what is sealed. What is commanded belongs to the recovery
+    that DURABLE_RECOVERY names (`durable recover begin`), unless not `joined`.
     """
     from durable.client_sync import Client
 
     if os.environ.get("DURABLE_APP"):
         import_app(None)
 
-    return Client(url)
+    client = Client(url)
+    if joined and (recovery_id := os.environ.get("DURABLE_RECOVERY")):
+        try:
+            client.join_recovery(recovery_id)
+        except BaseException:
+            client.close()
+            raise
+    return client
 
 
 def import_app(app: str | None) -> None:

@@ -7,7 +7,7 @@ these wants to know of the others. The order is that of urgency, and the most ur
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -43,6 +43,7 @@ DAG = "durable.dag"
 """The workflow that runs DAGs: the ids of its activities are the names of its steps."""
 
 _OPEN = ("pending", "running")
+SHOWN_STEPS = 10
 _CODE: Mapping[str, CauseCode] = {code: code for code in CODES}
 _REVIEWS: Mapping[str, CauseCode] = {
     "nondeterminism": "nondeterminism", "kills_workers": "kills_workers", "error": "turn_fails",
@@ -89,8 +90,10 @@ def explain_step(
     found = tuple(_of_call(run, step, known))
     if known is None and not found:
         return None
-    dependencies = (*(() if known is None else _upstream(known, steps)), *found)
-    causes: tuple[Cause, ...] = () if known is None else tuple(_of_step(run, step, known, steps))
+    above = () if known is None else tuple(_upstream(run, known, steps))
+    causes: tuple[Cause, ...] = ()
+    if known is not None:
+        causes = tuple(_of_step(run, step, known, steps, above))
     causes += tuple(it for each in found for it in each.causes)
     if run.status == "running" and (known is None or known.status in _OPEN):
         causes = (*_above(run), *causes)
@@ -98,23 +101,37 @@ def explain_step(
     at = moment(run.now_us)
     assert at is not None
     return Explanation(
-        "step", run.workflow_id, step, worst(causes), by_urgency(causes), at, dependencies
+        "step", run.workflow_id, step, worst(causes), by_urgency(causes), at, (*above, *found)
     )  # fmt: skip
 
 
+def awaited_steps(step: str, table: Mapping[str, StepFacts]) -> list[str]:
+    """The first of the steps that have to end before it can go on: whose calls belong to its facts."""
+    known = table.get(step)
+    names = () if known is None else (*known.upstream, *known.added)
+    return [it for it in names if it in table and table[it].status in _OPEN][:SHOWN_STEPS]
+
+
 def _of_call(run: RunFacts, step: str, known: StepFacts | None) -> Iterator[Dependency]:
-    """The activities and children (the facts hold no others), and the waits of one step."""
+    """The activities, children and waits of one step; without a DAG the facts hold no others."""
     for each in run.jobs:
-        if each.kind == "activity":
+        if each.kind == "activity" and (known is None or _is_call(each.call_id or "", step)):
             yield _activity(each, run)
     for child in run.children:
-        yield _child(child, run.now_us, None)
+        called = child.workflow_id.removeprefix(f"{run.workflow_id}/")
+        if known is None or _is_call(called, step):
+            yield _child(child, run.now_us, None)
     for wait in run.waiting_on or ():
         signal = (
             wait.get("kind") == "signal" and known is not None and known.signal == wait.get("name")
         )
         if signal or (wait.get("kind") == "step" and wait.get("name") == step):
             yield from _wait(wait, run)
+
+
+def _is_call(call_id: str, step: str) -> bool:
+    """Whether it is the step's call, that of an element of its map, or a later try."""
+    return call_id == step or call_id.startswith((f"{step}[", f"{step}#"))
 
 
 def explain_schedule(schedule: ScheduleFacts) -> Explanation:
@@ -447,17 +464,16 @@ def _bound(job: JobFacts, now_us: int) -> str:
 
 
 def _of_step(
-    run: RunFacts, name: str, step: StepFacts, table: Mapping[str, StepFacts]
+    run: RunFacts,
+    name: str,
+    step: StepFacts,
+    table: Mapping[str, StepFacts],
+    above: Sequence[Dependency] = (),
 ) -> Iterator[Cause]:
-    awaited = step.upstream if step.status == "pending" else step.added
-    open_ = [it for it in awaited if it in table and table[it].status in _OPEN]
+    """Its own causes; those of the steps that it waits for (`above`) are told with them."""
     if step.status in _OPEN:
-        if open_:
-            said = ", ".join(f"{it} ({table[it].status})" for it in open_[:10])
-            more = f" and {len(open_) - 10} more" if len(open_) > 10 else ""
-            yield cause(
-                "dependencies", run.now_us, about=f"step {name}", id=run.workflow_id, count=len(open_), step=open_[0], steps=said + more
-            )  # fmt: skip
+        if awaited_steps(name, table):
+            yield _waits_for_steps(run, name, table, above)
     elif step.cause is not None:
         ended = table[step.cause].status if step.cause in table else ""
         yield cause(
@@ -468,11 +484,33 @@ def _of_step(
         yield _ended(run.now_us, step.status, None, "", _failure(step.failure))
 
 
-def _upstream(step: StepFacts, table: Mapping[str, StepFacts]) -> Iterator[Dependency]:
+def _waits_for_steps(
+    run: RunFacts, name: str, table: Mapping[str, StepFacts], above: Sequence[Dependency]
+) -> Cause:
+    awaited = awaited_steps(name, table)
+    names = (*table[name].upstream, *table[name].added)
+    count = sum(table[it].status in _OPEN for it in names if it in table)
+    more = f" and {count - len(awaited)} more" if count > len(awaited) else ""
+    nested = tuple(it for each in above for it in each.causes)
+    held = worst(nested) in ("blocked", "needs_review")
+    return cause(
+        "dependencies", run.now_us, about=f"step {name}", id=run.workflow_id, count=count, step=awaited[0], causes=nested,
+        stands="blocked" if held else "waiting", steps=", ".join(f"{it} ({table[it].status})" for it in awaited) + more,
+    )  # fmt: skip
+
+
+def _upstream(
+    run: RunFacts, step: StepFacts, table: Mapping[str, StepFacts]
+) -> Iterator[Dependency]:
+    """The steps that it depends on or has added; those that have not ended with their own causes."""
     for name in (*step.upstream, *step.added):
-        status = table[name].status if name in table else "unknown"
-        done = status not in _OPEN
-        yield Dependency("step", name, status, "done" if done else "waiting")
+        known = table.get(name)
+        if known is None or known.status not in _OPEN:
+            yield Dependency("step", name, "unknown" if known is None else known.status, "done")
+            continue
+        called = [it for each in _of_call(run, name, known) for it in each.causes]
+        causes = (*_of_step(run, name, known, table), *called)
+        yield Dependency("step", name, known.status, worst(causes), causes=causes)
 
 
 # -- a schedule ---------------------------------------------------------------------------------------------------------

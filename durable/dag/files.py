@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,19 @@ def _located(problem: str, lines: Lines) -> str:
     while path and path not in lines:
         path = path.rpartition(".")[0]
     return f"line {lines[path]}: {problem}" if path else problem
+
+
+_STEP = re.compile(r"""step ('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")""")
+
+
+def at_steps(
+    problems: Iterable[str], steps: Iterable[Mapping[str, Any]], lines: Lines
+) -> list[str]:
+    """Problems that name a step, with the line of that step."""
+    line_of = {repr(step["name"]): lines.get(f"steps.{n}") for n, step in enumerate(steps)}
+    told = [(it, _STEP.match(it)) for it in problems]
+    found = [(it, line_of.get(named[1]) if named else None) for it, named in told]
+    return [f"line {line}: {it}" if line else it for it, line in found]
 
 
 # -- JSON -------------------------------------------------------------------------------------------------------------------

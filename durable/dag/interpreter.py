@@ -197,7 +197,8 @@ class Interpretation:
     async def stop(self, *, awaited: bool) -> None:
         """End the run's steps; `awaited`: not before all that is under way has ended."""
         for future, call in list(self._running.items()):
-            sagas.stop_call(future, self.steps[call.step], awaited=awaited)
+            if not self.saga.is_compensation(future):
+                sagas.stop_call(future, self.steps[call.step], awaited=awaited)
         while self._running:
             await self._news.wait()
             self._news.clear()

@@ -95,6 +95,8 @@ class Dag:
         self.name = name
         self.on_failure: OnFailure = on_failure
         self.steps: list[Step] = []
+        self.lines: files.Lines = {}
+        """Where a definition from a file has what; for problems."""
         self.problems_found: list[str] = []
         self.activities: dict[str, Activity[..., Any]] = {}
         """Those given as objects; others are looked up by name."""
@@ -253,9 +255,11 @@ class Dag:
     @classmethod
     def _located(cls, data: Any, lines: files.Lines) -> Dag:
         try:
-            return cls.from_json(data)
+            dag = cls.from_json(data)
         except InvalidDag as error:
             raise files.located(error, lines) from None
+        dag.lines = lines
+        return dag
 
     def expansion(self) -> list[Step]:
         """Its steps, for the activity of a step with `expand` to return. They may depend on steps of the run that they are added to.
@@ -287,7 +291,7 @@ class Dag:
         """
         from durable.dag.validation import problems
 
-        return problems(self, registered)
+        return files.at_steps(problems(self, registered), self.steps, self.lines)
 
     def validate(self, registered: Registered | None = None) -> Dag:
         """Raises InvalidDag with all problems; see there."""

@@ -4,7 +4,8 @@ A saga fails once: as soon as a step has failed for good in a DAG that fails wit
 undone. Those that the failure itself lets run (through an edge that says "continue") clean up, and do start. When nothing is under way any more, what is kept back is
 cancelled, and the journal is undone. Until then an operator who retries the failed step lets everything go on as if nothing had been.
 
-What is under way when a run is cancelled is asked to end and then awaited: its end may be a completion, which is undone too.
+What is under way when a run is cancelled is asked to end and then awaited: its end may be a completion, which is undone too. What was cut off may have happened or
+not, and `compensate` is asked as it is for a failure; if it says that the step is done, that is undone.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from durable.dag.interpreter import Interpretation
 
 Failure = dict[str, Any]
+
+_CUT_OFF = {"type": "CancelledError", "message": "the run was cancelled while it was under way"}
 
 
 def register(saga: DagSaga) -> None:
@@ -151,11 +154,10 @@ class DagSaga:
             self.halts[unit] = halt
             set_details(f"halted at {unit.id}: {halt.reason}"[:MAX_DETAILS])
             return True
-        if self.unwinding:
-            return True
         if "compensate" not in step:
-            return False
-        return self._compensate(unit, step["compensate"], failure)
+            return self.unwinding
+        told = dict(_CUT_OFF) if self.unwinding and _is_cut_off(future) else failure
+        return self._compensate(unit, step["compensate"], told) or self.unwinding
 
     def _compensate(self, unit: Unit, called: Mapping[str, Any], failure: Failure) -> bool:
         number = self._asked[unit] = self._asked.get(unit, 0) + 1
@@ -185,14 +187,17 @@ class DagSaga:
                 failure = {**failure, "compensation": described(error)}
         if decision.decision == "continue":
             self._dag.settle(unit, decision.value, None)
-        elif not self._runs_again(unit, decision):
+        elif not self.unwinding and not self._runs_again(unit, decision):
             self._dag.settle(unit, None, failure)
         return True
+
+    def is_compensation(self, future: asyncio.Future[Any]) -> bool:
+        return future in self._compensating
 
     def _runs_again(self, unit: Unit, decision: Decision) -> bool:
         most = self._dag.steps[unit.step]["compensate"].get("retries", DEFAULT_RETRIES)
         tried = self._retries.get(unit, 0)
-        stopped = self.unwinding or self._dag.is_stopping(unit.step)
+        stopped = self._dag.is_stopping(unit.step)
         if decision.decision != "retry" or tried >= most or stopped:
             return False
         self._retries[unit] = tried + 1
@@ -273,7 +278,8 @@ class DagSaga:
         """End what is under way; then undo what completed, the last first. Failures are collected."""
         self.unwinding = True
         if not self._dag.scheduler.done:
-            await self._dag.stop(awaited=self.is_saga())
+            reversible = any_has(self._dag.steps.values(), "undo", "compensate")
+            await self._dag.stop(awaited=reversible)
         while (undo := self.rollback.next()) is not None:
             number = self._undos[undo.unit] = self._undos.get(undo.unit, 0) + 1
             call_id = undo_id(undo.unit, number)
@@ -285,6 +291,10 @@ class DagSaga:
                 self.rollback.failed(undo.unit, described(error))
             else:
                 self.rollback.undone(undo.unit)
+
+
+def _is_cut_off(future: asyncio.Future[Any]) -> bool:
+    return future.cancelled() or getattr(future.exception(), "retry_state", "") == "cancelled"
 
 
 def _halt(future: asyncio.Future[Any]) -> Halt | None:

@@ -114,6 +114,23 @@ def texts(schema: Schema) -> frozenset[str] | None:
     return None if values is None else frozenset(as_text(value) for value in values)
 
 
+def is_possible(schema: Schema, value: Any) -> bool:
+    """Whether a value of the type may be comparable with this one."""
+    among = texts(schema)
+    if among is not None and isinstance(value, str):
+        return value in among
+    return difference(schema, {"type": _comparable(value)}) is None
+
+
+def _comparable(value: Any) -> list[str]:
+    """The JSON types of what compares with a value; in Python, True is 1."""
+    if isinstance(value, int | float):
+        return ["boolean", "number"]
+    if isinstance(value, str):
+        return ["string"]
+    return ["null"] if value is None else ["array" if isinstance(value, list) else "object"]
+
+
 def as_text(value: Any) -> str:
     """A value as the cases of a branch have it."""
     return value if isinstance(value, str) else json.dumps(value)

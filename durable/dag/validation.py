@@ -13,7 +13,7 @@ from durable.dag.expressions import OPERATORS, TRANSFORMS, references, source_of
 from durable.dag.format import Step, form_problems
 from durable.dag.model import LONGEST_STEP_NAME, edges_of
 from durable.dag.scope import MISSING, UNKNOWN, Scope
-from durable.dag.signatures import Schema, Signatures, difference, texts
+from durable.dag.signatures import Schema, Signatures, difference, is_possible, texts
 from durable.dag.step_options import NOT_FOR_CHILDREN, activity_options, child_options
 from durable.definitions import registered_activities
 from durable.errors import InvalidOption
@@ -72,6 +72,7 @@ def step_problems(steps: Sequence[Step], scope: Scope, seen: set[str]) -> Iterat
         yield from _references(step, scope)
         yield from _settings(step)
         yield from saga_problems(step, scope.signatures)
+        yield from _conditions(step, scope)
         if "map" in step:
             yield from _elements(step, scope)
         if "dag" in step:
@@ -183,6 +184,26 @@ def _elements(step: Step, scope: Scope) -> Iterator[str]:
     if source_of(over):
         for found in _argument("over", over, {"type": "array"}, step, scope):
             yield f"step {step['name']!r}: {found}"
+
+
+def _conditions(step: Step, scope: Scope) -> Iterator[str]:
+    """Comparisons that the type of what is compared excludes: they fail, or never hold, and then the step never runs."""
+    for key, condition in (("when", step.get("when")), ("guard", step.get("guard", {}).get("if"))):
+        if condition is None or condition["op"] not in _COMPARING or "transform" in condition["of"]:
+            continue
+        of, value = condition["of"], condition.get("value")
+        known = None if "$context" in of else scope.type_of(of, step)
+        if not known or value is None or next(references(value), None) is not None:
+            continue
+        among = value if condition["op"] == "in" and isinstance(value, list) else [value]
+        if not any(is_possible(known, it) for it in among):
+            shown = f"the result of {of['$result']!r}" if "$result" in of else "the item"
+            never = "" if condition["op"] in _ORDERING else ": the step is unreachable"
+            yield f"step {step['name']!r}: {key}: {shown} is never {condition['op']} {value!r}{never}"
+
+
+_ORDERING = ("lt", "le", "gt", "ge")
+_COMPARING = ("eq", "in", *_ORDERING)
 
 
 def _call(step: Step, scope: Scope) -> Iterator[str]:

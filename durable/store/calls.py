@@ -30,6 +30,7 @@ from durable.errors import (
     WorkflowNotFound,
 )
 from durable.ids import uuid7
+from durable.refusals import steps
 from durable.store.queries import load_queries
 from durable.store.shards import shard_of
 
@@ -138,12 +139,12 @@ def send_signal(
         row = rows[0]
         if row["status"] == "unknown":
             raise not_found(workflow_id)
-        if row["status"] == "dropped":
+        if row["status"] in ("dropped", "late"):
             msg = (
                 f"workflow {workflow_id!r} takes no signal {name!r} any more: {row['reason']}; "
                 "the attempt is kept as evidence"
             )
-            raise WorkflowClosed(msg)
+            raise WorkflowClosed(msg, steps("workflow_closed", workflow_id, None))
         receipt = SignalReceipt(signal_id, row["run_id"], row["status"])
         return Sent(receipt, (_owner_or_queue(row),) if row["status"] == "buffered" else ())
 
@@ -225,7 +226,7 @@ def _refuse_unless_open(workflow_id: str, status: str) -> None:
         raise not_found(workflow_id)
     if status == "closed":
         msg = f"workflow {workflow_id!r} has ended already; there is nothing left to stop"
-        raise WorkflowClosed(msg)
+        raise WorkflowClosed(msg, steps("workflow_closed", workflow_id, None))
 
 
 def not_found(workflow_id: str) -> WorkflowNotFound:
@@ -347,13 +348,13 @@ def count_reviews() -> Call[list[Row]]:
 _JSON = frozenset(
     {
         "attributes", "memo", "actor", "waiting_on", "review", "body", "payload", "errors", "heartbeat", "note", "schema",
-        "queues", "info", "headers", "options", "meta", "arguments", "result", "paused", "before", "after", "filter",
+        "queues", "info", "headers", "options", "meta", "arguments", "result", "paused", "before", "after", "filter", "detail",
     }
 )  # fmt: skip
 _TIMES = frozenset(
     {
         "at", "created_at", "started_at", "closed_at", "ready_at", "cancel_requested_at", "next_at", "deadline_at",
-        "scheduled_at", "finished_at", "beat_at", "now",
+        "scheduled_at", "finished_at", "beat_at", "now", "begun_at", "ended_at",
     }
 )  # fmt: skip
 

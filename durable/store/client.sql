@@ -92,7 +92,7 @@ select h.seq, h.type, durable.to_us(h.at) as at, h.body::text, h.turn, h.payload
  order by h.seq
 
 -- name: read_signals
-select s.signal_id::text, s.name, s.status, s.reason, s.dedupe_key, s.payload::text, s.actor::text, durable.to_us(s.at) as at, s.seq
+select s.signal_id::text, s.name, s.status, s.reason, s.dedupe_key, s.payload::text, s.actor::text, durable.to_us(s.at) as at, s.seq, coalesce(s.times, 1) as times
   from durable.signals s
  where s.shard = %(shard)s::smallint and s.run_id = (
         select r.run_id from durable.runs r

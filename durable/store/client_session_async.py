@@ -26,6 +26,7 @@ from durable.payload_codecs import Payloads, default_payloads
 from durable.store import bulk, sealed_calls
 from durable.store.bulk import Bulk
 from durable.store.calls import Call, Row, notify
+from durable.store.evidence_calls import name_recovery
 from durable.store.failures import domain_error, is_broken, unavailable
 from durable.store.joined import HasConnection, joined_async
 from durable.store.migrate import ensure_current_async
@@ -48,6 +49,7 @@ class AsyncClientSession:
         self._name = name
         self._notify = notify
         self.payloads: Payloads | None = None
+        self.recovery: str | None = None
         self._connection: AsyncConnection | None = None
         self._lock = asyncio.Lock()
         self._hinted: dict[str, float] = {}
@@ -78,7 +80,7 @@ class AsyncClientSession:
         call = await self._sealed(call)
         theirs = await joined_async(connection)
         try:
-            rows = await _rows(theirs, call)
+            rows = await self._rows(theirs, call)
         except psycopg.Error as error:
             raise domain_error(error) from error
         return call.decode(await self._shown(rows))
@@ -159,12 +161,22 @@ class AsyncClientSession:
     async def _fetch(self, call: Call[Any]) -> list[Row]:
         connection = await self._opened()
         try:
-            return await _rows(connection, call)
+            return await self._rows(connection, call)
         except psycopg.Error as error:
             if not is_broken(error, connection.closed):
                 raise domain_error(error) from error
             await self.close()
             raise _Broken from error
+
+    async def _rows(self, connection: AsyncConnection, call: Call[Any]) -> list[Row]:
+        """Within a recovery its id is named for the transaction alone, so that no pooler hands it to others."""
+        if self.recovery is None:
+            return await _rows(connection, call)
+        async with connection.transaction():
+            await _rows(connection, name_recovery(self.recovery))
+            rows = await _rows(connection, call)
+            await _rows(connection, name_recovery(None))
+            return rows
 
     async def _opened(self) -> AsyncConnection:
         if self._connection is None or self._connection.closed:

@@ -28,6 +28,7 @@ from durable.payload_codecs import Payloads, default_payloads
 from durable.store import bulk, sealed_calls
 from durable.store.bulk import Bulk
 from durable.store.calls import Call, Row, notify
+from durable.store.evidence_calls import name_recovery
 from durable.store.failures import domain_error, is_broken, unavailable
 from durable.store.joined import HasConnection, joined
 from durable.store.migrate import ensure_current
@@ -50,6 +51,7 @@ class ClientSession:
         self._name = name
         self._notify = notify
         self.payloads: Payloads | None = None
+        self.recovery: str | None = None
         self._connection: Connection | None = None
         self._lock = threading.Lock()
         self._hinted: dict[str, float] = {}
@@ -80,7 +82,7 @@ class ClientSession:
         call = self._sealed(call)
         theirs = joined(connection)
         try:
-            rows = _rows(theirs, call)
+            rows = self._rows(theirs, call)
         except psycopg.Error as error:
             raise domain_error(error) from error
         return call.decode(self._shown(rows))
@@ -155,12 +157,22 @@ class ClientSession:
     def _fetch(self, call: Call[Any]) -> list[Row]:
         connection = self._opened()
         try:
-            return _rows(connection, call)
+            return self._rows(connection, call)
         except psycopg.Error as error:
             if not is_broken(error, connection.closed):
                 raise domain_error(error) from error
             self.close()
             raise _Broken from error
+
+    def _rows(self, connection: Connection, call: Call[Any]) -> list[Row]:
+        """Within a recovery its id is named for the transaction alone, so that no pooler hands it to others."""
+        if self.recovery is None:
+            return _rows(connection, call)
+        with connection.transaction():
+            _rows(connection, name_recovery(self.recovery))
+            rows = _rows(connection, call)
+            _rows(connection, name_recovery(None))
+            return rows
 
     def _opened(self) -> Connection:
         if self._connection is None or self._connection.closed:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 from pydantic import TypeAdapter
 
 from durable.core import diagnosis
 from durable.core.causes import Explanation
 from durable.core.facts import JobFacts, RunFacts, ScheduleFacts
-from durable.store import calls, job_calls, schedule_calls
-from durable.store.calls import Call, Row
+from durable.store import job_calls, schedule_calls
+from durable.store.calls import Call, Row, not_found
 from durable.store.queries import load_queries
 from durable.store.shards import shard_of
 
@@ -21,20 +22,20 @@ _SCHEDULE = TypeAdapter(ScheduleFacts)
 
 
 def read_run_facts(
-    workflow_id: str, run_id: str | None = None, step: str | None = None
+    workflow_id: str, run_id: str | None = None, calls: Sequence[str] | None = None
 ) -> Call[RunFacts]:
-    """The newest run of an id, or that run; with `step` only the jobs of that call come along. Raises WorkflowNotFound."""
+    """The newest run of an id, or that run; with `calls` only the jobs and children of these calls come along. Raises WorkflowNotFound."""
 
     def decode(rows: list[Row]) -> RunFacts:
         if not rows:
-            raise calls.not_found(workflow_id)
+            raise not_found(workflow_id)
         return _RUN.validate_python(json.loads(rows[0]["facts"]))
 
     given = {
         "shard": shard_of(workflow_id),
         "workflow_id": workflow_id,
         "run_id": run_id,
-        "step": step,
+        "calls": None if calls is None else list(calls),
     }
     return Call(_SQL["read_run_facts"], given, decode)
 

@@ -2,7 +2,7 @@
 
 -- name: read_run_facts
 -- The newest run of the id, or that run.
-select durable.run_facts(r.shard, r.run_id, 1, %(step)s)::text as facts from (
+select durable.run_facts(r.shard, r.run_id, 1, %(calls)s::text[])::text as facts from (
     select n.shard, n.run_id from durable.runs n
      where n.shard = %(shard)s::smallint and n.workflow_id = %(workflow_id)s and (%(run_id)s::uuid is null or n.run_id = %(run_id)s::uuid)
      order by n.generation desc limit 1) r

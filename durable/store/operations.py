@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 from uuid import UUID, uuid5
 
@@ -73,7 +73,7 @@ def refuse(code: str, workflow_id: str, seq: int | None = None) -> NoReturn:
     legal = steps(code, workflow_id, seq)
     message = f"workflow {workflow_id!r} {REFUSALS[code].text}; you can: {', '.join(legal)}"
     if code == "workflow_closed":
-        raise WorkflowClosed(message)
+        raise WorkflowClosed(message, legal)
     raise OperationRefused(message, code, legal)
 
 
@@ -233,19 +233,35 @@ def read_scheduled_activity(workflow_id: str, seq: int) -> Call[ScheduledActivit
 
 
 def list_commands(
-    workflow_id: str | None, limit: int, batch_id: str | None = None
+    workflow_id: str | None,
+    limit: int,
+    *,
+    batch_id: str | None = None,
+    subject: str | None = None,
+    recovery_id: str | None = None,
+    accepted: bool | None = None,
 ) -> Call[Sequence[CommandRecord]]:
-    """The newest commands, of one workflow id, of one batch, or all."""
-    shards = _SHARDS if workflow_id is None else plain([shard_of(workflow_id)])
+    """The newest commands that pass every given condition, to one name or to all. What stands under no run is on shard 0."""
+    shards = _SHARDS if workflow_id is None else plain(sorted({0, shard_of(workflow_id)}))
     parameters = {
         "shards": shards,
         "workflow_id": workflow_id,
         "batch_id": batch_id,
+        "subject": subject,
+        "recovery_id": recovery_id,
+        "accepted": accepted,
         "limit": limit,
     }
-    return Call(
-        _SQL["list_commands"], parameters, lambda rows: [record(CommandRecord, row) for row in rows]
-    )
+    return Call(_SQL["list_commands"], parameters, lambda rows: [_command(row) for row in rows])
+
+
+def _command(row: Row) -> CommandRecord:
+    name, seq, subject = row["workflow_id"], row["seq"], row["subject"]
+    code = row["code"]
+    if code == "already_requested" and row["action"] == "signal":
+        code = "unchanged"  # a duplicate: there is nothing to stop
+    legal = () if row["accepted"] else steps(code, name, seq, subject)
+    return record(CommandRecord, {**row, "next_steps": legal})
 
 
 # -- batches ----------------------------------------------------------------------------------------------------------
@@ -276,11 +292,14 @@ def list_matching(
 
 def begin_batch(given: BatchProgress) -> Call[None]:
     """Write down what is going to be done. An id that exists is left as it is."""
+    options = dict(given.options)
+    value = options.pop("value", None)
     parameters = {
         "batch_id": given.batch_id,
         "action": given.action,
         "filter": json.dumps(given.filter),
-        "options": json.dumps(given.options),
+        "options": json.dumps(options),
+        "payload": None if value is None else json.dumps(value),
         "reason": given.reason,
         "actor": None if given.actor is None else json.dumps(given.actor),
         "bound": given.bound,
@@ -298,6 +317,11 @@ def advance_batch(batch_id: str, reached: str | None, *, finished: bool) -> Call
 def read_batches(batch_id: str | None = None, limit: int = 1) -> Call[Sequence[BatchProgress]]:
     """How far the newest batches are, or one."""
     parameters = {"batch_id": batch_id, "limit": limit}
-    return Call(
-        _SQL["read_batches"], parameters, lambda rows: [record(BatchProgress, row) for row in rows]
-    )
+    return Call(_SQL["read_batches"], parameters, lambda rows: [_batch(row) for row in rows])
+
+
+def _batch(row: Row) -> BatchProgress:
+    batch = record(BatchProgress, row)
+    if (payload := row["payload"]) is None:
+        return batch
+    return replace(batch, options={**batch.options, "value": json.loads(payload)})

@@ -40,10 +40,11 @@ select h.body ->> 'name' as name, d.schema::text
 -- name: list_commands
 -- Newest first; of one workflow id, or of all.
 select l.workflow_id, l.run_id::text, l.command_id::text, l.action, l.seq, l.accepted, l.code, l.reason, l.actor::text, durable.to_us(l.at) as at,
-       l.before::text, l.after::text, l.batch_id::text
+       l.before::text, l.after::text, l.batch_id::text, l.subject, l.recovery_id::text
   from durable.command_list l
  where l.shard = any (%(shards)s::smallint[]) and (%(workflow_id)s::text is null or l.workflow_id = %(workflow_id)s)
-   and (%(batch_id)s::uuid is null or l.batch_id = %(batch_id)s::uuid)
+   and (%(batch_id)s::uuid is null or l.batch_id = %(batch_id)s::uuid) and (%(subject)s::text is null or l.subject = %(subject)s)
+   and (%(recovery_id)s::uuid is null or l.recovery_id = %(recovery_id)s::uuid) and (%(accepted)s::boolean is null or l.accepted = %(accepted)s)
  order by l.at desc, l.command_id limit %(limit)s::int
 
 -- name: count_matching
@@ -61,8 +62,8 @@ select l.run_id::text, l.workflow_id from unnest(durable.shard_keys()) as k(key)
  order by l.run_id desc limit %(limit)s::int
 
 -- name: begin_batch
-insert into durable.batches (batch_id, action, filter, options, reason, actor, bound, matched, created_at)
-values (%(batch_id)s::uuid, %(action)s, %(filter)s::jsonb, %(options)s::jsonb, %(reason)s, %(actor)s::jsonb, %(bound)s::uuid, %(matched)s::int, durable.now())
+insert into durable.batches (batch_id, action, filter, options, payload, reason, actor, bound, matched, created_at)
+values (%(batch_id)s::uuid, %(action)s, %(filter)s::jsonb, %(options)s::jsonb, %(payload)s::json, %(reason)s, %(actor)s::jsonb, %(bound)s::uuid, %(matched)s::int, durable.now())
 on conflict do nothing
 
 -- name: advance_batch
@@ -71,7 +72,7 @@ update durable.batches b set reached = least(b.reached, %(reached)s::uuid), fini
 
 -- name: read_batches
 -- How far batches are: the newest, or one.
-select b.batch_id::text, b.action, b.filter::text, b.options::text, b.reason, b.actor::text, b.bound::text, b.reached::text, b.matched,
+select b.batch_id::text, b.action, b.filter::text, b.options::text, b.payload::text, b.reason, b.actor::text, b.bound::text, b.reached::text, b.matched,
        coalesce(c.accepted, 0)::int as accepted, coalesce(c.refused, 0)::int as refused, durable.to_us(b.created_at) as created_at,
        durable.to_us(b.finished_at) as finished_at
   from durable.batches b

@@ -84,6 +84,7 @@ def put_schedule(
     parameters = {
         "paused": False,
         "note": None,
+        "actor": None,
         **given,
         "schedule_id": schedule_id,
         "request_id": str(uuid7()),
@@ -100,6 +101,7 @@ def command_schedule(
     note: str | None = None,
     overlap: Overlap | None = None,
     slots: Sequence[int] = (),
+    actor: str | None = None,
 ) -> Call[Sent[Row]]:
     """Pause, resume, delete, trigger or backfill; answers `slot_us` and how many were `asked`. Raises ScheduleNotFound."""
 
@@ -114,6 +116,7 @@ def command_schedule(
         "note": note,
         "overlap": overlap,
         "slots": plain(slots),
+        "actor": actor,
         "request_id": str(uuid7()),
     }
     return Call(_SQL["command_schedule"], parameters, decode)

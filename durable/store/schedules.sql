@@ -3,11 +3,11 @@
 -- name: put_schedule
 select outcome, revision from durable.put_schedule(
     %(schedule_id)s, %(request_id)s::uuid, %(mode)s, %(revision)s::int, null, %(spec)s::jsonb, %(policy)s::jsonb, %(action)s::jsonb, %(input)s::json,
-    %(paused)s, %(note)s)
+    %(paused)s, %(note)s, %(actor)s::jsonb)
 
 -- name: command_schedule
 select status, slot_us, asked from durable.command_schedule(
-    %(schedule_id)s, %(command)s, %(note)s, %(overlap)s, %(slots)s::bigint[], %(request_id)s::uuid)
+    %(schedule_id)s, %(command)s, %(note)s, %(overlap)s, %(slots)s::bigint[], %(request_id)s::uuid, %(actor)s::jsonb)
 
 -- name: read_schedules
 -- One, or all in the order of their ids; the database's time comes with each.

@@ -142,7 +142,7 @@ def start_with(
 
     def decode(rows: list[Row]) -> Sent[Started]:
         started, row = start.decode(rows), rows[0]
-        if row["signal_status"] == "dropped":
+        if row["signal_status"] in ("dropped", "late"):
             raise WorkflowClosed(
                 f"workflow {workflow_id!r} takes no signal {sent['name']!r} any more: {row['signal_reason']}; nothing was started"
             )

@@ -44,8 +44,8 @@ def test_validate_tells_the_problems_of_every_file(run: Run, good: str, bad: str
     assert ran.code == 2
     lines = ran.out.splitlines()
     assert lines[0] == f"{good}: valid"
-    assert f"{bad}: step 'fetch': the context has no 'it'" in lines
-    assert f"{bad}: step 'note': dag.note has no parameter 'txt'" in lines
+    assert f"{bad}: line 5: step 'fetch': the context has no 'it'" in lines
+    assert f"{bad}: line 8: step 'note': dag.note has no parameter 'txt'" in lines
     assert lines[-1].startswith("nowhere.yaml: cannot read the file")
 
 

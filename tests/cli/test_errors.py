@@ -97,7 +97,10 @@ def test_bad_input_is_one_line_and_writes_nothing(
     assert "Traceback" not in ran.err
     if ran.err.startswith("durable: "):  # click prints usage above its own errors
         assert ran.err.count("\n") == 1
-    assert database.counts() == before
+    after = database.counts()
+    refused = after.pop("operator_commands") - before.pop("operator_commands")
+    assert after == before
+    assert refused == (code == 3 and typed[0] in ("signal", "cancel", "terminate"))
 
 
 def test_errors_are_json_for_programs(run: Run) -> None:

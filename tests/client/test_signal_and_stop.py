@@ -55,17 +55,27 @@ def test_c11_a_signal_to_a_closed_run_is_refused_and_kept_as_evidence(
         handle.signal(payment_arrived, PAYMENT)
     (evidence,) = handle.signals()
     assert (evidence.status, evidence.reason, evidence.payload) == (
-        "dropped",
+        "late",
         "the run is completed",
         {"amount": 7},
     )
     assert database.counts()["inbox"] == 0
 
 
-def test_a_signal_to_nobody_writes_nothing(client: Client, database: Database) -> None:
+def test_a_signal_to_nobody_is_kept_as_a_refused_command(
+    client: Client, database: Database
+) -> None:
     with pytest.raises(WorkflowNotFound, match="'nope'"):
         client.handle("nope").signal(payment_arrived, PAYMENT)
-    assert set(database.counts().values()) == {0}
+    counts = database.counts()
+    assert counts.pop("operator_commands") == 1
+    assert set(counts.values()) == {0}
+    (refused,) = client.handle("nope").commands()
+    assert (refused.action, refused.code, refused.reason) == (
+        "signal",
+        "unknown_workflow",
+        "signal payment_arrived",
+    )
 
 
 @pytest.mark.parametrize(
@@ -164,6 +174,6 @@ def test_stopping_what_has_ended_or_never_was_is_refused(
         getattr(client.handle("o-2"), verb)("why")
     with pytest.raises(InvalidOption, match="reason"):
         getattr(client.handle("o-1"), verb)("a\0")
-    assert database.rows("select accepted, refusal from durable.operator_commands") == [
-        (False, "closed")
-    ]
+    assert database.rows(
+        "select workflow_id, accepted, code from durable.operator_commands order by at"
+    ) == [("o-1", False, "workflow_closed"), ("o-2", False, "unknown_workflow")]

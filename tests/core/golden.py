@@ -23,12 +23,12 @@ import durable
 from durable import RetryPolicy, Signal, activity, workflow
 from durable.core import events as e
 from durable.core.events import Event
-from durable.dag import Dag, context, edge, item, result
+from durable.dag import Dag, Decision, context, edge, item, result, try_again
 from durable.dag.interpreter import run_dag
 from durable.definitions import Workflow
 from durable.errors import ActivityError, ChildWorkflowError
 from durable.failure import encode_failure
-from tests.core.simulation import RUN_ID, SECOND, Simulation, as_stored
+from tests.core.simulation import RUN_ID, SECOND, Simulation, as_stored, simulate
 
 FOLDER = Path(__file__).parent / "histories"
 
@@ -153,6 +153,26 @@ async def saga() -> None:
         undo.compensate(fail, "cannot undo")
         undo.compensate(step, await step(2))
         await fail("the reason")
+
+
+@activity(name="golden.undo")
+def undo_step(result: int) -> int:
+    return -result
+
+
+@activity(name="golden.decide")
+def decide(error: dict[str, Any]) -> Decision:
+    return try_again()
+
+
+def _declared_saga() -> Simulation:
+    dag = (
+        Dag("golden")
+        .add("a", step, {"n": 1}, undo=undo_step)
+        .map("m", step, [2, 3], {"n": item()}, deps=["a"], undo=undo_step)
+        .add("b", fail, {"text": "no"}, deps=["m"], compensate=decide, compensate_retries=1)
+    )
+    return simulate(run_dag, dag.to_json())
 
 
 @workflow(name="golden.signals")
@@ -529,6 +549,7 @@ SCENARIOS: dict[str, Callable[[], Simulation]] = {
     "failure": _run(failure),
     "group_failure": _run(group_failure),
     "saga": _run(saga),
+    "declared_saga": _declared_saga,
     "signals": _signals,
     "conditions": _conditions,
     "cancelled": _cancelled,

@@ -173,6 +173,20 @@ def test_steps(step: str, status: str, codes: list[str]) -> None:
     assert [it.name for it in found.dependencies] == [*TABLE[step].upstream, *TABLE[step].added]
 
 
+def test_a_step_is_told_with_the_causes_of_those_before_it() -> None:
+    backs_off = replace(JOB, call_id="pack", state="retryable", failure=FAILURE, **because("retry", NOW + HOUR, attempt=1))  # fmt: skip
+    other = replace(JOB, call_id="packs_else", **because("queue_paused", queue="q", since_us=NOW))
+    found = explain_step(replace(RUN, workflow=DAG, jobs=(backs_off, other)), "ship", TABLE)
+    assert found is not None
+    (waits,) = found.causes
+    assert (found.status, waits.code, [it.code for it in waits.causes]) == ("waiting", "dependencies", ["retry"])  # fmt: skip
+    spent = replace(backs_off, state="paused", paused={"kind": "exhausted"}, call_id="pack#2")
+    held = explain_step(replace(RUN, workflow=DAG, jobs=(spent,)), "ship", TABLE)
+    assert held is not None
+    assert held.status == "blocked"
+    assert [(it.name, it.status) for it in held.dependencies] == [("pack", "needs_review"), ("done", "done")]  # fmt: skip
+
+
 def test_what_holds_the_run_holds_its_open_steps_and_not_those_that_ended() -> None:
     run = replace(RUN, workflow=DAG, paused={"actor": "ann"}, owner=None)
     codes = {step: [it.code for it in getattr(explain_step(run, step, TABLE), "causes", ())] for step in TABLE}  # fmt: skip

@@ -125,6 +125,21 @@ def test_without_pyyaml_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatc
             call()
 
 
+def test_problems_of_steps_have_lines_too() -> None:
+    text = (
+        CUSTOMER.replace("[id]", "[it]")
+        .replace("few, {step", "fev, {step")
+        .replace("name: fetch", "name: it's")
+    )
+    dag = Dag.from_yaml(text)
+    dag.activities = {it.name: it for it in (flows.fetch, flows.note)}
+    assert dag.problems() == [
+        "line 6: step \"it's\": the context has no 'it'",
+        "line 10: step 'size' depends on 'fetch', which does not exist",
+        "line 17: step 'joined' depends on 'fev', which does not exist",
+    ]
+
+
 TEXTS = st.text(max_size=8) | st.sampled_from(
     ["no", "1e3", "0o14", "12:30", "~", "<<", "=", "- a", "a: b", "#", ".5", "+1", "null", "*a", "&a", "!", "1_000", " x ", "\n"]
 )  # fmt: skip

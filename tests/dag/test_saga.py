@@ -226,6 +226,8 @@ def test_compensate_has_the_step_run_again_so_many_times() -> None:
     ]  # fmt: skip
     world = World(dag).end(a=refused(), **{"a#2": "late"}, a_compensate_1=again)
     assert world.ask("steps")["a"] == {"status": "completed", "result": "late"}
+    first, second = world.find("a"), world.find("a#2")
+    assert second.body["idempotency_key"] == f"{world.run_id}/{first.seq}"
 
 
 def test_a_completion_that_compensate_made_is_undone_with_its_value() -> None:
@@ -331,6 +333,32 @@ def test_what_was_cut_off_is_not_undone() -> None:
     assert world.ask("steps")["b"] == {"status": "cancelled"}
 
 
+@pytest.mark.parametrize("verdict", ["continue", "retry", "give_up"])
+def test_compensate_is_asked_about_what_was_cut_off(verdict: str) -> None:
+    dag = Dag("cut").add("a", flows.do, {"key": "a"}, undo=flows.undo, compensate=flows.mend)
+    world = World(dag)
+    world.turn(world.cancelling())
+    world.turn(world.cut_off(world.find("a")))
+    assert '"type":"CancelledError"' in str(world.find("a:compensate:1").payload)
+    world.end(a_compensate_1={"decision": verdict, "value": "it was done"})
+    assert world.undos == (["a"] if verdict == "continue" else [])
+    assert world.outcome == e.WORKFLOW_CANCELLED
+    assert verdict == "continue" or world.ask("steps")["a"] == {"status": "cancelled"}
+
+
+def test_a_cancel_does_not_disturb_a_compensation() -> None:
+    world = World(trip())
+    for each, value in (("hotel", "h"), ("flight", "f")):
+        world.turn(world.completed(each, value))
+    world.turn(world.failed("pay", refused()))
+    world.turn(world.cancelling())
+    assert e.ACTIVITY_CANCEL_REQUESTED not in world.types
+    world.end(pay_compensate_1={"decision": "continue", "value": 1})
+    assert world.undos == ["flight", "hotel"]
+    assert world.ask("steps")["pay"] == {"status": "completed", "result": 1}
+    assert world.outcome == e.WORKFLOW_CANCELLED
+
+
 def test_a_step_that_must_not_be_cut_off_is_not_asked_to_end() -> None:
     dag = Dag("kept").add("a", flows.do.options(cancellation="abandon"), {"key": "a"}, undo=flows.undo)  # fmt: skip
     world = World(dag)
@@ -410,3 +438,104 @@ def test_what_has_not_halted_is_not_resumed() -> None:
     world = World(halting())
     world.turn(world.updating("resume"))
     assert "not halted" in str(world.refused())
+
+
+# -- operators --------------------------------------------------------------------------------------------------------------
+
+
+def undoable(*names: str, **settings: Any) -> Dag:
+    """Independent steps that can be undone."""
+    dag = Dag("undoable", **settings)
+    for name in names:
+        dag.add(name, flows.do, {"key": name}, undo=flows.undo)
+    return dag
+
+
+def test_a_retry_lets_what_was_kept_back_go_on() -> None:
+    dag = undoable("a", "b").add("c", flows.do, {"key": "c"}, deps=["b"])
+    world = World(dag)
+    world.turn(world.failed("a", refused()))
+    world.turn(world.updating("retry_step", "a", "the bank is back"))
+    world.turn(world.completed("b"))
+    assert [it.body["id"] for it in world.under_way] == ["a#2", "c"]
+    world.end()
+    assert world.outcome == e.WORKFLOW_COMPLETED
+    assert world.undos == []
+
+
+def test_a_retry_takes_back_that_others_were_cancelled_for_the_failure() -> None:
+    """While a step cleans up, what was kept back is cancelled already."""
+    dag = (
+        undoable("a", "b")
+        .add("c", flows.do, {"key": "c"}, deps=["b"])
+        .add("clean", flows.do, {"key": "clean"}, deps=[edge("c", policy="continue")])
+    )
+    world = World(dag)
+    world.turn(world.failed("a", refused()))
+    world.turn(world.completed("b"))
+    assert [it.body["id"] for it in world.under_way] == ["clean"]
+    world.turn(world.updating("retry_step", "a", "the bank is back"))
+    assert [it.body["id"] for it in world.under_way] == ["clean", "a#2", "c"]
+    world.end()
+    assert world.outcome == e.WORKFLOW_COMPLETED
+
+
+def test_a_run_that_waits_for_an_operator_is_undone_when_it_is_given_up() -> None:
+    world = World(undoable("a", "b", on_failure="wait"))
+    world.turn(world.completed("b", "B"))
+    world.turn(world.failed("a", refused()))
+    assert world.under_way == []
+    world.turn(world.updating("give_up", "nobody knows"))
+    world.end()
+    assert world.undos == ["b"]
+    assert isinstance(world.failure, DagFailed)
+
+
+def test_what_was_completed_by_hand_is_undone_with_the_payload() -> None:
+    world = World(undoable("a", "b"))
+    world.turn(world.updating("complete_step", "a", "completed", "by hand"))
+    world.turn(world.failed("b", refused()))
+    assert world.find("a:undo").payload == '{"result":"by hand"}'
+    world.turn(world.updating("retry_step", "b", "too late", update_id="v"))
+    assert "is being undone" in str(world.refused("v"))
+    world.end()
+    assert world.undos == ["a"]
+
+
+def test_a_step_cancelled_by_hand_that_completes_all_the_same_is_undone() -> None:
+    dag = undoable("a", "b").add("c", flows.do, {"key": "c"}, deps=["a"])
+    world = World(dag)
+    world.turn(world.updating("cancel_step", "a", "not needed"))
+    assert world.ask("steps")["a"]["status"] == "running"
+    world.turn(world.completed("a", "late"))
+    assert world.ask("steps")["a"]["status"] == "cancelled"
+    world.turn(world.failed("b", refused()))
+    world.end()
+    assert world.undos == ["a"]
+
+
+def test_a_step_that_has_halted_can_be_ended_by_hand() -> None:
+    world = halted()
+    world.turn(world.updating("complete_step", "ask", "completed", "mine"))
+    assert world.find("after").payload == '{"key":"mine"}'
+    world.end()
+    assert world.outcome == e.WORKFLOW_COMPLETED
+
+
+def test_an_element_of_a_map_halts_and_resumes() -> None:
+    dag = Dag("elements").map("m", flows.approve, ["x", "y", "z"], {"key": item()}, max_concurrency=2)  # fmt: skip
+    world = World(dag)
+    world.turn(world.failed("m[0]", Halt("look", value="X")), world.completed("m[1]", "Y"))
+    assert world.under_way == []
+    assert world.ask("steps")["m"] == {"status": "halted", "halt": "look"}
+    world.turn(world.updating("resume"))
+    world.turn(world.completed("m[2]", "Z"))
+    world.check()
+    assert world.ask("steps")["m"]["result"] == ["X", "Y", "Z"]
+
+
+def test_compensate_is_asked_for_an_element_of_a_map() -> None:
+    dag = Dag("elements").map("m", flows.do, ["x", "y"], {"key": item()}, compensate=flows.mend, compensate_retries=1)  # fmt: skip
+    mended = {"m[0]_compensate_1": {"decision": "retry"}, "m[1]_compensate_1": {"decision": "continue", "value": "spare"}}  # fmt: skip
+    world = World(dag).end(**{"m[0]": refused(), "m[1]": refused(), "m[0]#2": "late", **mended})
+    assert world.ask("steps")["m"]["result"] == ["late", "spare"]

@@ -135,6 +135,27 @@ def test_cases_that_the_type_excludes_are_unreachable() -> None:
     ]
 
 
+def test_conditions_that_the_type_excludes_are_told() -> None:
+    dag = Dag("d").add("given", typed.person).add("colour", typed.colour).add("yes", typed.yes)
+    age, name = result("given", "age"), result("given", "name")
+    for number, fine in enumerate(
+        [age.gt(3), age.eq(3.0), name.eq("x"), name.is_in(["x", 3]), age.eq(None), GIVEN.is_true(), result("yes").eq(1),
+         name.ne(3), name.contains("x"), result("colour").eq("red"), age.eq(age), result("given", "tags", transform="length").gt(1)]
+    ):  # fmt: skip
+        dag.add(f"fine-{number}", typed.number, when=fine)
+    assert dag.problems() == []
+    dag.add("a", typed.number, when=age.eq("3"))
+    dag.add("b", typed.number, when=name.is_in([1, 2]))
+    dag.add("c", typed.number, guard=guard(GIVEN.gt(3), otherwise=1))
+    dag.add("d", typed.number, when=result("colour").eq("blue"))
+    assert dag.problems() == [
+        "step 'a': when: the result of 'given' is never eq '3': the step is unreachable",
+        "step 'b': when: the result of 'given' is never in [1, 2]: the step is unreachable",
+        "step 'c': guard: the result of 'given' is never gt 3",
+        "step 'd': when: the result of 'colour' is never eq 'blue': the step is unreachable",
+    ]
+
+
 def test_a_nested_dag_is_checked_with_the_context_that_it_is_given() -> None:
     inner = (
         Dag("inner", context={"id": 1})

@@ -264,3 +264,59 @@ async def checkout(order: str) -> str:
     await durable.sleep(timedelta(days=3))
     return "reminded"
 """
+
+EVIDENCE = """
+from dataclasses import dataclass
+import durable
+from durable import Client, JobCall, RetryPolicy, Signal, activity, workflow
+from durable.testing.environment import _working
+
+@dataclass
+class Order:
+    id: str
+
+@dataclass
+class Payment:
+    amount: int
+
+payment_confirmed, told, client = Signal("payment_confirmed", Payment), [], Client(URL)
+
+@workflow
+async def checkout(order: Order) -> str:
+    if order.id != "o-3":
+        await payment_confirmed.receive()
+    return order.id
+
+for each in ("o-1", "o-2"):
+    client.start(checkout, Order(each), id=each, attributes={"order": "o-17"})
+#: 0
+assert {it.status for it in client.handle("o-1").evidence()} == {"ambiguous"}
+try:
+    client.schedule_handle("nightly").pause()
+except durable.ScheduleNotFound:
+    pass
+#: 1
+assert it.next_steps == ("durable schedule list",)
+#: 2
+assert client.handle("o-1").describe().cause == "terminated"
+assert {it.recovery_id for it in client.commands(accepted=True, recovery_id=recovery_id)} == {recovery_id}
+#: 3
+with _working(URL, {"poll_s": 0.05}):
+    assert client.handle("o-3").result(30) == "o-3"
+    (job,) = client.jobs(activity="tell_the_shop")
+    client.job(job.job_id).result(30)
+assert told == [("o-3", "completed", "completed")]
+"""
+
+DAGS = """
+import json
+import customers
+from crawling import dag
+from durable import Client
+from durable.dag import Dag
+
+with Client() as client:
+    print(client.start(dag).result(timeout=60)["merge"]["result"])
+    stored = Dag.from_yaml(open("stored.yaml").read())
+    print(client.start(stored).result(timeout=60)["remind"]["result"][0])
+"""

@@ -16,7 +16,7 @@ import psycopg
 import pytest
 import typer
 
-from durable import Client
+from durable import Client, WorkflowFailed
 from durable.cli.commands import app
 from tests.samples import guide_pages
 from tests.waiting import eventually
@@ -77,6 +77,7 @@ def serving(environment: dict[str, str], tmp_path: Path) -> Callable[..., subpro
 
 PROGRAMS = {
     "context-and-codecs.md": guide_pages.CONTEXT,
+    "evidence.md": guide_pages.EVIDENCE,
     "graphs.md": guide_pages.GRAPHS,
     "identity-and-limits.md": guide_pages.IDENTITY,
     "operations.md": guide_pages.OPERATIONS,
@@ -151,16 +152,49 @@ def test_dags(
     run: Callable[..., str],
     serving: Callable[..., subprocess.Popen[bytes]],
 ) -> None:
-    module, program, *_ = blocks("dags.md")
+    module, program, nested, expanding, by_hand = blocks("dags.md")
+    (stored,) = blocks("dags.md", "yaml")
     (tmp_path / "customers.py").write_text(module, encoding="utf-8")
-    (tmp_path / "program.py").write_text(program, encoding="utf-8")
-    with serving("customers") as process:
+    (tmp_path / "crawling.py").write_text(expanding, encoding="utf-8")
+    (tmp_path / "stored.yaml").write_text(stored, encoding="utf-8")
+    for number, text in enumerate((program, nested, by_hand)):
+        (tmp_path / f"program_{number}.py").write_text(text, encoding="utf-8")
+    (tmp_path / "program_3.py").write_text(guide_pages.DAGS, encoding="utf-8")
+    with serving("customers", "crawling") as process:
         try:
-            said = run("program.py")
+            said = [run(f"program_{number}.py") for number in range(4)]
         finally:
             process.terminate()
-    assert "reminded of 12" in said
-    assert client.handle("customer-7").describe().status == "completed"
+    assert "reminded of 12" in said[0]
+    assert said[1].startswith("{'status': 'completed', 'result': [2, 2]}\n")
+    assert said[2].startswith("step_ended []\n('file',)\n")
+    assert said[3] == "3\nreminded of 12\n"
+
+
+def test_sagas(
+    client: Client,
+    tmp_path: Path,
+    run: Callable[..., str],
+    serving: Callable[..., subprocess.Popen[bytes]],
+) -> None:
+    module, written, declared = blocks("sagas.md")
+    served = "from trips import *\nfrom written import *\n"
+    texts = {"trips": module, "written": written, "declared": declared, "served": served}
+    for name, text in texts.items():
+        (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
+    with serving("served") as process:
+        try:
+            said = run("declared.py").splitlines()
+            with pytest.raises(WorkflowFailed):
+                client.start("book_trip", {"card": "stolen"}, id="written").result(timeout=30)
+            assert client.start("book_trip", {"card": "good"}).result(timeout=30) == "paid 900"
+        finally:
+            process.terminate()
+    assert said == re.findall(r"print\(.*\)  # (.*)", declared)
+    undone = [
+        it for it in client.handle("written").history() if it.body.get("name") == "cancel_booking"
+    ]
+    assert [it.payload["result"]["what"] for it in undone] == ["flight", "hotel"]
 
 
 def test_schedules(

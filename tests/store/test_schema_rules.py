@@ -14,7 +14,7 @@ Sql = psycopg.Connection[tuple[Any, ...]]
 WITHOUT_A_SHARD = frozenset(
     [
         "batches", "clock", "definitions", "duties", "migration", "payloads", "queue_meters", "queues",
-        "retention", "schedule_slots", "schedules", "workers",
+        "recoveries", "retention", "schedule_slots", "schedules", "workers",
     ]
 )  # fmt: skip
 """Small tables that the whole installation shares. A run's, a job's or a caller's rows are never in one of them."""

@@ -28,9 +28,15 @@ def is_told(text: str, about: dict[str, int]) -> str:
 
 @activity
 def is_told_again(gate: int) -> str:
-    wrote("told again")
+    wrote("told again", callback=dict(activity_info().callback or {}))
     wait_at(gate)
     return "told"
+
+
+@activity(process=True)
+def is_told_elsewhere() -> list[str]:
+    told = activity_info().callback or {}
+    return [told["event"], told["cause"]]
 
 
 @activity(retry=ONCE)
@@ -78,6 +84,14 @@ async def ends_later(left: int, how: str) -> str:
     if how == "stops":
         await durable.sleep(timedelta(days=1))
     return how
+
+
+@workflow
+async def goes_on_unheard(left: int, gate: int) -> None:
+    if left:
+        await holds_still(gate)
+        durable.continue_as_new(left - 1, gate)
+    await durable.sleep(timedelta(days=1))
 
 
 @workflow

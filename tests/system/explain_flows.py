@@ -159,6 +159,11 @@ async def report() -> int:
     return await approved.receive()
 
 
+@workflow(name="explain.fans_out_into_a_desert")
+async def fans_out_into_a_desert(count: int) -> None:
+    await asyncio.gather(*(nobody_serves() for _ in range(count)))
+
+
 @workflow(name="explain.given_away")
 async def given_away() -> int:
     return await gives_away()

@@ -21,6 +21,8 @@ from tests.system import ending_flows, flows
 from tests.system.conftest import Working
 from tests.system.gates import gate
 from tests.system.processes import Fleet
+from tests.system.sealed_flows import SECRET
+from tests.system.test_sealed_payloads import WITH_OLD
 from tests.waiting import eventually
 
 Sql = psycopg.Connection[tuple[Any, ...]]
@@ -252,3 +254,51 @@ def test_each_cause_of_a_job_comes_about(working: Working, client: Client, sql: 
     seen["worker_lost"] = lost
     assert {cause: job.describe().cause for cause, job in seen.items()} == {c: c for c in seen}
     assert set(seen) == set(JOB_CAUSES)
+
+
+def test_a_group_s_job_is_made_once_though_workers_die(
+    fleet: Fleet, system_url: str, client: Client, sql: Sql
+) -> None:
+    """Killed while the last member runs, and again while the callback does; the callback is told of which group, with its counts."""
+    with gate(system_url, 1) as held, gate(system_url, 2) as told_at:
+        first = fleet.hire(system_url, *MODULES).ready()
+        done = JobCall(ending_flows.is_told_again, 2)
+        group = client.enqueue_group(ending_flows.holds_still, [(1,)] * 2, name="two", on_all_done=done)  # fmt: skip
+        held.wait_for(2)
+        first.kill()
+        held.open()
+        second = fleet.hire(system_url, *MODULES).ready()
+        told_at.wait_for()
+        second.kill()
+        fleet.hire(system_url, *MODULES).ready()
+        eventually(lambda: len(told(sql, "told again")) == 2, 60)
+        told_at.open()
+        assert client.job(group.callbacks["all_done"]).result(timeout=60) == "told"
+    assert len(client.jobs(activity="is_told_again")) == 1
+    assert {info["callback"]["event"] for info in told(sql, "told again")} == {"group.all_done"}
+    (info, _) = told(sql, "told again")
+    assert (info["callback"]["group_id"], info["callback"]["name"]) == (group.group_id, "two")
+    assert (info["callback"]["completed"], info["callback"]["total"]) == (2, 2)
+
+
+def test_what_the_job_is_given_is_sealed(working: Working, system_url: str, sql: Sql) -> None:
+    """Where payloads are sealed its arguments lie sealed in the run's row, and are opened for the job alone."""
+    modules = ("tests.system.flows", "tests.system.ending_flows")
+    with (
+        working(*modules, payloads=WITH_OLD),
+        Client(system_url, payloads=WITH_OLD) as client,
+    ):
+        client.start(ends, "well", id="w", on_end=JobCall(ending_flows.is_told, SECRET, {}))
+        (job,) = eventually(lambda: client.jobs(activity="is_told"))
+        assert client.job(job.job_id).result(timeout=30) == SECRET
+    for table in ("runs", "jobs", "history"):
+        rows = sql.execute(f"select t::text from durable.{table} t".encode()).fetchall()
+        assert not [row for (row,) in rows if SECRET in row], table
+
+
+def test_a_job_in_another_process_is_told_too(working: Working, client: Client, sql: Sql) -> None:
+    with working(*MODULES):
+        call = JobCall(ending_flows.is_told_elsewhere)
+        client.start(ends, "well", id="w", on_end=call)
+        (job,) = eventually(lambda: client.jobs(activity="is_told_elsewhere"))
+        assert client.job(job.job_id).result(timeout=60) == ["workflow.closed", "completed"]

@@ -171,6 +171,9 @@ def test_a_step_says_what_it_depends_on(
         assert [it.command for it in waits.next_steps] == ["durable explain d-1 --step pack"]  # fmt: skip
         (upstream,) = witness.explanation.dependencies
         assert (upstream.name, upstream.state) == ("pack", "running")
+        assert (
+            [it.code for it in upstream.causes] == ["executing"] == [it.code for it in waits.causes]
+        )
         witness.sees("executing", lambda: handle.explain(step="pack"))
         failed = witness.sees("dependency_failed", lambda: handle.explain(step="thank"))
         assert failed.sentence == "it was cancelled because step 'charge' failed"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from datetime import timedelta
@@ -10,6 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from durable.client_async import AsyncClient
 from durable.client_sync import Client
 from durable.core.causes import Cause, Explanation, NextStep
 from durable.errors import WorkflowNotFound
@@ -311,6 +313,33 @@ def durable(url: str, *arguments: str) -> str:
     ).stdout
 
 
+def test_an_asynchronous_client_replays_within_its_loop(
+    working: Working, client: Client, system_url: str, witness: Witness
+) -> None:
+    with working(MODULE):
+        witness.sees("signal", client.start(flows.approval, 1, id="o-1").explain)
+
+    async def explained() -> Explanation:
+        async with AsyncClient(system_url) as other:
+            found = await other.handle("o-1").explain()
+            again = await other.explain("o-1")
+            assert [it.code for it in again.causes] == [it.code for it in found.causes]
+        assert await asyncio.wait_for(asyncio.sleep(0, "as before"), 5) == "as before"
+        return found
+
+    found = asyncio.run(explained())
+    assert (found.tasks_from, stands(found)) == ("replay", ["approval"])
+
+
+def test_much_that_is_pending_is_counted_and_not_listed(
+    working: Working, client: Client, witness: Witness
+) -> None:
+    with working(MODULE):
+        handle = client.start(flows.fans_out_into_a_desert, 60, id="o-1")
+        witness.sees("no_worker", handle.explain)
+    assert (len(witness.explanation.dependencies), witness.explanation.unlisted) == (50, 10)
+
+
 # -- how it is read -------------------------------------------------------------------------------------------------------
 
 
@@ -323,6 +352,7 @@ def test_facts_are_read_by_index_and_written_nowhere(
         witness.sees("signal", handle.explain)
         parent = client.start(flows.family, 1, id="o-2")
         witness.sees("child", parent.explain)
+    job = client.enqueue(flows.nobody_serves)
     before = scans(sql)
     sql.execute("set default_transaction_read_only = on")
     for workflow_id in ("o-1", "o-2"):
@@ -330,6 +360,8 @@ def test_facts_are_read_by_index_and_written_nowhere(
             "select durable.run_facts(shard, run_id, 1) from durable.runs where shard = durable.shard_of(%s) and workflow_id = %s",
             (workflow_id, workflow_id),
         ).fetchall()
+    sql.execute("select durable.job_facts(durable.shard_of(%s), %s, 0)", (job.job_id, job.job_id))
+    sql.execute("select durable.schedule_facts('none')")
     assert scans(sql) == before
 
 
@@ -337,7 +369,7 @@ def scans(sql: Sql) -> list[tuple[Any, ...]]:
     sql.execute("select pg_stat_force_next_flush()")
     return sql.execute(
         "select relname, seq_scan from pg_stat_user_tables where schemaname = 'durable'"
-        " and relname in ('runs', 'jobs', 'history', 'inbox', 'updates', 'operator_commands') order by 1"
+        " and relname in ('runs', 'jobs', 'history', 'inbox', 'updates', 'operator_commands', 'schedules', 'schedule_slots') order by 1"
     ).fetchall()
 
 

@@ -307,5 +307,5 @@ def test_queues_are_listed_with_their_limits_and_what_waits(client: Client) -> N
 def test_the_pause_is_in_the_operators_log(client: Client, sql: Sql) -> None:
     client.queue("mail").pause("an outage", actor="ops")
     assert sql.execute(
-        "select workflow_id, action, reason, actor from durable.operator_commands"
-    ).fetchall() == [("queue mail", "pause_queue", "an outage", "ops")]
+        "select subject, workflow_id, action, reason, actor from durable.operator_commands"
+    ).fetchall() == [("queue", "mail", "pause_queue", "an outage", "ops")]

@@ -108,7 +108,7 @@ def test_of_32_senders_with_one_dedupe_key_one_is_heard(
 def test_receive_gives_up_after_its_timeout_by_the_databases_clock(
     working: Working, client: Client, sql: Sql
 ) -> None:
-    """C10, C19: an hour; the signal that comes after the run has closed is dropped, with the reason."""
+    """C10, C19: an hour; the signal that comes after the run has closed is late, with the reason."""
     with working(**LONG_LEASE):
         handle = client.start(flows.waits_an_hour_for_a_word, id="w")
         eventually(lambda: "word" in str(handle.describe().waiting_on))
@@ -120,7 +120,7 @@ def test_receive_gives_up_after_its_timeout_by_the_databases_clock(
     with pytest.raises(WorkflowClosed):
         handle.signal(flows.word, "too late")
     (evidence,) = handle.signals()
-    assert (evidence.status, evidence.reason) == ("dropped", "the run is completed")
+    assert (evidence.status, evidence.reason) == ("late", "the run is completed")
     assert_sound(sql)
 
 
