@@ -69,6 +69,7 @@ def test_an_operator_resumes_and_undoes(run: Run, database_url: str) -> None:
         handle = client.start(dag, id="s-1")
         eventually(lambda: handle.describe().details is not None)
         assert "7 wants a look" in run("dag", "steps", "s-1").out
+        assert "halted: 7 wants a look" in run("graph", "s-1").out
         early = run("dag", "undo", "s-1", "--reason", "no")
         assert early.code != 0
         assert "is still running" in early.err
@@ -78,6 +79,7 @@ def test_an_operator_resumes_and_undoes(run: Run, database_url: str) -> None:
         assert done.out == "s-1 is being undone; durable dag steps s-1 shows how far\n"
         eventually(lambda: client.handle("s-1").describe().status == "cancelled")
         assert "completed, undone" in run("dag", "steps", "s-1").out
+        assert "undone" in run("graph", "s-1").out
         again = run("dag", "undo", "s-1", "--reason", "wrong hotel", "--json")
         assert json.loads(again.out)["run_id"] == client.handle("s-1").describe().run_id
         assert run("dag", "resume", "s-1").code != 0
