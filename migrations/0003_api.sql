@@ -294,7 +294,7 @@ select r.workflow_id, r.run_id, r.workflow, r.version, r.status, r.queue, r.prio
                  and w.lease_until >= durable.now() and w.build = r.build and w.queues ? r.queue) then 'blocked'
             when r.delayed_until is not null then 'waiting'
             when r.ready_at is not null then 'runnable'
-            when r.waiting_on @> '[{"kind": "operator"}]' then 'needs_review'
+            when r.waiting_on @> '[{"kind": "operator"}]' or r.waiting_on @> '[{"kind": "halt"}]' then 'needs_review'
             when r.waiting_on is not null then 'waiting'
             else 'runnable' end as operator_status,
        r.pinned, r.build

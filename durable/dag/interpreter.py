@@ -126,7 +126,7 @@ class Interpretation:
 
     def table(self) -> dict[str, Any]:
         """Every step with its status, and result, failure, cause and what else there is to say of it."""
-        halts = self.saga.halted()
+        halts = self.saga.why_halted()
         columns: tuple[tuple[str, Mapping[str, Any]], ...] = (
             ("result", self.results),
             ("failure", self.failures),
@@ -374,6 +374,8 @@ class Interpretation:
 
     def _end_expansion(self, name: str) -> None:
         added, status = self._added[name], self.scheduler.status
+        if any(status[it] not in FINAL for it in added):  # one was taken back in this very turn
+            return
         failed = [it for it in added if status[it] == "failed"]
         if failed:
             said = f"{len(failed)} of the {len(added)} steps that it added failed: {', '.join(failed[:10])}"

@@ -28,6 +28,7 @@ from durable.dag.nested import any_has, tells_undo
 from durable.dag.rollback import Rollback, Undo, Unit, undo_id
 from durable.dag.step_calls import Named
 from durable.dag.step_options import activity_options
+from durable.dag.step_waits import halted
 from durable.dag_errors import Halt, NotHalted
 from durable.errors import DurableError
 from durable.handlers import update
@@ -85,7 +86,8 @@ class DagSaga:
         self._dag = dag
         self._stops = on_failure == "fail"
         self.rollback = Rollback()
-        self.halts: dict[Unit, Halt] = {}
+        self.halts: dict[Unit, tuple[Halt, DurableFuture[Any]]] = {}
+        """What has halted, and the wait that shows it."""
         self.unwinding = False
         self._given: dict[Unit, dict[str, Any]] = {}
         """What calls were made with, as far as somebody may want to know."""
@@ -96,6 +98,7 @@ class DagSaga:
         self._kept: dict[str, None] = {}
         self._cancelled: list[str] = []
         self._cleaning: set[str] = set()
+        self._looked_up = (0, False)
 
     # -- what completes ---------------------------------------------------------------------------------------------------
 
@@ -151,7 +154,7 @@ class DagSaga:
         if self._dag.is_stopping(unit.step):
             return False
         if (halt := _halt(future)) is not None:
-            self.halts[unit] = halt
+            self.halts[unit] = (halt, halted(unit.step))
             set_details(f"halted at {unit.id}: {halt.reason}"[:MAX_DETAILS])
             return True
         if "compensate" not in step:
@@ -207,7 +210,12 @@ class DagSaga:
     # -- what is kept back --------------------------------------------------------------------------------------------------
 
     def is_saga(self) -> bool:
-        return any_has(self._dag.steps.values(), "undo")
+        """Whether something can be undone. Asked for each step that is ready after a failure, and looked up again when steps were added."""
+        count, answer = self._looked_up
+        if count != len(self._dag.steps):
+            count, answer = len(self._dag.steps), any_has(self._dag.steps.values(), "undo")
+            self._looked_up = (count, answer)
+        return answer
 
     def keeps_back(self, step: str) -> bool:
         """Whether a step that is ready shall not start now, because another has failed and the run will be undone."""
@@ -248,23 +256,25 @@ class DagSaga:
 
     # -- what halts ---------------------------------------------------------------------------------------------------------
 
-    def halted(self) -> dict[str, str]:
+    def why_halted(self) -> dict[str, str]:
         """Steps and why they have halted."""
-        return {unit.step: halt.reason for unit, halt in self.halts.items()}
+        return {unit.step: halt.reason for unit, (halt, _) in self.halts.items()}
 
     def resume(self) -> list[str]:
         """Go on after what has halted, which thereby completes."""
         halts, self.halts = self.halts, {}
         if halts:
             set_details(None)
-        for unit, halt in halts.items():
+        for unit, (halt, wait) in halts.items():
+            wait.cancel()
             self._dag.settle(unit, halt.value, None)
         return [unit.id for unit in halts]
 
     def ended(self, step: str) -> None:
         """Somebody has ended a step; if it had halted, it has not any more."""
         for unit in [it for it in self.halts if it.step == step]:
-            del self.halts[unit]
+            _, wait = self.halts.pop(unit)
+            wait.cancel()
             if not self.halts:
                 set_details(None)
 

@@ -26,6 +26,12 @@ class _Completion:
         return False
 
 
+class _Halt(_Completion):
+    """Of a step that has halted: whoever resumes the run gives the wait up."""
+
+    kind = "halt"
+
+
 class Held:
     """Holds as soon as the failed steps are retried, or given up."""
 
@@ -39,6 +45,11 @@ class Held:
 
     def __call__(self) -> bool:
         return self._decided()
+
+
+def halted(step: str) -> DurableFuture[Any]:
+    """What a run waits for when a step of it has halted: nothing but somebody who resumes it."""
+    return wait_until(_Halt(step))
 
 
 def awaited(step: str, waits: Mapping[str, Any]) -> DurableFuture[Any]:

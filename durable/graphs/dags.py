@@ -74,7 +74,9 @@ def dag_graph(
 def _left_behind(table: Table) -> Table:
     """A run that was cancelled or ended by force leaves steps that have not."""
     return {
-        name: {**row, "status": "cancelled"} if row["status"] in ("pending", "running") else row
+        name: {**row, "status": "cancelled"}
+        if row["status"] in ("pending", "running", "halted")
+        else row
         for name, row in table.items()
     }
 
@@ -101,7 +103,8 @@ def _step_of(call_id: str, known: Container[str]) -> str:
 def _node(step: Step, table: Table | None, begun: Sequence[Happening], now: Standing) -> Node:
     name = str(step["name"])
     row = (table or {}).get(name, {})
-    state: State = row.get("status", "declared" if table is None else "pending")
+    status = row.get("status", "declared" if table is None else "pending")
+    state: State = "waiting" if status == "halted" else status
     if state == "running" and "wait" in step:
         state = "waiting"
     failure = failure_text(row.get("failure"))
@@ -110,8 +113,14 @@ def _node(step: Step, table: Table | None, begun: Sequence[Happening], now: Stan
     facts = [*_declared(step), *_lived(step, begun, state, now)]
     if row.get("cause"):
         facts.append(f"because of {row['cause']}")
+    if row.get("undo"):
+        facts.append(f"undo: {row['undo']}")
     if row.get("by"):
         facts.append("by hand")
+    if row.get("undo"):
+        facts.append("not undone" if row["undo"] == "failed" else str(row["undo"]))
+    if row.get("halt"):
+        facts.append(f"halted: {row['halt']}")
     return Node(
         name,
         one_line(name, 60),

@@ -37,7 +37,10 @@ def test_an_operator_sees_and_changes_steps(run: Run, database_url: str) -> None
         eventually(lambda: handle.query("steps")["pay"]["status"] == "failed")
         late = run("dag", "complete-step", "d-1", "pay", "1")
         assert late.code == 1
-        assert "step 'pay' is failed already; you can: durable dag retry-step d-1 pay" in late.err
+        assert (
+            "step 'pay' is failed already; you can: durable dag retry-step d-1 pay --reason WHY"
+            in late.err
+        )
         bad = run("dag", "complete-step", "d-1", "idle", "--status", "great")
         assert bad.code == 1
         assert "completed, failed, skipped" in bad.err
@@ -66,6 +69,7 @@ def test_an_operator_resumes_and_undoes(run: Run, database_url: str) -> None:
         handle = client.start(dag, id="s-1")
         eventually(lambda: handle.describe().details is not None)
         assert "7 wants a look" in run("dag", "steps", "s-1").out
+        assert "halted: 7 wants a look" in run("graph", "s-1").out
         early = run("dag", "undo", "s-1", "--reason", "no")
         assert early.code != 0
         assert "is still running" in early.err
@@ -75,6 +79,7 @@ def test_an_operator_resumes_and_undoes(run: Run, database_url: str) -> None:
         assert done.out == "s-1 is being undone; durable dag steps s-1 shows how far\n"
         eventually(lambda: client.handle("s-1").describe().status == "cancelled")
         assert "completed, undone" in run("dag", "steps", "s-1").out
+        assert "undone" in run("graph", "s-1").out
         again = run("dag", "undo", "s-1", "--reason", "wrong hotel", "--json")
         assert json.loads(again.out)["run_id"] == client.handle("s-1").describe().run_id
         assert run("dag", "resume", "s-1").code != 0

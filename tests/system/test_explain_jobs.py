@@ -16,6 +16,7 @@ from durable.dag import Dag, result
 from durable.errors import InvalidOption
 from durable.queue_limits import ReasonCode
 from tests.system import explain_flows as flows
+from tests.system import saga_dag_flows as sagas
 from tests.system import test_explain_runs as of_runs
 from tests.system.conftest import Working
 from tests.system.explaining import PRODUCED, Witness, produces, witness
@@ -179,6 +180,7 @@ def test_a_step_says_what_it_depends_on(
         assert failed.sentence == "it was cancelled because step 'charge' failed"
         declined = witness.sees("ended", lambda: handle.explain(step="charge"))
         assert "9 is too much" in declined.sentence
+        assert declined.next_steps[0].command == "durable dag retry-step d-1 charge --reason WHY"
         assert witness.sees("executing", handle.explain).about == "step pack (explain.stands_at) #2"
         with pytest.raises(InvalidOption, match="no step 'shop'; it has pack, ship, charge, thank"):
             handle.explain(step="shop")
@@ -195,7 +197,7 @@ def test_a_dag_that_waits_for_somebody_says_what_is_asked_of_them(
         .wait("heard", signal=flows.approved.name)
         .add("charge", flows.declines.options(retry=flows.ONCE), {"amount": 9})
     )
-    with working(MODULE):
+    with working(MODULE, max_cached_runs=0):  # whoever waits has no owner
         handle = client.start(dag, id="d-1")
         child = eventually(lambda: child_at(witness, lambda: handle.explain(step="inner"), "completion_awaited"))  # fmt: skip
         assert child.facts["child_id"] == "d-1/inner"
@@ -205,12 +207,35 @@ def test_a_dag_that_waits_for_somebody_says_what_is_asked_of_them(
         assert found.next_steps[0].command.startswith(
             "durable dag complete-step d-1/inner approval JSON"
         )
+        assert witness.status() == "waiting"
         assert witness.sees("dependencies", lambda: below.explain(step="ship")).facts["step"] == "approval"  # fmt: skip
         client.complete_step("d-1/inner", "approval")
         handle.signal(flows.approved.name, 1)
         held = witness.sees("steps_failed", handle.explain)
         assert held.facts["name"] == "retry of charge"
         assert witness.status() == "needs_review" == handle.describe().operator_status
+
+
+@produces("halted")
+def test_a_dag_that_has_halted_says_where_and_what_lets_it_go_on(
+    working: Working, client: Client, witness: Witness
+) -> None:
+    dag = (
+        Dag("halting")
+        .add("check", sagas.approve, {"key": "order 7"})
+        .add("ship", flows.ships, {"parcel": 1}, deps=["check"])
+    )
+    with working(MODULE, "tests.system.saga_dag_flows"):
+        handle = client.start(dag, id="d-3")
+        found = witness.sees("halted", handle.explain)
+        assert found.facts["name"] == "check"
+        assert "durable dag resume d-3" in [it.command for it in found.next_steps]
+        assert witness.status() == "needs_review" == handle.describe().operator_status
+        witness.sees("halted", lambda: handle.explain(step="check"))
+        assert witness.sees("dependencies", lambda: handle.explain(step="ship")).facts["step"] == "check"  # fmt: skip
+        client.resume_dag("d-3")
+        eventually(lambda: "halted" not in [it.code for it in handle.explain().causes])
+        handle.result(timeout=30)
 
 
 def child_at(witness: Witness, explain: Any, code: str) -> Any:
