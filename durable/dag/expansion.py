@@ -15,7 +15,7 @@ from itertools import chain
 from typing import Any
 
 from durable.dag.format import Step, read_steps
-from durable.dag.scheduler import FINAL, Scheduler
+from durable.dag.scheduler import Scheduler
 from durable.dag.scope import Scope
 from durable.dag.validation import edges_upward, order_problems, step_problems
 from durable.dag_errors import InvalidDag
@@ -64,20 +64,23 @@ def added_steps(
         targets = chain(*step["branch"]["cases"].values(), step["branch"]["default"])
         said = f"step {step['name']!r} branches to"
         problems += [f"{said} {it!r}, which is not added with it" for it in targets if it in steps]
-    if problems := problems or list(order_problems(_unended(adding, listed, scheduler))):
+    if problems := problems or list(order_problems(waits_of(adding, listed, scheduler))):
         raise InvalidDag(adding, problems)
     return new
 
 
-def _unended(adding: str, new: Sequence[Step], scheduler: Scheduler) -> dict[str, list[str]]:
-    """What is waited for, as far as the new steps are concerned: a cycle can only be among steps that have not ended."""
+def waits_of(adding: str, new: Sequence[Step], scheduler: Scheduler) -> dict[str, list[str]]:
+    """What is waited for if the step `adding` adds new ones, as far as that may make a cycle.
+
+    That is among steps which have not ended, and those whose end a retry may take back.
+    """
     edges = edges_upward(new, scheduler.status)
     above = {adding: [*edges], **edges}
     pending = [it for upstream in above.values() for it in upstream]
     while pending:
         name = pending.pop()
         if name not in above:
-            ended = scheduler.status[name] in FINAL
-            above[name] = [] if ended else scheduler.waits_for(name)
+            for_good = scheduler.status[name] in ("completed", "skipped")
+            above[name] = [] if for_good else scheduler.waits_for(name)
             pending += above[name]
     return above

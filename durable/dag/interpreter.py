@@ -374,6 +374,8 @@ class Interpretation:
 
     def _end_expansion(self, name: str) -> None:
         added, status = self._added[name], self.scheduler.status
+        if any(status[it] not in FINAL for it in added):  # one was taken back in this very turn
+            return
         failed = [it for it in added if status[it] == "failed"]
         if failed:
             said = f"{len(failed)} of the {len(added)} steps that it added failed: {', '.join(failed[:10])}"

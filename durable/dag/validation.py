@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from jsonschema import Draft202012Validator
 
+from durable.core.names import LONGEST_NAME
 from durable.dag.compensating import RESERVED_NAME, saga_problems
 from durable.dag.expressions import OPERATORS, TRANSFORMS, references, source_of
 from durable.dag.format import Step, form_problems
@@ -54,6 +55,8 @@ def definition_problems(
     """What is wrong with a definition of the right form. `context`: what its steps see as such."""
     steps: list[Step] = definition["steps"]
     scope = Scope({step["name"]: step for step in steps}, context, signatures)
+    if not (0 < len(definition["name"]) <= LONGEST_NAME and definition["name"].isprintable()):
+        yield f"its name is {definition['name']!r}; give 1 to {LONGEST_NAME} printable characters"
     if not steps:
         yield "it has no steps"
     yield from step_problems(steps, scope, set())

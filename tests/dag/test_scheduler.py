@@ -6,8 +6,10 @@ import random
 
 import pytest
 
-from durable.dag.model import edge
+from durable.dag.expansion import waits_of
+from durable.dag.model import edge, stored_edge
 from durable.dag.scheduler import FINAL, Edge, Scheduler, Status
+from durable.dag.validation import order_problems
 
 
 @pytest.mark.parametrize(
@@ -148,3 +150,81 @@ def test_whatever_ends_how_and_when_every_step_ends_once_and_after_what_it_depen
         ups = [(scheduler.status[it.upstream], it.failed) for it in edges]
         doomed = any(status in ("failed", "cancelled") and it == "cancel" for status, it in ups)
         assert not doomed or (scheduler.status[name] == "cancelled" and name not in started)
+
+
+def check_counts(scheduler: Scheduler, ready: set[str]) -> None:
+    """Who waits for how many is what the states say, whatever was added and taken back."""
+    status = scheduler.status
+    for name in status:
+        added = scheduler._added.get(name, [])
+        open_above = sum(status[it] not in FINAL for it in scheduler.waits_for(name))
+        open_added = sum(status[it] not in FINAL for it in added)
+        if status[name] == "pending":
+            assert scheduler._waiting[name] == open_above > 0
+        elif status[name] == "running" and added:
+            assert scheduler._waiting[name] == open_added
+            assert name in ready or open_added
+    assert scheduler.done == all(it in FINAL for it in status.values())
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_what_is_added_is_retried_and_cancelled_like_anything_else(seed: int) -> None:
+    """Steps add steps, end as they like, and are taken back; what added them follows."""
+    draw = random.Random(seed)
+    scheduler = Scheduler({"0": [], "1": [], "2": [Edge("0"), Edge("1")], "3": [Edge("2")]})
+    ready = set(scheduler.begin())
+    added: dict[str, list[str]] = {}
+    retries = 0
+    while ready or retries < 5:
+        status = scheduler.status
+        ended = [it for it in status if status[it] in FINAL]
+        badly = [it for it in ended if status[it] in ("failed", "cancelled")]
+        again = [it for it in badly if it not in scheduler.cause]
+        if retries < 5 and (not ready or draw.random() < 0.15):
+            retries += 1
+            if again:
+                name = draw.choice(again)
+                inside = [it for it in added.get(name, []) if it in again]
+                ready.update(scheduler.retry(draw.choice(inside) if inside else name).ready)
+        elif ready:
+            name = draw.choice(sorted(ready))
+            ready.remove(name)
+            if any(status[it] not in FINAL for it in added.get(name, [])):
+                continue  # one was taken back before it came to its end
+            if name not in added and draw.random() < 0.4 and len(status) < 50:
+                steps: dict[str, list[Edge]] = {}
+                for _ in range(draw.randint(1, 4)):
+                    known = [*ended, *steps]
+                    ups = draw.sample(known, draw.randint(0, min(len(known), 3)))
+                    new = str(len(status) + len(steps))
+                    steps[new] = [
+                        edge(it, policy=draw.choice(["cancel", "continue"])) for it in ups
+                    ]
+                stored = [
+                    {"name": it, "deps": [stored_edge(e) for e in edges]}
+                    for it, edges in steps.items()
+                ]
+                if list(order_problems(waits_of(name, stored, scheduler))):
+                    ready.add(name)
+                    continue
+                added[name] = list(steps)
+                ready.update(scheduler.extend(name, steps))
+            elif name in added and any(status[it] == "failed" for it in added[name]):
+                ready.update(scheduler.settle(name, "failed"))
+            else:
+                how: Status = draw.choice(
+                    ["completed", "completed", "failed", "cancelled", "skipped"]
+                )
+                ready.update(scheduler.settle(name, how))
+        check_counts(scheduler, ready)
+    assert scheduler.done
+
+
+def test_an_added_step_cannot_wait_for_one_below_that_a_retry_would_bring_back() -> None:
+    """`below` is cancelled now; if `bad` is retried it is pending again, and waits for `plan`, which would wait for the added step."""
+    scheduler = Scheduler({"bad": [], "plan": [], "below": [Edge("plan"), Edge("bad")]})
+    scheduler.begin()
+    scheduler.settle("bad", "failed")
+    assert scheduler.status["below"] == "cancelled"
+    new = [{"name": "new", "deps": [{"step": "below", "cancelled": "continue"}]}]
+    assert list(order_problems(waits_of("plan", new, scheduler))) == ["cycle: plan -> below -> new -> plan"]  # fmt: skip

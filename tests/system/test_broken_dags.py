@@ -82,6 +82,7 @@ BREAKAGES: list[tuple[str, Callable[[Dag], Any]]] = [
     ("characters", lambda dag: dag.add("z" * 151, flows.note, TEXT)),
     ("printable", lambda dag: dag.add("z\n", flows.note, TEXT)),
     ("expand does not go with dag", lambda dag: dag.add("z", Dag("i").add("x", flows.note, TEXT), expand=True)),
+    ("its name is ''", lambda dag: dag.add("z", Dag("").add("x", flows.note, TEXT))),
     ("it has no steps", lambda dag: dag.add("z", Dag("empty"))),
     ("timeout is 0", lambda dag: dag.wait("z", signal="s", timeout=timedelta(0))),
     ("no option 'heartbeat_s'", lambda dag: _with_options(dag.add("z", Dag("i").add("x", flows.note, TEXT)), {"timeouts": {"heartbeat_s": 3.0}})),
