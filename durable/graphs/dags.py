@@ -113,6 +113,8 @@ def _node(step: Step, table: Table | None, begun: Sequence[Happening], now: Stan
     facts = [*_declared(step), *_lived(step, begun, state, now)]
     if row.get("cause"):
         facts.append(f"because of {row['cause']}")
+    if row.get("undo"):
+        facts.append(f"undo: {row['undo']}")
     if row.get("by"):
         facts.append("by hand")
     if row.get("undo"):

@@ -126,7 +126,7 @@ def _process(connection: psycopg.Connection[Row]) -> int:
 
 def _connect(url: str) -> psycopg.Connection[Row]:
     try:
-        return psycopg.connect(
+        return psycopg.Connection[Row].connect(
             url,
             application_name="durable doctor",
             connect_timeout=10,
