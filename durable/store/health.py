@@ -83,7 +83,7 @@ class HealthReader:
             raise domain_error(error) from error
 
     def _be_patient(self) -> None:
-        self._connection.execute(f"set local statement_timeout = '{PATIENCE_S}s'")
+        self._connection.execute(_SQL["be_patient"], {"for": f"{PATIENCE_S}s"})
 
     # -- what needs connections of its own --------------------------------------------------------------------------------
 
