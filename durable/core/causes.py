@@ -253,7 +253,7 @@ def next_step(text: str) -> NextStep:
 def worst(causes: tuple[Cause, ...], otherwise: OperatorStatus = "runnable") -> OperatorStatus:
     """The status of a thing with these causes: what most needs somebody decides."""
     statuses: list[OperatorStatus] = [each.status for each in causes]
-    return max(statuses, key=lambda it: _RANK[it], default=otherwise)
+    return max(statuses, key=_RANK.__getitem__) if statuses else otherwise
 
 
 def by_urgency(causes: tuple[Cause, ...]) -> tuple[Cause, ...]:

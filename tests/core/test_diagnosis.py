@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from durable.core.causes import CODES, KINDS, by_urgency, cause, length, told, worst
+from durable.core.causes import CODES, KINDS, CauseCode, by_urgency, cause, length, told, worst
 from durable.core.diagnosis import DAG, explain_job, explain_run, explain_schedule, explain_step
 from durable.core.facts import (
     CancelFacts,
@@ -237,7 +237,9 @@ def test_schedules(facts: dict[str, Any], status: str, codes: list[str]) -> None
 
 def test_the_list_is_closed_and_each_entry_says_who_can_act() -> None:
     assert set(KINDS) == set(CODES)
-    blocked = [code for code, kind in KINDS.items() if kind.status in ("blocked", "needs_review")]
+    blocked: list[CauseCode] = [
+        code for code, kind in KINDS.items() if kind.status in ("blocked", "needs_review")
+    ]
     assert [code for code in blocked if KINDS[code].who == "nobody"] in ([], ["kills_workers"])
     assert [code for code in blocked if not KINDS[code].steps] == [], "something can be done"
 
