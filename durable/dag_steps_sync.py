@@ -110,7 +110,7 @@ class DagSteps:
             except WorkflowClosed:
                 pass
             try:
-                return _take_up(handle, step, why, actor, timeout)
+                return _take_up(handle, step, why, request_id, actor, timeout)
             except OperationRefused as refused:
                 if refused.code not in ("superseded", "workflow_running"):
                     raise
@@ -199,6 +199,7 @@ def _take_up(
     handle: Handle[Any],
     step: str,
     reason: str,
+    request_id: str | None,
     actor: Any,
     timeout: timedelta | float | None,
 ) -> StepReceipt:
@@ -214,11 +215,11 @@ def _take_up(
     failed = run.status == "failed"
     point = Point(the_end=True) if failed else Point(to_event=run.last_seq)
     options = interventions.rewind_options("retry" if failed else "reset", True, "remaining")
-    asking = interventions.asking_steps(options, reason, step)
+    asking = interventions.asking_steps(options, reason, step, request_id)
     given = operations.order(handle.workflow_id, reason, requests.actor(actor))
     handle._rewind_once(point, asking, given)
     try:
-        asked = handle.update_handle(given.command_id, returns=StepReceipt)
+        asked = handle.update_handle(request_id or given.command_id, returns=StepReceipt)
         return asked.result(timeout)
     except (UpdateRejected, UpdateFailed) as error:
         _refuse(error)

@@ -103,11 +103,16 @@ def rewind_options(
 
 
 def asking_steps(
-    options: RewindOptions, reason: str | None, step: str | None = None
+    options: RewindOptions,
+    reason: str | None,
+    step: str | None = None,
+    request_id: str | None = None,
 ) -> RewindOptions:
     """The same for a DAG's run, which is asked at once to retry a step, or all that failed. An ask that is there already stays."""
-    ask = options.ask or ("retry_step", json.dumps({"step": step, "reason": reason or ""}))
-    return replace(options, ask=ask)
+    if options.ask is not None:
+        return options
+    ask = ("retry_step", json.dumps({"step": step, "reason": reason or ""}))
+    return replace(options, ask=ask, ask_id=request_id)
 
 
 def has_undone(history: Sequence[Recorded]) -> bool:

@@ -17,14 +17,21 @@ from durable import enqueueing, job_commands, outcomes, recorded_jobs, requests,
 from durable.core.causes import Explanation
 from durable.core.job_life import JobState
 from durable.definitions import Activity
-from durable.descriptions import Conflict, EnqueuedMany, FailedAttempt, JobDescription, JobReceipt
+from durable.descriptions import (
+    Conflict,
+    EnqueuedMany,
+    Evidence,
+    FailedAttempt,
+    JobDescription,
+    JobReceipt,
+)
 from durable.enqueueing import Item, JobOptions
 from durable.failure import decode_failure
 from durable.interceptors import ClientRequest, sending
 from durable.payload import ValueCodec
 from durable.recorded_jobs import RecordedJob, Recorder
 from durable.requests import Target
-from durable.store import calls, explanations, job_calls, queue_calls
+from durable.store import calls, evidence_calls, explanations, job_calls, queue_calls
 from durable.unique import Unique
 
 if TYPE_CHECKING:
@@ -376,6 +383,12 @@ class AsyncJobHandle(Generic[R]):
     async def attempts(self) -> Sequence[FailedAttempt]:
         """Each attempt that did not succeed, oldest first: when, by which worker, with what error. Raises JobNotFound."""
         return [_failed_attempt(error) for error in (await self.describe()).errors]
+
+    async def evidence(self, limit: int = 100) -> Sequence[Evidence]:
+        """Late answers that were refused, and refused commands, newest first; empty also when there is no such job. `limit`: 1 to 10,000."""
+        checked = requests.whole("limit", limit, 1, 10_000)
+        call = evidence_calls.read_evidence(self.job_id, self.job_id, checked)
+        return await self._client._execute(call)
 
     async def explain(self) -> Explanation:
         """Everything that keeps it from running now, or that it runs or has ended. Raises JobNotFound."""

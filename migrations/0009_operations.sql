@@ -241,14 +241,14 @@ $$;
 -- to that point: p_cut is the last event copied, of turn p_turn; p_redeliver are later inbound events that the new run is given as messages; the
 -- activities (with their idempotency keys), timers and children are those pending there, and the stopping ones those already told to stop. Signals after
 -- event p_event go along unless p_reapply is false. A fork (p_fork_id) leaves the run as it is; else an open one is closed as continued.
--- p_refusal: the plan found that it cannot be done, and why; this only records it. p_ask: an update, under the id of the command, that the new run is asked
+-- p_refusal: the plan found that it cannot be done, and why; this only records it. p_ask: an update, under p_ask_id or the id of the command, that the new run is asked
 -- right behind what it is given again, so that it comes before the run can end once more. In the same place an undo (p_action) is asked to stop: a DAG undoes what
 -- completed when it is cancelled. Only a DAG that completed can be undone, and only once: if the run that undid it has been pruned, its command tells.
 create function durable.rewind_run(
     p_shard smallint, p_workflow_id text, p_run uuid, p_action text, p_refusal text, p_next uuid, p_fork_shard smallint, p_fork_id text,
     p_event integer, p_cut integer, p_turn integer, p_redeliver integer[], p_updates integer[], p_activities integer[], p_keys text[], p_timers integer[],
     p_children integer[], p_stopping integer[], p_cancelled boolean, p_origins jsonb, p_discarded jsonb, p_reapply boolean, p_original_due boolean,
-    p_reason text, p_actor jsonb, p_command uuid, p_batch uuid default null, p_ask text default null, p_payload json default null
+    p_reason text, p_actor jsonb, p_command uuid, p_batch uuid default null, p_ask text default null, p_payload json default null, p_ask_id text default null
 ) returns table (run_id uuid, code text, next_run_id uuid, resent integer, pushes jsonb)
 language plpgsql as $$
 declare
@@ -324,7 +324,7 @@ begin
         resent := durable.carry_messages(v_old, v_new, p_event, p_cut, p_redeliver, p_reapply, p_fork_id is null, v_now);
         perform durable.carry_updates(v_old, v_new, p_event, p_cut, p_updates, p_reapply, p_fork_id is null, v_now);
         if p_ask is not null then
-            perform durable.send_update(v_new.shard, v_new.workflow_id, p_command::text, p_command, p_ask, p_payload, p_actor);
+            perform durable.send_update(v_new.shard, v_new.workflow_id, coalesce(p_ask_id, p_command::text), p_command, p_ask, p_payload, p_actor);
             update durable.inbox i set at = v_now - interval '1 second' + (p_event + 1) * interval '1 microsecond'
              where i.shard = v_new.shard and i.run_id = p_next and i.message_id = p_command;
         end if;

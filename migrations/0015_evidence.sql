@@ -165,7 +165,7 @@ select o.workflow_id, o.shard, o.run_id, o.command_id, o.actor, o.reason, o.at, 
          order by (g.status = 'continued'), g.generation * case when g.status = 'continued' then -1 else 1 end limit 1) e
  where o.action = 'cancel' and o.subject = 'workflow';
 
--- EVIDENCE: everything about a workflow id that did not simply happen. A documented, stable view for reading. `kind`: signal (duplicate, late, ambiguous,
+-- EVIDENCE: everything about a workflow id (or a job, under its id) that did not simply happen. A documented, stable view for reading. `kind`: signal (duplicate, late, ambiguous,
 -- dropped, replayed), cancel (see cancel_list), command (refused: its code), update (rejected, aborted), outcome (of an attempt, refused or after the
 -- close), callback (the job that follows the end: its state, or gone).
 create view durable.evidence_list as
@@ -177,6 +177,9 @@ select r.workflow_id, r.shard, r.run_id, v.at, case v.kind when 'SignalsReplayed
        case v.kind when 'SignalsReplayed' then 'replayed' else v.kind end, null, null, null,
        coalesce(case v.kind when 'SignalsReplayed' then (v.body ->> 'count')::int end, 1), v.body, null
   from durable.runs r join durable.evidence v on v.shard = r.shard and v.run_id = r.run_id
+union all
+select j.run_id::text, j.shard, j.run_id, v.at, 'outcome', v.kind, null, null, null, 1, v.body, null
+  from durable.jobs j join durable.evidence v on v.shard = j.shard and v.run_id = j.run_id where j.kind = 'job'
 union all
 select c.workflow_id, c.shard, c.run_id, c.at, 'cancel', c.became, null, c.reason, c.actor, 1, jsonb_build_object('command_id', c.command_id), null
   from durable.cancel_list c

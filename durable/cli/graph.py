@@ -43,7 +43,7 @@ def graph(
         typer.Option(
             "--file",
             metavar="FILE",
-            help="Instead of an ID: a DAG's definition or an exported history.",
+            help="Instead of an ID: a DAG's definition (YAML or .json) or an exported history (.json).",
         ),
     ] = None,
     format_: Annotated[
@@ -111,23 +111,23 @@ def _columns() -> int:
 
 
 def _of_file(path: Path, *, execution: bool) -> Graph:
-    """Raises BadInput when it is neither a definition nor a history."""
+    """A definition is YAML, or JSON if the file ends in .json; a history is JSON. Raises BadInput, InvalidDag, PayloadError."""
     from durable.dag.model import Dag
     from durable.graphs import dag_graph
     from durable.graphs.recorded import recorded_graph
     from durable.histories import FORMAT, RecordedHistory
 
     try:
+        if path.suffix != ".json":
+            return dag_graph(Dag.from_file(path).to_json())
         text = path.read_text(encoding="utf-8")
         given = json.loads(text)
     except (OSError, ValueError) as error:
         raise BadInput(f"--file {path}: {error}") from error
-    if isinstance(given, dict) and given.get("format") == FORMAT:
+    if not isinstance(given, dict) or not ({"steps", "events"} & given.keys()):
+        raise BadInput(f"--file {path}: neither a DAG's definition nor an exported history")
+    if given.get("format") == FORMAT:
         return recorded_graph(RecordedHistory.from_json(text, str(path)), execution=execution)
-    if not isinstance(given, dict) or "steps" not in given:
-        raise BadInput(
-            f"--file {path}: neither a DAG's definition (Dag.to_json) nor an exported history"
-        )
     return dag_graph(Dag.from_json(given).to_json())
 
 

@@ -63,7 +63,10 @@ def open_client(url: str | None, *, joined: bool = True) -> Client:
 def import_app(app: str | None) -> None:
     """Import the author's modules, if any are named. Raises BadInput when one cannot be found."""
     names = app or os.environ.get("DURABLE_APP") or ""
-    import_modules(filter(None, names.split(",")))
+    try:
+        import_modules(filter(None, names.split(",")))
+    except BadInput as error:
+        raise BadInput(f"--app {error}") from error
 
 
 def import_modules(names: Iterable[str]) -> list[ModuleType]:

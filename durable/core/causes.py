@@ -6,6 +6,7 @@ in braces, and `Cause.facts` has every one of them as a value. Pure: the time th
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -80,7 +81,7 @@ class Cause:
     causes: tuple[Cause, ...] = ()
 
 
-_LOOK = "durable show {id}  # everything recorded about it"
+_LOOK = "durable show {run}  # everything recorded about it"
 _ACTIVITY = (
     "durable activity retry {id} {seq} --reason WHY  # run it again now",
     "durable activity set-result {id} {seq} JSON --reason WHY  # go on with this result",
@@ -93,7 +94,17 @@ _JOB = (
 _QUEUE = "durable queue show {queue}  # its limits, and what uses them"
 
 KINDS: Mapping[CauseCode, Kind] = {
-    "ended": Kind("done", "nobody", "it ended as {status}{when}{text}{because}"),
+    "ended": Kind(
+        "done", "nobody", "it ended as {status}{when}{text}{because}",
+        (
+            "durable retry {retried} --reason WHY  # go on from before its end",
+            "durable explain {continued}  # the run that continues it",
+            "durable history {run}  # everything that happened",
+            "durable job retry {retried_job}  # run it again now",
+            "durable job show {job_id}  # its result, and the errors of every attempt",
+            "durable dag retry-step {id} {failed_step} --reason WHY  # run it again, and what depends on it",
+        ),
+    ),
     "nondeterminism": Kind(
         "needs_review", "developer",
         "the code no longer does what its history says, since {since}; {again} (tries so far: {times})\n{message}",
@@ -127,7 +138,7 @@ KINDS: Mapping[CauseCode, Kind] = {
     "cancel_requested": Kind(
         "waiting", "nobody",
         "it was asked to stop {since}{by}{because}; {delivered}",
-        ("durable terminate {id} --reason WHY  # end a workflow without its clean-up", _LOOK),
+        ("durable terminate {run} --reason WHY  # end the workflow without its clean-up", _LOOK, "durable job show {job_id}  # everything recorded about it"),
     ),
     "delayed": Kind("waiting", "nobody", "it may not run before {until}"),
     "ready": Kind(
@@ -235,25 +246,30 @@ def cause(
     """One cause, in words. `facts` are what its sentence and steps name, times as `..._us`; `stands`: its status, where that is not always the list's."""
     kind = KINDS[code]
     words = _words(facts, now_us)
-    steps = tuple(
-        next_step(step.format_map(words)) for step in kind.steps if _is_whole(step, words)
-    )
+    typed = {name: shlex.quote(it) if isinstance(it, str) else it for name, it in words.items()}
+    steps = tuple(_next_step(step, typed) for step in kind.steps if _is_whole(step, typed))
     return Cause(
         code, stands or kind.status, kind.sentence.format_map(words), kind.who, steps, about, line or None,
         moment(facts.get("since_us")), moment(facts.get("until_us")), facts, causes,
     )  # fmt: skip
 
 
-def next_step(text: str) -> NextStep:
+def _next_step(step: str, words: Mapping[str, Any]) -> NextStep:
     """From `command  # remark`, as the list has it."""
-    command, _, remark = text.partition("  # ")
+    command, _, remark = step.format_map(words).partition("  # ")
     return NextStep(command, remark)
 
 
 def worst(causes: tuple[Cause, ...], otherwise: OperatorStatus = "runnable") -> OperatorStatus:
     """The status of a thing with these causes: what most needs somebody decides."""
+<<<<<<< HEAD
     statuses: list[OperatorStatus] = [each.status for each in causes]
     return max(statuses, key=_RANK.__getitem__) if statuses else otherwise
+=======
+    if not causes:
+        return otherwise
+    return max(causes, key=lambda it: _RANK[it.status]).status
+>>>>>>> main
 
 
 def by_urgency(causes: tuple[Cause, ...]) -> tuple[Cause, ...]:

@@ -47,7 +47,9 @@ class Command:
 
 
 _CORE = Path(__file__).parent
-_INTERNAL_FOLDERS = frozenset(map(str, (_CORE, _CORE.parent, Path(asyncio.__file__).parent)))
+_INTERNAL_FOLDERS = frozenset(
+    map(str, (_CORE, _CORE.parent, _CORE.parent / "dag", Path(asyncio.__file__).parent))
+)
 _INTERNAL_FILES = frozenset({contextlib.__file__})
 
 _short_names: dict[str, str] = {}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from durable.core import schedule_policy
@@ -23,7 +22,6 @@ from durable.core.causes import (
     cause,
     length,
     moment,
-    next_step,
     told,
     worst,
 )
@@ -55,6 +53,8 @@ _WAITS: Mapping[str, CauseCode] = {
 _SKIPS: Mapping[tuple[str, str | None], CauseCode] = {
     ("skipped", schedule_policy.OPEN): "slot_skipped", ("skipped", schedule_policy.NO_MORE_WAIT): "slot_limit",
 }  # fmt: skip
+_TOLD_BY_ROWS = frozenset({"activity", "timer", "child", "more"})
+"""Waits that jobs and children say more of."""
 _STATES: Mapping[OperatorStatus, str] = {
     "needs_review": "needs review", "blocked": "is blocked", "waiting": "waits", "runnable": "runs", "done": "has ended",
 }  # fmt: skip
@@ -163,15 +163,13 @@ def _ended_run(run: RunFacts) -> Cause:
     last = run.last or {}
     because = _failure(last.get("failure")) or last.get("reason")
     text = "" if run.cause is None else RUN_CAUSE_TEXTS[run.cause]
-    made = _ended(run.now_us, run.status, run.closed_us, text, because, cause=run.cause)
-    steps = [f"durable history {run.workflow_id}  # everything that happened"]
-    if run.status in ("failed", "cancelled", "terminated"):
-        steps.insert(
-            0, f"durable retry {run.workflow_id} --reason WHY  # go on from before its end"
-        )
-    elif run.status == "continued":
-        steps.insert(0, f"durable explain {run.workflow_id}  # the run that continues it")
-    return _with_steps(made, steps)
+    again = run.workflow_id if run.status in ("failed", "cancelled", "terminated") else None
+    more = {
+        "run": run.workflow_id,
+        "retried": again,
+        "continued": run.workflow_id if run.status == "continued" else None,
+    }
+    return _ended(run.now_us, run.status, run.closed_us, text, because, cause=run.cause, **more)
 
 
 def _ended(
@@ -181,10 +179,6 @@ def _ended(
     return cause(
         "ended", now_us, status=status, since_us=since_us, when=when, text=f": {text}" if text else "", because=because, **more
     )  # fmt: skip
-
-
-def _with_steps(made: Cause, steps: list[str]) -> Cause:
-    return replace(made, next_steps=tuple(map(next_step, steps)))
 
 
 def _above(run: RunFacts) -> Iterator[Cause]:
@@ -269,7 +263,7 @@ def _cancelled(run: RunFacts) -> Iterator[Cause]:
         return
     asked = run.cancel
     yield cause(
-        "cancel_requested", run.now_us, id=run.workflow_id,
+        "cancel_requested", run.now_us, run=run.workflow_id,
         since_us=asked.at_us if asked else (unread.at_us if unread else run.cancel_us),
         by=_by(asked.actor if asked else None),
         because=asked.reason if asked else unread and unread.reason,
@@ -291,7 +285,7 @@ def _messages(run: RunFacts) -> Iterator[Cause]:
 
 def _dependencies(run: RunFacts) -> Iterator[Dependency]:
     waits = list(run.waiting_on or ())
-    deadlines = {it.get("seq") for it in waits if it.get("kind") in _WAITS}
+    deadlines = {it.get("seq") for it in waits if it.get("kind") not in _TOLD_BY_ROWS}
     lines = {it["seq"]: it.get("line") for it in waits if it.get("seq")}
     for job in run.jobs:
         if job.kind == "timer" and job.seq not in deadlines:
@@ -304,7 +298,7 @@ def _dependencies(run: RunFacts) -> Iterator[Dependency]:
         yield _child(child, run.now_us, lines.get(child.parent_seq))
     for update in run.updates:
         found = cause(
-            "update_waiting", run.now_us, id=run.workflow_id, name=update.name,
+            "update_waiting", run.now_us, run=run.workflow_id, name=update.name,
             update_id=update.update_id, stage=update.status, since_us=update.at_us,
         )  # fmt: skip
         yield Dependency(
@@ -333,13 +327,13 @@ def _activity(job: JobFacts, run: RunFacts) -> Dependency:
 
 def _wait(wait: Mapping[str, Any], run: RunFacts) -> Iterator[Dependency]:
     kind, name, line = str(wait.get("kind")), str(wait.get("name")), _line(wait.get("line"), run)
-    if kind not in _WAITS:
+    if kind in _TOLD_BY_ROWS:
         return
     if kind == "signal" and any(it.name == name for it in run.messages):
         yield Dependency(kind, name, "arrived", "runnable", wait.get("seq"), line)
         return
     found = cause(
-        _WAITS[kind], run.now_us, about=f"step {name}" if kind == "step" else "", line=line, id=run.workflow_id, name=name, step=name,
+        _WAITS.get(kind, "condition"), run.now_us, about=f"step {name}" if kind == "step" else "", line=line, id=run.workflow_id, name=name, step=name,
         since_us=wait.get("since_us"), until_us=wait.get("until_us"),
     )  # fmt: skip
     yield Dependency(
@@ -378,7 +372,7 @@ def _of_job(job: JobFacts, now_us: int, run: RunFacts | None = None) -> Iterator
     if run is not None:
         word = "step" if run.workflow == DAG else "activity"
         about = f"{word} {_step_name(job, run)} #{job.seq}"
-        names = {"id": run.workflow_id, "seq": str(job.seq)}
+        names = {"id": run.workflow_id, "run": run.workflow_id, "seq": str(job.seq)}
     line = job.line if run is None else _line(job.line, run)
     given: dict[str, Any] = {"about": about, "line": line, **names}
     if job.finished_us is not None:
@@ -403,11 +397,10 @@ def _of_job(job: JobFacts, now_us: int, run: RunFacts | None = None) -> Iterator
 def _ended_job(job: JobFacts, now_us: int) -> Cause:
     because = None if job.state == "completed" else _failure(job.failure)
     text = "" if job.cause is None else JOB_CAUSE_TEXTS[job.cause]
-    made = _ended(now_us, job.state, job.finished_us, text, because, cause=job.cause)
-    steps = [f"durable job show {job.job_id}  # its result, and the errors of every attempt"]
-    if job.state != "completed":
-        steps.insert(0, f"durable job retry {job.job_id}  # run it again now")
-    return _with_steps(made, steps)
+    again = None if job.state == "completed" else job.job_id
+    return _ended(
+        now_us, job.state, job.finished_us, text, because, cause=job.cause, job_id=job.job_id, retried_job=again
+    )  # fmt: skip
 
 
 def _executing(job: JobFacts, now_us: int, given: Mapping[str, Any]) -> Cause:
@@ -481,7 +474,10 @@ def _of_step(
             ended=_ENDED.get(ended, "ended"),
         )  # fmt: skip
     else:
-        yield _ended(run.now_us, step.status, None, "", _failure(step.failure))
+        failed = name if step.status == "failed" else None
+        yield _ended(
+            run.now_us, step.status, None, "", _failure(step.failure), id=run.workflow_id, failed_step=failed
+        )  # fmt: skip
 
 
 def _waits_for_steps(

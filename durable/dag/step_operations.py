@@ -8,6 +8,7 @@ doing, because nobody listens to it any more. The same completion again gets the
 from __future__ import annotations
 
 import json
+from shlex import quote
 from typing import TYPE_CHECKING, Any, get_args
 
 from durable.authoring import info
@@ -197,10 +198,11 @@ class StepOperations:
 
     def _legal(self, step: str) -> list[str]:
         """The commands that the state of a step allows."""
-        status, on = self._status[step], f"{_id()} {step}"
+        status, on = self._status[step], f"{quote(_id())} {quote(step)}"
         if status not in FINAL:
-            return [f"durable dag complete-step {on} JSON", f"durable dag cancel-step {on}"]
-        retry = [f"durable dag retry-step {on}"]
+            complete, cancel = f"complete-step {on} JSON", f"cancel-step {on} --reason WHY"
+            return [f"durable dag {complete}", f"durable dag {cancel}"]
+        retry = [f"durable dag retry-step {on} --reason WHY"]
         return (
             retry
             if status == "failed" or (status == "cancelled" and self._root(step) == step)

@@ -113,6 +113,8 @@ def _node(step: Step, table: Table | None, begun: Sequence[Happening], now: Stan
     facts = [*_declared(step), *_lived(step, begun, state, now)]
     if row.get("cause"):
         facts.append(f"because of {row['cause']}")
+    if row.get("undo"):
+        facts.append(f"undo: {row['undo']}")
     if row.get("by"):
         facts.append("by hand")
     if row.get("undo"):
@@ -171,7 +173,8 @@ def _lived(step: Step, begun: Sequence[Happening], state: State, now: Standing) 
         facts.append(f"for {lasting(max(0, now.now_us - begin))} now")
     elif ended:
         facts.append(f"took {lasting(max(ended) - begin)}")
-    jobs = [job for it in begun if (job := now.of(it.key)) is not None]
+    open_ = [it for it in begun if it.end_us is None]
+    jobs = [job for it in open_ if (job := now.of(it.key)) is not None]
     attempts = max([it.attempt for it in begun] + [job.attempt for job in jobs])
     if attempts > 1:
         facts.append(f"attempt {attempts}")

@@ -113,7 +113,7 @@ def _merged(shown: Iterable[Happening]) -> list[list[Happening]]:
 
 def happening_node(it: Happening, now: Standing) -> Node:
     """One thing, with what is known of it."""
-    job = now.of(it.key)
+    job = now.of(it.key) if it.end_us is None else None
     failure = failure_text(it.failure)
     state: State = it.state
     facts = [_how_long(it, now)]

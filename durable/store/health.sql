@@ -1,5 +1,8 @@
 -- What the doctor asks. Every statement only reads, and is given a few seconds.
 
+-- name: be_patient
+select set_config('statement_timeout', %(for)s, true)
+
 -- name: read_server
 select current_setting('server_version') as server_version, pg_is_in_recovery() as standby,
        current_setting('default_transaction_read_only') = 'on' as read_only

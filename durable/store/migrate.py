@@ -47,9 +47,9 @@ create schema if not exists durable;
 create table if not exists durable.migration (
     id text primary key,
     sha256 text not null,
-    applied_at timestamptz not null default now()
-);
-alter table durable.migration add column if not exists catalogue json;
+    applied_at timestamptz not null default now(),
+    catalogue json
+)
 """
 EXISTS = "select to_regclass('durable.migration') is not null"
 APPLIED = "select id, sha256, applied_at from durable.migration order by id"

@@ -134,7 +134,7 @@ def act_on_activity(
 @dataclass(frozen=True, slots=True)
 class RewindOptions:
     """`action`: reset, retry, undo or fork. `fork_id`: the id of the fork. `ask`: an update that the new run is asked at once, by name and arguments as JSON text; its id
-    is the command's.
+    is `ask_id`, or the command's.
     """
 
     action: str
@@ -142,6 +142,7 @@ class RewindOptions:
     original_due: bool = False
     fork_id: str | None = None
     ask: tuple[str, str] | None = None
+    ask_id: str | None = None
 
 
 def rewind_run(given: Order, plan: Rewind, options: RewindOptions) -> Call[Sent[RewindReceipt]]:
@@ -204,6 +205,7 @@ def _rewind(
         "original_due": options.original_due,
         "ask": ask,
         "payload": payload,
+        "ask_id": options.ask_id,
     }
 
 

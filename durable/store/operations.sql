@@ -18,7 +18,7 @@ select run_id::text, code, next_run_id::text, resent, pushes::text from durable.
     %(shard)s::smallint, %(workflow_id)s, %(run_id)s::uuid, %(action)s, %(refusal)s, %(next)s::uuid, %(fork_shard)s::smallint, %(fork_id)s,
     %(event)s::int, %(cut)s::int, %(turn)s::int, %(redeliver)s::int[], %(updates)s::int[], %(activities)s::int[], %(keys)s::text[], %(timers)s::int[], %(children)s::int[],
     %(stopping)s::int[], %(cancelled)s::boolean, %(origins)s::jsonb, %(discarded)s::jsonb, %(reapply)s::boolean, %(original_due)s::boolean,
-    %(reason)s, %(actor)s::jsonb, %(command_id)s::uuid, %(batch_id)s::uuid, %(ask)s, %(payload)s::json)
+    %(reason)s, %(actor)s::jsonb, %(command_id)s::uuid, %(batch_id)s::uuid, %(ask)s, %(payload)s::json, %(ask_id)s)
 
 -- name: move_in_batch
 select run_id::text, code, pushes::text from durable.move_in_batch(

@@ -37,7 +37,10 @@ def test_an_operator_sees_and_changes_steps(run: Run, database_url: str) -> None
         eventually(lambda: handle.query("steps")["pay"]["status"] == "failed")
         late = run("dag", "complete-step", "d-1", "pay", "1")
         assert late.code == 1
-        assert "step 'pay' is failed already; you can: durable dag retry-step d-1 pay" in late.err
+        assert (
+            "step 'pay' is failed already; you can: durable dag retry-step d-1 pay --reason WHY"
+            in late.err
+        )
         bad = run("dag", "complete-step", "d-1", "idle", "--status", "great")
         assert bad.code == 1
         assert "completed, failed, skipped" in bad.err

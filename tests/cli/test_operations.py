@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
+from durable.cli.chosen import report_progress
+from durable.descriptions import BatchProgress
 from durable.refusals import CODES, REFUSALS
 from tests.cli.conftest import Run
 from tests.client.database import Database
@@ -127,3 +132,18 @@ def test_the_codes_are_those_that_the_database_allows(database: Database) -> Non
     assert {part.split("'")[0] for part in text.split("'")[1::2]} == set(CODES)
     assert set(REFUSALS) == set(CODES) - {"accepted"}
     assert all(refusal.next_steps for refusal in REFUSALS.values())
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_is_one_line_that_changes_on_a_terminal(
+    terminal: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = datetime(2026, 11, 21, tzinfo=UTC)
+    begun = BatchProgress("b", "cancel", {}, {}, "why", None, "x", None, 250, 98, 2, now, None)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
+    report_progress(begun)
+    report_progress(replace(begun, accepted=248, finished_at=now))
+    first, last = "cancel: 100 of 250, 2 refused", "cancel: 250 of 250, 2 refused"
+    wipe = "\r\x1b[K"
+    shown = f"{wipe}{first}{wipe}{last}\n" if terminal else f"{first}\n{last}\n"
+    assert capsys.readouterr().err == shown

@@ -23,7 +23,7 @@ import durable
 from durable import RetryPolicy, Signal, activity, workflow
 from durable.core import events as e
 from durable.core.events import Event
-from durable.dag import Dag, Decision, item, try_again
+from durable.dag import Dag, Decision, context, edge, item, result, try_again
 from durable.dag.interpreter import run_dag
 from durable.definitions import Workflow
 from durable.errors import ActivityError, ChildWorkflowError
@@ -505,6 +505,40 @@ def _reset_away() -> Simulation:
     return _ended_by_others(sim, (e.WORKFLOW_RESET, {"run_id": "another", "event": 1}))
 
 
+def _dag() -> Simulation:
+    """Steps of every kind; what others do to them, while the run is held for one that failed."""
+    dag = (
+        Dag("golden", context={"n": 2}, on_failure="wait")
+        .add("one", step, {"n": context("n")}, priority=1)
+        .map("many", step, [1, 2], {"n": item()}, max_concurrency=1, deps=["one"])
+        .branch("which", result("one"), {"2": ["left"]}, default=["right"])
+        .add("left", fail, {"text": "no"})
+        .add("right", step, {"n": 0})
+        .add("below", step, {"n": 3}, deps=["left"])
+        .add("told", step, {"n": 4}, deps=[edge("left", policy="continue")])
+        .wait("approval", timeout=timedelta(days=3))
+        .wait("signalled", signal=note)
+        .wait("dropped", deps=["approval"])
+    )
+    sim = Simulation(run_dag, dag.to_json())
+    sim.turn()
+    sim.turn(sim.updating("complete_step", "dropped", "skipped", update_id="early"))
+    sim.turn(
+        sim.completed("one", 2),
+        sim.signalled(note, "hello"),
+        sim.updating("complete_step", "approval", "completed", {"by": "ann"}, update_id="approved"),
+    )
+    sim.turn(sim.updating("cancel_step", "many", "not needed", update_id="cancel"))
+    sim.turn(sim.failed("left", ValueError("no")))
+    sim.turn(sim.completed("told", 4))
+    sim.turn(sim.updating("retry_step", None, "again", update_id="left"))
+    sim.turn(
+        sim.updating("complete_step", "left", "completed", 1, update_id="by hand"),
+        sim.updating("retry_step", "many", "needed", update_id="many"),
+    )
+    return sim.run()
+
+
 SCENARIOS: dict[str, Callable[[], Simulation]] = {
     "steps": _run(steps, 3),
     "steps_blocking": _run(steps_blocking, 3),
@@ -535,6 +569,7 @@ SCENARIOS: dict[str, Callable[[], Simulation]] = {
     "timed_out": _timed_out,
     "noted": _run(noted),
     "reset_away": _reset_away,
+    "dag": _dag,
 }
 
 

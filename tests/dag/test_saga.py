@@ -539,3 +539,20 @@ def test_compensate_is_asked_for_an_element_of_a_map() -> None:
     mended = {"m[0]_compensate_1": {"decision": "retry"}, "m[1]_compensate_1": {"decision": "continue", "value": "spare"}}  # fmt: skip
     world = World(dag).end(**{"m[0]": refused(), "m[1]": refused(), "m[0]#2": "late", **mended})
     assert world.ask("steps")["m"]["result"] == ["late", "spare"]
+
+
+def test_steps_that_were_added_are_undone_and_then_the_one_that_added_them() -> None:
+    more = Dag("more")
+    for name in ("x", "y"):
+        more.add(name, flows.do, {"key": name}, undo=flows.undo)
+    dag = (
+        Dag("grows")
+        .add("first", flows.do, {"key": "first"}, undo=flows.undo)
+        .add("plan", flows.do, {"key": "plan"}, deps=["first"], expand=True, undo=flows.undo_all)
+        .add("last", flows.do, {"key": "last"}, deps=["plan"])
+    )
+    world = World(dag).end(plan=more.expansion(), last=refused())
+    assert world.undos == ["y", "x", "plan", "first"]
+    world = World(dag).end(plan=more.expansion(), x=refused())
+    assert world.undos == ["y", "plan", "first"]
+    assert world.ask("steps")["last"]["status"] == "cancelled"

@@ -8,7 +8,8 @@ from typing import Any
 
 import durable
 from durable import NonRetryable, RetryPolicy, Signal, activity, workflow
-from durable.dag import Dag, result
+from durable.dag import Dag
+from durable.dag import result as result_of
 
 graph_paid = Signal("graph_paid", int)
 
@@ -36,7 +37,7 @@ async def decline() -> None:
 @activity(name="graph.plan")
 async def plan() -> list[Any]:
     more = Dag("more").add("pack", reserve, {"what": "box"})
-    return more.add("label", reserve, {"what": result("pack")}).expansion()
+    return more.add("label", reserve, {"what": result_of("pack")}).expansion()
 
 
 @workflow(name="graph.child")
@@ -56,3 +57,8 @@ async def order() -> int:
     except durable.ActivityError:
         await asyncio.gather(*(reserve(f"cup {n}") for n in range(9)))
     return amount
+
+
+@activity(name="graph.unreserve")
+async def unreserve(result: str) -> None:
+    assert result

@@ -233,7 +233,7 @@ def test_a_cancelled_step_cancels_what_depends_on_it_by_the_edges(
         "reason": "not needed",
         "actor": "ann",
     }
-    assert late.value.next_steps == [f"durable dag retry-step c {which}"]
+    assert late.value.next_steps == [f"durable dag retry-step c {which} --reason WHY"]
 
 
 def test_a_step_whose_activity_is_waited_for_is_cancelled_when_that_ends(
@@ -279,7 +279,7 @@ def test_a_held_run_waits_for_a_retry_which_revives_what_was_cancelled(
         steps = handle.result(timeout=30)
     assert [(it["kind"], it["name"]) for it in waits] == [("operator", "retry of charge")]
     assert refused.value.code == "step_cancelled"
-    assert refused.value.next_steps == ["durable dag retry-step held charge"]
+    assert refused.value.next_steps == ["durable dag retry-step held charge --reason WHY"]
     assert (receipt.status, receipt.others) == ("running", ("ship", "thank"))
     assert {row["status"] for row in steps.values()} == {"completed"}
     assert {key: len(keys) for key, keys in flows.seen_keys.items()} == {
@@ -304,7 +304,10 @@ def test_a_held_run_that_is_given_up_fails(working: Working, client: Client) -> 
 
 
 def by_step(client: Client, workflow_id: str) -> None:
-    client.retry_step(workflow_id, "charge", "money came")
+    """Twice, as somebody does who has not heard of the first."""
+    first = client.retry_step(workflow_id, "charge", "money came", request_id="r-7")
+    again = client.retry_step(workflow_id, "charge", "money came", request_id="r-7")
+    assert first == again
 
 
 def as_a_whole(client: Client, workflow_id: str) -> None:

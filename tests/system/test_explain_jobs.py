@@ -180,6 +180,7 @@ def test_a_step_says_what_it_depends_on(
         assert failed.sentence == "it was cancelled because step 'charge' failed"
         declined = witness.sees("ended", lambda: handle.explain(step="charge"))
         assert "9 is too much" in declined.sentence
+        assert declined.next_steps[0].command == "durable dag retry-step d-1 charge --reason WHY"
         assert witness.sees("executing", handle.explain).about == "step pack (explain.stands_at) #2"
         with pytest.raises(InvalidOption, match="no step 'shop'; it has pack, ship, charge, thank"):
             handle.explain(step="shop")
@@ -196,7 +197,7 @@ def test_a_dag_that_waits_for_somebody_says_what_is_asked_of_them(
         .wait("heard", signal=flows.approved.name)
         .add("charge", flows.declines.options(retry=flows.ONCE), {"amount": 9})
     )
-    with working(MODULE):
+    with working(MODULE, max_cached_runs=0):  # whoever waits has no owner
         handle = client.start(dag, id="d-1")
         child = eventually(lambda: child_at(witness, lambda: handle.explain(step="inner"), "completion_awaited"))  # fmt: skip
         assert child.facts["child_id"] == "d-1/inner"
@@ -206,6 +207,7 @@ def test_a_dag_that_waits_for_somebody_says_what_is_asked_of_them(
         assert found.next_steps[0].command.startswith(
             "durable dag complete-step d-1/inner approval JSON"
         )
+        assert witness.status() == "waiting"
         assert witness.sees("dependencies", lambda: below.explain(step="ship")).facts["step"] == "approval"  # fmt: skip
         client.complete_step("d-1/inner", "approval")
         handle.signal(flows.approved.name, 1)

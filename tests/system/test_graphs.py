@@ -198,6 +198,28 @@ def test_formats_go_to_files_by_their_ending(shell: Shell, tmp_path: Path) -> No
     assert max(map(len, lines)) <= 44
 
 
+def test_a_definition_in_yaml_is_drawn(shell: Shell, tmp_path: Path) -> None:
+    file = tmp_path / "nightly.yaml"
+    file.write_text(
+        "format: 1\nname: nightly\nsteps:\n- {name: read, activity: read}\n- {name: sum, activity: add_up, deps: [read]}\n"
+    )
+    graph = drawn(shell, "--file", str(file))
+    assert before(graph, "sum") == {"read"}
+    assert graph["nodes"]["sum"]["facts"] == ["add_up"]
+
+
+def test_an_undone_step_says_so(working: Working, client: Client, shell: Shell) -> None:
+    dag = (
+        Dag("undone")
+        .add("reserve", dag_flows.note, {"text": "x"}, undo=graph_flows.unreserve)
+        .add("charge", dag_flows.decline, {"amount": 9}, deps=["reserve"])
+    )
+    with working(*MODULES):
+        handle = client.start(dag, id="u-1")
+        eventually(lambda: handle.describe().status == "failed")
+    assert "undo: undone" in drawn(shell, "u-1")["nodes"]["reserve"]["facts"]
+
+
 def test_an_exported_history_is_drawn_without_a_database(
     working: Working, client: Client, shell: Shell, tmp_path: Path
 ) -> None:

@@ -74,6 +74,21 @@ def test_queries_updates_and_many_jobs_are_sealed_too(
     assert SECRET not in stored(sql)
 
 
+def test_an_explanation_opens_what_it_has_the_key_for(working: Working, database_url: str) -> None:
+    with (
+        working(*MODULES, payloads=WITH_OLD),
+        Client(database_url, payloads=WITH_OLD) as client,
+        Client(database_url, payloads=WITHOUT) as stranger,
+    ):
+        handle = client.start(flows.fails_with_secrets, SECRET, id="f")
+        eventually(lambda: handle.describe().status == "failed")
+        assert SECRET in handle.explain().causes[0].sentence
+        (cause,) = stranger.explain("f").causes
+    assert (cause.code, cause.facts["status"]) == ("ended", "failed")
+    assert SECRET not in cause.sentence
+    assert "Refused: [compressed, encrypted with key 'old'" in cause.sentence
+
+
 @pytest.mark.parametrize("eager", [True, False])
 def test_nothing_secret_reaches_the_database_and_everything_works(
     working: Working, database_url: str, sql: Sql, eager: bool

@@ -197,6 +197,7 @@ def test_an_operator_moves_a_run_and_it_is_written_down(
         ("move", True, "accepted", "a slip", "ann", "a", "nowhere"),
         ("move", True, "accepted", "a is gone", "ann", "nowhere", "b"),
         ("move", False, "workflow_closed", None, "ann", "b", None),
+        ("move", False, "unknown_workflow", None, None, None, None),
     ]
     assert_sound(sql)
 
