@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from durable.dag import own_options
 from durable.dag.model import INTERPRETER, Dag
 from durable.definitions import (
     DEFAULTS_KEY,
@@ -80,7 +81,9 @@ def of_dag(dag: Dag, registered: Sequence[Definition] = ()) -> Target:
 
     target = of_workflow(run_dag)
     dag.validate({it.name: (it.schema, _defaults(it).get("result", {})) for it in registered})
-    definition = dag.to_json()
+    own = {it.name: own_options.of_registered(it.queue, it.options) for it in registered}
+    own |= own_options.of_imported()
+    definition = {**dag.to_json(), "steps": own_options.with_own_options(dag.steps, own)}
 
     def encode(args: tuple[Any, ...], arguments: Mapping[str, Any]) -> str:
         if args or arguments:

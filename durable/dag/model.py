@@ -21,6 +21,7 @@ from durable.dag import files
 from durable.dag.compensating import DEFAULT_RETRIES, OFFERED, Purpose, taken
 from durable.dag.expressions import Condition, Ref
 from durable.dag.format import DEFAULT_CONCURRENCY, FORMAT, Step, implied, read_dag
+from durable.dag.own_options import of_imported, with_own_options
 from durable.dag.scheduler import Edge
 from durable.dag.step_options import stored_options
 from durable.dag_errors import InvalidDag
@@ -270,7 +271,7 @@ class Dag:
 
         if found := expansion_problems(self):
             raise InvalidDag(self.name, found)
-        return self.steps
+        return with_own_options(self.steps, of_imported())
 
     def activity_names(self) -> list[str]:
         """The activities that its steps name, those of DAGs within it included."""
@@ -303,7 +304,8 @@ class Dag:
         """Inside a workflow: run it as a child. Raises InvalidDag, and NotInWorkflow elsewhere."""
         from durable.dag.interpreter import run_dag
 
-        return run_dag(self.validate().to_json())
+        steps = with_own_options(self.validate().steps, of_imported())
+        return run_dag({**self.to_json(), "steps": steps})
 
     # -- building -----------------------------------------------------------------------------------------------------------
 

@@ -27,6 +27,7 @@ def drawn(name: str, seed: int) -> Dag:
     draw = random.Random(seed)
     dag = Dag(name, on_failure="complete")
     names: list[str] = []
+    maps: set[str] = set()
     for number in range(draw.randint(12, 20)):
         step = f"s{number}"
         ups = draw.sample(names, draw.randint(0, min(len(names), 3)))
@@ -38,8 +39,9 @@ def drawn(name: str, seed: int) -> Dag:
             dag.wait(step, deps=deps)
         elif kind < 0.35:
             elements = [draw.randint(1, 20) for _ in range(4)]
+            maps.add(step)
             dag.map(step, weighed, elements, {**args, "weight": item()}, deps=deps)
-        elif kind < 0.5 and ups:
+        elif kind < 0.5 and ups and ups[0] not in maps:
             dag.add(step, weighed, args, deps=deps, when=result(ups[0]).gt(10))
         else:
             dag.add(step, weighed, args, deps=deps)
