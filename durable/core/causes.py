@@ -262,14 +262,9 @@ def _next_step(step: str, words: Mapping[str, Any]) -> NextStep:
 
 def worst(causes: tuple[Cause, ...], otherwise: OperatorStatus = "runnable") -> OperatorStatus:
     """The status of a thing with these causes: what most needs somebody decides."""
-<<<<<<< HEAD
-    statuses: list[OperatorStatus] = [each.status for each in causes]
-    return max(statuses, key=_RANK.__getitem__) if statuses else otherwise
-=======
     if not causes:
         return otherwise
     return max(causes, key=lambda it: _RANK[it.status]).status
->>>>>>> main
 
 
 def by_urgency(causes: tuple[Cause, ...]) -> tuple[Cause, ...]:

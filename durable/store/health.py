@@ -65,11 +65,7 @@ class HealthReader(ReadOnly[Row]):
             raise domain_error(error) from error
 
     def _be_patient(self) -> None:
-<<<<<<< HEAD
-        self._connection.execute(f"set local statement_timeout = '{PATIENCE_S}s'".encode())
-=======
         self._connection.execute(_SQL["be_patient"], {"for": f"{PATIENCE_S}s"})
->>>>>>> main
 
     # -- what needs connections of its own --------------------------------------------------------------------------------
 
@@ -114,19 +110,3 @@ def _process(connection: psycopg.Connection[Row]) -> int:
     row = connection.execute(_SQL["read_session"]).fetchone()
     assert row is not None
     return int(row["pid"])
-<<<<<<< HEAD
-=======
-
-
-def _connect(url: str) -> psycopg.Connection[Row]:
-    try:
-        return psycopg.Connection[Row].connect(
-            url,
-            application_name="durable doctor",
-            connect_timeout=10,
-            row_factory=dict_row,
-            prepare_threshold=None,
-        )
-    except psycopg.Error as error:
-        raise unavailable(url, error) from error
->>>>>>> main

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Generic, Self, TypeVar
 
 import psycopg
 from psycopg.rows import RowFactory
@@ -41,9 +41,8 @@ class ReadOnly(Generic[R]):
 
 def connected(url: str, name: str, rows: RowFactory[R]) -> psycopg.Connection[R]:
     """A connection that prepares nothing, for it may go through a pooler. Raises DatabaseUnavailable."""
-    connect: Any = psycopg.connect
     try:
-        opened: psycopg.Connection[R] = connect(
+        return psycopg.Connection[R].connect(
             url,
             application_name=name,
             connect_timeout=10,
@@ -52,4 +51,3 @@ def connected(url: str, name: str, rows: RowFactory[R]) -> psycopg.Connection[R]
         )
     except psycopg.Error as error:
         raise unavailable(url, error) from error
-    return opened
