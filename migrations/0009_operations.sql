@@ -9,7 +9,7 @@ alter table durable.operator_commands
     add column after  jsonb,
     add column batch_id uuid,
     add column subject text not null default 'workflow',
-    add column recovery_id uuid default nullif(current_setting('durable.recovery', true), '')::uuid,  -- see 0015
+    add column recovery_id uuid default nullif(current_setting('durable.recovery', true), '')::uuid,  -- see 0014
     add constraint operator_commands_subject_known check (subject in ('workflow', 'job', 'queue', 'schedule')),
     add constraint operator_commands_code_known check (code in (
         'accepted', 'already_requested', 'already_paused', 'not_paused', 'workflow_closed', 'workflow_running', 'workflow_completed', 'workflow_paused',

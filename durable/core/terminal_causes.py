@@ -1,7 +1,7 @@
 """Why a run or a job has ended: closed lists. The words are never renamed, because programs and alerts match them.
 
 A status says how a run stands; a cause says what brought it there, apart from what was asked: a run that was asked to stop and completed all the same is
-`completed_after_cancel_request` (C9). The database derives causes from the last event (migrations/0015_evidence.sql), and a test compares
+`completed_after_cancel_request` (C9). The database derives causes from the last event (migrations/0014_evidence.sql), and a test compares
 its lists with these. Nondeterminism is not among them: it parks a run and ends none (C8).
 """
 

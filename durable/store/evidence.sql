@@ -1,4 +1,4 @@
--- What is on record about a workflow besides its history, and recoveries. See migrations/0015_evidence.sql.
+-- What is on record about a workflow besides its history, and recoveries. See migrations/0014_evidence.sql.
 
 -- name: read_evidence
 -- The newest first; of one run, or of all runs of the id.

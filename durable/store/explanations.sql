@@ -1,4 +1,4 @@
--- What explanations are made from: each statement reads all facts of one thing, in one snapshot. See migrations/0014_explain.sql.
+-- What explanations are made from: each statement reads all facts of one thing, in one snapshot. See migrations/0013_explain.sql.
 
 -- name: read_run_facts
 -- The newest run of the id, or that run.
