@@ -48,11 +48,6 @@ class Node:
     end_us: int | None = None
     critical: bool = False
 
-    def lasted_us(self, now_us: int | None = None) -> int | None:
-        """How long it took, or has taken by now; None if it has not begun."""
-        until = self.end_us if self.end_us is not None else now_us
-        return None if self.begin_us is None or until is None else max(0, until - self.begin_us)
-
 
 @dataclass(frozen=True, slots=True)
 class Edge:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from types import TracebackType
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, TypeVar
 from uuid import uuid4
 
 import psycopg
@@ -14,14 +13,15 @@ from psycopg.rows import dict_row
 from durable.store import catalogue
 from durable.store.calls import Call, Row
 from durable.store.catalogue import Drift
-from durable.store.failures import domain_error, unavailable
-from durable.store.migrate import ensure_current
+from durable.store.failures import domain_error
 from durable.store.queries import load_queries
+from durable.store.read_only import ReadOnly, connected
 
 T = TypeVar("T")
 Pooling = Literal["none", "session", "transaction"]
 
 _SQL = load_queries("health.sql")
+_NAME = "durable doctor"
 
 PATIENCE_S = 10
 """For each statement: a check that hangs is itself a finding."""
@@ -29,30 +29,12 @@ PATIENCE_S = 10
 HEARD_WITHIN_S = 2.0
 
 
-class HealthReader:
+class HealthReader(ReadOnly[Row]):
     """Raises DatabaseUnavailable and SchemaOutOfDate, here and in every call."""
 
     def __init__(self, url: str) -> None:
+        super().__init__(url, _NAME, dict_row)
         self._url = url
-        self._connection = _connect(url)
-        self._connection.read_only = True
-        try:
-            ensure_current(self._connection)
-            self._connection.rollback()
-        except BaseException:
-            self._connection.close()
-            raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        where: TracebackType | None,
-    ) -> None:
-        self._connection.close()
 
     def read(self, call: Call[T]) -> T:
         """Execute one of the client's calls; the server refuses it if it writes."""
@@ -90,7 +72,10 @@ class HealthReader:
     def hears_notifications(self) -> bool:
         """Whether a notification reaches a connection that listens, over the way that workers come."""
         channel = sql.Identifier(f"durable_doctor_{uuid4().hex[:12]}")
-        with _connect(self._url) as listener, _connect(self._url) as sender:
+        with (
+            connected(self._url, _NAME, dict_row) as listener,
+            connected(self._url, _NAME, dict_row) as sender,
+        ):
             listener.autocommit = sender.autocommit = True
             listener.execute(sql.SQL("listen {}").format(channel))
             sender.execute(sql.SQL("notify {}").format(channel))
@@ -102,7 +87,10 @@ class HealthReader:
         The server tells each client the process that serves it; a pooler tells another number. Two clients that are served by one process one after
         the other have no sessions of their own.
         """
-        with _connect(self._url) as one, _connect(self._url) as other:
+        with (
+            connected(self._url, _NAME, dict_row) as one,
+            connected(self._url, _NAME, dict_row) as other,
+        ):
             one.autocommit = other.autocommit = True
             served = [_process(one), _process(other), _process(one)]
             if served[0] == served[1] or served[0] != served[2]:
@@ -122,16 +110,3 @@ def _process(connection: psycopg.Connection[Row]) -> int:
     row = connection.execute(_SQL["read_session"]).fetchone()
     assert row is not None
     return int(row["pid"])
-
-
-def _connect(url: str) -> psycopg.Connection[Row]:
-    try:
-        return psycopg.Connection[Row].connect(
-            url,
-            application_name="durable doctor",
-            connect_timeout=10,
-            row_factory=dict_row,
-            prepare_threshold=None,
-        )
-    except psycopg.Error as error:
-        raise unavailable(url, error) from error

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from types import TracebackType
-from typing import Any, LiteralString, NamedTuple, Self
+from typing import Any, LiteralString, NamedTuple
 
 import psycopg
+from psycopg.rows import tuple_row
 
 from durable.core.events import Event
 from durable.histories import RecordedHistory
 from durable.store.calls import Call, Row, not_found
-from durable.store.failures import domain_error, unavailable
-from durable.store.migrate import ensure_current
+from durable.store.failures import domain_error
 from durable.store.queries import load_queries
+from durable.store.read_only import ReadOnly
 from durable.store.shards import shard_of
 
 _SQL = load_queries("histories.sql")
@@ -44,34 +44,11 @@ class StoredRun(NamedTuple):
     last_seq: int
 
 
-class HistoryReader:
-    """A connection that can only read. Raises DatabaseUnavailable and SchemaOutOfDate, here and in every call."""
+class HistoryReader(ReadOnly[tuple[Any, ...]]):
+    """Reads histories as they are stored. Raises DatabaseUnavailable and SchemaOutOfDate, here and in every call."""
 
     def __init__(self, url: str) -> None:
-        try:
-            self._connection = psycopg.connect(
-                url, application_name="durable replay", connect_timeout=10
-            )
-        except psycopg.Error as error:
-            raise unavailable(url, error) from error
-        self._connection.read_only = True
-        try:
-            ensure_current(self._connection)
-            self._connection.rollback()
-        except BaseException:
-            self._connection.close()
-            raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        where: TracebackType | None,
-    ) -> None:
-        self._connection.close()
+        super().__init__(url, "durable replay", tuple_row)
 
     def count(self, *, workflow: str | None, closed: bool) -> int:
         """How many runs `runs` will give, about."""
