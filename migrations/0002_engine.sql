@@ -754,19 +754,26 @@ declare
     v_count integer;
 begin
     with late as materialized (
-        select i.shard, i.run_id, i.message_id, n.run_id as next
+        select i.shard, i.run_id, i.message_id, t.twice, case when not t.twice then n.run_id end as next
           from durable.inbox i join durable.runs r on r.shard = i.shard and r.run_id = i.run_id
           left join durable.runs n on r.status = 'continued' and i.type in ('SignalReceived', 'CancelRequested', 'UpdateRequested')
                and n.shard = r.shard and n.workflow_id = r.workflow_id and n.generation = (
                    select min(g.generation) from durable.runs g where g.shard = r.shard and g.workflow_id = r.workflow_id
                       and g.generation > r.generation and g.status <> 'continued')
+         cross join lateral (
+             select i.type = 'SignalReceived' and exists (
+                 select from durable.signals s join durable.signals d on d.shard = s.shard and d.name = s.name and d.dedupe_key = s.dedupe_key
+                  where s.shard = i.shard and s.run_id = i.run_id and s.signal_id = (i.body ->> 'signal_id')::uuid
+                    and d.run_id = n.run_id and d.status in ('buffered', 'delivered')) as twice) t
          where i.shard = any (durable.shard_keys()) and r.status <> 'running' limit p_limit for update of i skip locked
     ), gone as (
         delete from durable.inbox i using late l
          where l.next is null and i.shard = l.shard and i.run_id = l.run_id and i.message_id = l.message_id
-        returning i.shard, i.run_id, i.type, i.body
+        returning i.shard, i.run_id, i.type, i.body, l.twice
     ), dropped as (
-        update durable.signals s set status = 'dropped', reason = 'the run closed before it was read'
+        update durable.signals s
+           set status = case when g.twice then 'duplicate' else 'dropped' end,
+               reason = case when g.twice then 'the dedupe key was used before' else 'the run closed before it was read' end
           from gone g where g.type = 'SignalReceived' and s.shard = g.shard and s.run_id = g.run_id and s.signal_id = (g.body ->> 'signal_id')::uuid
         returning 1
     ), aborted as (
@@ -781,8 +788,6 @@ begin
     ), moved as (
         update durable.signals s set run_id = f.next from forwarded f
          where f.type = 'SignalReceived' and s.shard = f.shard and s.run_id = f.run_id and s.signal_id = (f.body ->> 'signal_id')::uuid
-           and not exists (select from durable.signals d where d.shard = f.shard and d.run_id = f.next and d.name = s.name
-                              and d.dedupe_key = s.dedupe_key and d.status in ('buffered', 'delivered'))
         returning s.shard, f.run_id, f.next, s.signal_id
     ), noted as (
         insert into durable.evidence (shard, run_id, at, kind, body)

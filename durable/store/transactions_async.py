@@ -87,13 +87,12 @@ class AsyncTransactions:
             connection = await self._take()
             try:
                 hint = await self._transact(connection, fence, body)
-            except TransactionRefused as refused:
-                if refused.verdict == "lost":
-                    await self._note(connection, fence)
-                await connection.close()
-                raise
-            except BaseException:
-                await connection.close()  # nobody knows what state the function left it in
+            except BaseException as error:
+                try:
+                    if isinstance(error, TransactionRefused) and error.verdict == "lost":
+                        await self._note(connection, fence)
+                finally:
+                    await connection.close()  # nobody knows what state the function left it in
                 raise
             self._idle.append(connection)
             return hint

@@ -19,6 +19,10 @@ from tests.waiting import eventually
 Sql = psycopg.Connection[tuple[Any, ...]]
 MODULES = ("tests.system.flows", "tests.system.family_flows")
 
+NOT_ARRIVED = """
+    select count(*) from durable.inbox i join durable.runs r on r.shard = i.shard and r.run_id = i.run_id where r.status <> 'running'
+"""
+
 
 def generations(sql: Sql, workflow_id: str) -> list[str]:
     rows = sql.execute(
@@ -67,6 +71,26 @@ def test_a_dedupe_key_holds_for_the_runs_that_follow(
         assert handle.signal(family.proceed, 0, dedupe_key="0").status == "duplicate"
         handle.signal(family.proceed, 2, dedupe_key="2")
         assert handle.result(timeout=30) == [0, 1, 2]
+    assert_sound(sql)
+
+
+def test_a_slow_duplicate_does_not_reach_the_run_that_follows(
+    working: Working, client: Client, sql: Sql, system_url: str
+) -> None:
+    """Its transaction ends after the run, and the key has been used since: it is kept as evidence, and delivered to nobody."""
+    with working(*MODULES, lease_s=1.0), psycopg.connect(system_url) as slow:
+        handle = client.start(family.collecting_on, 0, [], 4, 20, id="c")
+        handle.signal(family.proceed, 99, dedupe_key="k", connection=slow)
+        handle.signal(family.proceed, 0)
+        handle.signal(family.proceed, 1)
+        eventually(lambda: generations(sql, "c") == ["continued", "running"])
+        handle.signal(family.proceed, 2, dedupe_key="k")
+        slow.commit()
+        eventually(lambda: sql.execute(NOT_ARRIVED).fetchone() == (0,))
+        handle.signal(family.proceed, 3)
+        assert handle.result(timeout=30) == [0, 1, 2, 3]
+    keyed = "select status from durable.signals where dedupe_key = 'k' order by 1"
+    assert sql.execute(keyed).fetchall() == [("delivered",), ("duplicate",)]
     assert_sound(sql)
 
 

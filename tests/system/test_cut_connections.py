@@ -86,6 +86,37 @@ def test_all_connections_cut_again_and_again_under_load(
     assert_sound(sql)
 
 
+def test_a_claim_that_takes_effect_long_after_the_break_is_found(
+    fleet: Fleet, system_url: str, client: Client, sql: Sql
+) -> None:
+    """It had waited for a lock, say, while whoever sent it was gone: nobody runs the job, and its owner lives."""
+    fleet.hire(system_url, lease_s=1.0).ready()
+    job = client.enqueue(flows.quick, 7, delay=1000)
+    sql.execute(
+        "select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'durable-intake'"
+    )
+    beats(sql, 3)  # and with each some looks for what the break has left
+    sql.execute(
+        "update durable.jobs set state = 'executing', attempt = 1, owner = (select worker_id from durable.workers)"
+    )
+    assert job.result(timeout=30) == 7
+
+
+def beats(sql: Sql, count: int) -> None:
+    """Wait until the worker has shown so often that it lives."""
+    for _ in range(count):
+        eventually(partial(lives_beyond, sql, lease_end(sql)))
+
+
+def lives_beyond(sql: Sql, moment: Any) -> bool:
+    return bool(lease_end(sql) > moment)
+
+
+def lease_end(sql: Sql) -> Any:
+    ((moment,),) = sql.execute("select max(lease_until) from durable.workers").fetchall()
+    return moment
+
+
 def hire(fleet: Fleet, cable: Proxy, system_url: str) -> None:
     """A worker behind the proxy; its activities have a cable of their own."""
     fleet.hire(cable.url, lease_s=3.0, env={"SYSTEM_DATABASE_URL": system_url}).ready()

@@ -30,6 +30,7 @@ logger = logging.getLogger("durable.worker")
 _BURY_LIMIT = 1_000
 _EXPIRE_LIMIT = 200
 _SWEEP_LIMIT = 1_000
+_LATE_CLAIMS_LEASES = 4
 
 
 class Housekeeping:
@@ -63,6 +64,7 @@ class Housekeeping:
         self._suspect = asyncio.Event()
         self._doubtful: set[engine.Held] = set()
         self._reconcile_at = 0.0
+        self._jobs_until = 0.0
         self._sweep_at = 0.0
         self._next_full_round = 0.0
         self.state = "alive"
@@ -169,18 +171,19 @@ class Housekeeping:
     async def _reconcile(self) -> None:
         """Compare what the database says is ours with what we hold: at the pace of the lease, and soon after a broken connection.
 
-        A difference counts when it is seen twice in a row, for claims and commits are under way meanwhile.
+        A difference counts when it is seen twice in a row, for claims and commits are under way meanwhile. Jobs, which no index lists by owner, are looked at
+        for some leases after a break: a claim that waited for a lock may take effect long after whoever sent it has given up.
         """
         loop_time = asyncio.get_running_loop().time()
-        suspicious = self._suspect.is_set()
-        if not (suspicious or self._doubtful or loop_time >= self._reconcile_at):
+        if self._suspect.is_set():
+            self._jobs_until = loop_time + _LATE_CLAIMS_LEASES * self._settings.lease_s
+        elif not self._doubtful and loop_time < self._reconcile_at:
             return
         self._reconcile_at = loop_time + self._settings.lease_s
         self._suspect.clear()
+        jobs = bool(self._doubtful) or loop_time < self._jobs_until
         try:
-            rows = await engine.owned(
-                self._session, self._owner, jobs=suspicious or bool(self._doubtful)
-            )
+            rows = await engine.owned(self._session, self._owner, jobs=jobs)
         except BaseException:
             self._suspect.set()  # nobody has looked yet
             raise

@@ -126,6 +126,11 @@ def _turns_due(run: Asked) -> int:
     return int(run.committing) + int(due)
 
 
+def _has_begun(history: list[Event]) -> bool:
+    """Its first turn may have been written since the question was taken."""
+    return history[-1].turn > 0 and "before_start" not in history[-1].body
+
+
 def _replayed(
     workflow: Workflow[..., Any], history: list[Event] | Exception, asked: list[Question]
 ) -> list[Answer]:
@@ -134,10 +139,10 @@ def _replayed(
     execution = Execution(workflow, UUID(first.run_id), first.workflow_id)
     execution.outlives_its_end = True
     try:
-        if not first.begun:
-            raise DurableError("the run has not begun: its code has registered no query yet")
         if isinstance(history, Exception):
             raise history
+        if not (first.begun or _has_begun(history)):
+            raise DurableError("the run has not begun: its code has registered no query yet")
         execution.replay(history)
         if (
             not execution.turn
