@@ -51,7 +51,7 @@ def note_refund(connection: psycopg.Connection[Any], refund: Refund, what: str) 
 
 
 @workflow(require_actor=True)
-async def pay_back(refund: Refund) -> str:
+async def pay_refund(refund: Refund) -> str:
     """A child: it acts for the one its parent acts for."""
     await note_refund(refund, f"paid {refund.cents} cents")
     return f"{refund.cents} cents for order {refund.order}"
@@ -72,7 +72,7 @@ async def refund_with_four_eyes(refund: Refund) -> str:
         await note_refund(refund, f"refused by {by.name}")
         return "refused"
     await note_refund(refund, f"approved by {by.name}")
-    return await pay_back(refund)
+    return await pay_refund(refund)
 
 
 def request_refund(client: Client, refund: Refund, employee: Employee) -> None:

@@ -371,5 +371,10 @@ DEFAULT_CONCURRENCY = 100
 
 def implied(step: Step) -> list[str]:
     """The steps whose results it refers to, in that order."""
-    refs = references([step.get(key) for key in ("args", "map", "when", "guard", "branch")])
-    return list(dict.fromkeys(it["$result"] for it in refs if "$result" in it))
+    return list(dict.fromkeys(it["$result"] for it in step_references(step) if "$result" in it))
+
+
+def step_references(step: Step) -> Iterator[Mapping[str, Any]]:
+    """Every reference of a step. The cases of a branch are names, whatever they look like."""
+    branched = step.get("branch", {}).get("on")
+    return references([*(step.get(key) for key in ("args", "map", "when", "guard")), branched])

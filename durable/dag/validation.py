@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 from durable.core.names import LONGEST_NAME
 from durable.dag.compensating import RESERVED_NAME, saga_problems
 from durable.dag.expressions import OPERATORS, TRANSFORMS, references, source_of
-from durable.dag.format import Step, form_problems
+from durable.dag.format import Step, form_problems, step_references
 from durable.dag.model import LONGEST_STEP_NAME, edges_of
 from durable.dag.scope import MISSING, UNKNOWN, Scope
 from durable.dag.signatures import Schema, Signatures, difference, is_possible, texts
@@ -22,8 +22,6 @@ from durable.options import ActivityOptions, ChildOptions
 
 if TYPE_CHECKING:
     from durable.dag.model import Dag, Registered
-
-_REFERRING = ("args", "map", "when", "guard", "branch")
 
 
 def problems(dag: Dag, registered: Registered | None = None) -> list[str]:
@@ -160,7 +158,7 @@ def _settings(step: Step) -> Iterator[str]:
 
 
 def _references(step: Step, scope: Scope) -> Iterator[str]:
-    for ref in references([step.get(key) for key in _REFERRING]):
+    for ref in step_references(step):
         yield from _reference(f"step {step['name']!r}", step, ref, scope)
 
 

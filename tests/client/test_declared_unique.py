@@ -27,7 +27,7 @@ def index_account(account: str) -> None: ...
 
 
 @activity(queue="ledger")
-def book(account: str, amount: int) -> None: ...
+def book_entry(account: str, amount: int) -> None: ...
 
 
 def register(database: Database, it: Any) -> None:
@@ -105,7 +105,7 @@ def test_in_memory_too() -> None:
         client.enqueue(sync_account, "ann")
         assert client.enqueue(sync_account, "ann").conflict
         assert client.enqueue_many(sync_account, [("ann",), ("bob",)]).created == 1
-        client.enqueue_many(book, [("a", 1)], serial_key=lambda account, amount: account)
+        client.enqueue_many(book_entry, [("a", 1)], serial_key=lambda account, amount: account)
         assert jobs.jobs[-1].options["limit_key"] == "a"
 
 
@@ -124,24 +124,24 @@ def test_each_of_many_has_its_own_key(client: Client, database: Database, serial
     option = "serial_key" if serial else "partition_key"
     items = [("a\\b\tc\n", n) for n in range(3)] + [("b", n) for n in range(2)]
     keys: Any = {option: lambda account, amount: account}
-    done = client.enqueue_many(book, items, weight=2, meta={"a": 1}, **keys)
+    done = client.enqueue_many(book_entry, items, weight=2, meta={"a": 1}, **keys)
     assert done.created == 5
     assert database.rows(
         "select limit_key, serial, weight, phase, count(*) from durable.jobs group by 1, 2, 3, 4 order by 1"
     ) == [("a\\b\tc\n", serial, 2.0, "keyed", 3), ("b", serial, 2.0, "keyed", 2)]
     assert database.rows("select keyed from durable.queues where name = 'ledger'") == [(True,)]
     assert {job.arguments["account"] for job in client.jobs()} == {"a\\b\tc\n", "b"}
-    named = client.enqueue_many(book, [{"account": "c", "amount": 1}], **keys)
+    named = client.enqueue_many(book_entry, [{"account": "c", "amount": 1}], **keys)
     assert (named.created, client.jobs(limit=1)[0].meta) == (1, None)
 
 
 @pytest.mark.parametrize("bad", [lambda account, amount: amount, lambda account, amount: ""])
 def test_a_key_that_is_none_stops_all(client: Client, database: Database, bad: Any) -> None:
     with pytest.raises(DurableError, match="key of an item"):
-        client.enqueue_many(book, [("a", 1)], serial_key=bad)
+        client.enqueue_many(book_entry, [("a", 1)], serial_key=bad)
     assert database.counts()["jobs"] == 0
 
 
 def test_a_key_function_and_unique_exclude_each_other(client: Client) -> None:
     with pytest.raises(InvalidOption, match="not both"):
-        client.enqueue_many(book, [("a", 1)], serial_key=lambda *_: "k", unique=Unique())
+        client.enqueue_many(book_entry, [("a", 1)], serial_key=lambda *_: "k", unique=Unique())

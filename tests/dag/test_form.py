@@ -266,3 +266,18 @@ def test_anything_that_an_activity_returns_is_added_or_refused(data: Any) -> Non
     except durable.InvalidDag:
         return
     assert all(it["name"] == name for name, it in added.items())
+
+
+def test_the_cases_of_a_branch_are_names_even_if_they_look_like_references() -> None:
+    """Found by the test of damaged definitions."""
+    branching = {"on": {"$context": "", "path": ["a"]}, "cases": {"$result": []}, "default": []}
+    dag = Dag.from_json(
+        {
+            "format": 1,
+            "name": "d",
+            "context": {"a": 1},
+            "steps": [{"name": "fork", "branch": branching}],
+        }
+    )
+    assert dag.problems() == ["step 'fork' branches to nothing"]
+    assert dag.steps[0]["deps"] == []

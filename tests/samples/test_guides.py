@@ -186,8 +186,8 @@ def test_sagas(
         try:
             said = run("declared.py").splitlines()
             with pytest.raises(WorkflowFailed):
-                client.start("book_trip", {"card": "stolen"}, id="written").result(timeout=30)
-            assert client.start("book_trip", {"card": "good"}).result(timeout=30) == "paid 900"
+                client.start("book_holiday", {"card": "stolen"}, id="written").result(timeout=30)
+            assert client.start("book_holiday", {"card": "good"}).result(timeout=30) == "paid 900"
         finally:
             process.terminate()
     assert said == re.findall(r"print\(.*\)  # (.*)", declared)

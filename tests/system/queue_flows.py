@@ -57,7 +57,7 @@ async def many_at_once(count: int) -> None:
 
 
 @workflow
-async def one_after_the_other(count: int) -> int:
+async def nothing_after_nothing(count: int) -> int:
     for number in range(count):
         await does_nothing(number)
     return count

@@ -11,7 +11,7 @@ from durable import Client, RateLimit
 from tests.system import queue_flows
 from tests.system.background import Background
 from tests.system.conftest import Working
-from tests.system.queue_flows import one_after_the_other
+from tests.system.queue_flows import nothing_after_nothing
 from tests.waiting import eventually
 
 Sql = psycopg.Connection[tuple[Any, ...]]
@@ -56,7 +56,7 @@ def test_activities_of_a_paused_queue_wait_though_their_worker_could_start_them(
 ) -> None:
     quick = client.queue("quick")
     with working(*MODULES, queues=QUEUES) as background:
-        run = client.start(one_after_the_other, ENDLESS)
+        run = client.start(nothing_after_nothing, ENDLESS)
         eventually(lambda: completed(sql) > 20, what="activities run eagerly")
         quick.pause("the provider is down")
         has_heard(background)
@@ -73,7 +73,7 @@ def test_a_rate_that_is_set_live_holds_for_eager_activities(
 ) -> None:
     quick = client.queue("quick")
     with working(*MODULES, queues=QUEUES) as background:
-        run = client.start(one_after_the_other, ENDLESS)
+        run = client.start(nothing_after_nothing, ENDLESS)
         eventually(lambda: completed(sql) > 20, what="activities run eagerly")
         quick.pause()
         has_heard(background)
@@ -91,7 +91,7 @@ def test_a_queue_that_was_paused_before_the_worker_came_gets_nothing(
 ) -> None:
     """A worker asks before its first turn."""
     client.queue("quick").pause()
-    runs = [client.start(one_after_the_other, 3) for _ in range(20)]
+    runs = [client.start(nothing_after_nothing, 3) for _ in range(20)]
     with working(*MODULES, queues=QUEUES) as background:
         eventually(
             lambda: sql.execute("select count(*) from durable.jobs where queue = 'quick'").fetchone() == (20,)

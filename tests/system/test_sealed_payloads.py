@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -37,9 +38,9 @@ WITHOUT = Payloads()
 TABLES = "select relname from pg_class where relnamespace = 'durable'::regnamespace and relkind = 'r' and relname <> 'payloads'"
 
 
-def stored(sql: Sql) -> str:
+def stored(sql: Sql, but: Sequence[str] = ()) -> str:
     """Every row of every table, as text; but for the payload store's own, which holds what the others refer to."""
-    tables = [name for (name,) in sql.execute(TABLES).fetchall()]
+    tables = [name for (name,) in sql.execute(TABLES).fetchall() if name not in but]
     assert {"history", "inbox", "signals", "jobs", "updates", "queries", "runs"} <= set(tables)
     texts = [
         sql.execute(f"select coalesce(string_agg(t::text, ' '), '') from durable.{name} t".encode())
@@ -233,7 +234,7 @@ def test_large_payloads_are_kept_elsewhere(
         # 3 MiB: more than a payload may have without a store
         handle = client.start(flows.carries_much, 3 * 1024)
         assert handle.result(60) == 3 * 1024 * 1024
-        assert len(stored(sql)) < 20_000
+        assert len(stored(sql, but=("definitions", "migration"))) < 20_000
         refs = eventually(lambda: client._execute(_refs()))
         assert len(refs) >= 2
         client.delete_unused_payloads(timedelta(0))  # messages were sealed once more as events
