@@ -90,13 +90,12 @@ class Transactions:
             connection = self._take()
             try:
                 hint = self._transact(connection, fence, body)
-            except TransactionRefused as refused:
-                if refused.verdict == "lost":
-                    self._note(connection, fence)
-                connection.close()
-                raise
-            except BaseException:
-                connection.close()  # nobody knows what state the function left it in
+            except BaseException as error:
+                try:
+                    if isinstance(error, TransactionRefused) and error.verdict == "lost":
+                        self._note(connection, fence)
+                finally:
+                    connection.close()  # nobody knows what state the function left it in
                 raise
             self._idle.append(connection)
             return hint
