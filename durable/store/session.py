@@ -50,7 +50,7 @@ class Session:
     """
 
     def __init__(self, url: str, name: str, settings: LiteralString | None = None) -> None:
-        self._settings = settings
+        self._settings: LiteralString | None = settings
         self._url = url
         self._name = name
         self._connection: psycopg.AsyncConnection[tuple[Any, ...]] | None = None
