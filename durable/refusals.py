@@ -12,7 +12,7 @@ CommandCode = Literal[
     "workflow_paused", "superseded", "rolled_back", "no_such_point", "no_such_activity", "activity_running", "activity_cancelled", "activity_exhausted",
     "id_in_use", "unchanged", "job_ended", "job_executing", "unique_key_taken", "job_waiting", "unique_arguments", "keyed_queue",
     "ambiguous", "unknown_workflow", "unknown_job", "unknown_schedule", "schedule_exists", "schedule_changed",
-    "not_undoable",
+    "not_undoable", "step_refused",
 ]  # fmt: skip
 CODES: tuple[CommandCode, ...] = get_args(CommandCode)
 
@@ -44,6 +44,7 @@ REFUSALS: dict[str, Refusal] = {
     "not_undoable": Refusal(
         "is no DAG that completed by itself: one that failed or was cancelled has undone its steps, a nested one is undone with its parent", (_LOOK,)
     ),
+    "step_refused": Refusal("has the step in a state that does not allow it", ("durable dag steps ID", "durable explain ID")),
     "no_such_point": Refusal("has no such point in its history", ("durable history ID", "durable reset ID --to-event N")),
     "no_such_activity": Refusal("has no such activity pending", (_LOOK, "durable history ID")),
     "activity_running": Refusal(

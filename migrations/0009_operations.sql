@@ -15,7 +15,7 @@ alter table durable.operator_commands
         'accepted', 'already_requested', 'already_paused', 'not_paused', 'workflow_closed', 'workflow_running', 'workflow_completed', 'workflow_paused',
         'superseded', 'rolled_back', 'no_such_point', 'no_such_activity', 'activity_running', 'activity_cancelled', 'activity_exhausted', 'id_in_use', 'unchanged',
         'job_ended', 'job_executing', 'unique_key_taken', 'job_waiting', 'unique_arguments', 'keyed_queue', 'ambiguous', 'unknown_workflow', 'unknown_job',
-        'unknown_schedule', 'schedule_exists', 'schedule_changed', 'not_undoable')),
+        'unknown_schedule', 'schedule_exists', 'schedule_changed', 'not_undoable', 'step_refused')),
     add constraint operator_commands_code_says_accepted check (accepted = (code = 'accepted'));
 
 create index jobs_paused on durable.jobs (shard, run_id) where phase = 'paused';  -- not the state: see durable.jobs
@@ -53,7 +53,8 @@ create function durable.log_command(p_run durable.runs, p_command uuid, p_action
             durable.now(), p_code, p_seq, p_before, p_after, p_batch)
 $$;
 
--- Every command, with the signals that clients have sent: each attempt to signal is evidence of its own (C11).
+-- Every command, with the signals that clients have sent: each attempt to signal is evidence of its own (C11). And with what was asked of the steps of DAGs, which are
+-- updates of their runs: the run itself accepts or refuses them, and what it says is the reason of a refusal.
 create view durable.command_list as
 select o.workflow_id, o.shard, o.run_id, o.command_id, o.action, o.seq, o.accepted, o.code, o.reason, o.actor, o.at, o.before, o.after, o.batch_id,
        o.subject, o.recovery_id
@@ -65,7 +66,13 @@ select r.workflow_id, s.shard, s.run_id, s.signal_id, 'signal', s.seq, s.status 
        s.reason, s.actor, s.at, null, jsonb_build_object('signal', s.name, 'status', s.status), null, 'workflow', null
   from durable.signals s join durable.runs r on r.shard = s.shard and r.run_id = s.run_id
  where s.status <> 'replayed'  -- shown with the run that it was sent again to
-   and not exists (select from durable.operator_commands o where o.shard = s.shard and o.run_id = s.run_id and o.command_id = s.signal_id);  -- of a batch
+   and not exists (select from durable.operator_commands o where o.shard = s.shard and o.run_id = s.run_id and o.command_id = s.signal_id)  -- of a batch
+union all
+select u.workflow_id, u.shard, u.run_id, u.request_id, case when u.name in ('give_up', 'resume') then u.name || '_dag' else u.name end, u.seq, u.status not in ('rejected', 'aborted'),
+       case u.status when 'rejected' then 'step_refused' when 'aborted' then 'workflow_closed' else 'accepted' end,
+       coalesce(u.failure ->> 'message', u.reason), u.actor, u.requested_at, null, jsonb_build_object('update', u.update_id, 'status', u.status), null, 'workflow', null
+  from durable.updates u join durable.runs r on r.shard = u.shard and r.run_id = u.run_id
+ where r.workflow = 'durable.dag' and u.name in ('complete_step', 'cancel_step', 'retry_step', 'give_up', 'resume') and u.status <> 'requested';
 
 
 -- PAUSE ---------------------------------------------------------------------------------------------------------------------------------

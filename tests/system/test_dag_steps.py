@@ -67,6 +67,8 @@ def test_a_waiting_step_is_completed_from_outside_once(working: Working, client:
     assert again == first
     assert steps["pay"]["result"] == "ann"
     assert steps["approval"]["by"] == {"operation": "complete_step", "actor": "bank"}
+    (logged,) = client.commands(name="a-1")
+    assert (logged.action, logged.accepted, logged.actor) == ("complete_step", True, "bank")
 
 
 def test_a_step_that_has_ended_otherwise_is_refused_with_what_is_legal(
@@ -92,6 +94,14 @@ def test_a_step_that_has_ended_otherwise_is_refused_with_what_is_legal(
     assert running.value.code == "step_not_ended"
     assert "durable dag complete-step a-2 approval JSON" in running.value.next_steps
     assert "UpdateAccepted" not in recorded
+    logged = client.commands(name="a-2")
+    assert [(it.action, it.accepted, it.code) for it in reversed(logged)] == [
+        ("complete_step", False, "step_refused"),
+        ("complete_step", False, "step_refused"),
+        ("retry_step", False, "step_refused"),
+    ]
+    assert "step 'approval' is running" in str(logged[0].reason)
+    assert logged[0].next_steps == ("durable dag steps a-2", "durable explain a-2")
 
 
 def test_a_completion_that_comes_early_is_kept_for_the_step(
