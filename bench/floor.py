@@ -25,7 +25,6 @@ from durable.core.execution import Decision, Execution
 from durable.ids import uuid7
 from durable.store.batch import RunCommit, commit_arguments
 from durable.store.queries import load_queries
-from durable.store.session import BY_INDEX
 from durable_worker.effects import add_effects
 
 _COMMIT = load_queries("engine.sql")["commit"]
@@ -89,7 +88,6 @@ class Floor:
 
     def __init__(self, url: str) -> None:
         self._connection = connect(url)
-        self._connection.execute(BY_INDEX)
         self._starter = Starter(self._connection, ten_steps)
         self._owner = str(uuid7())
         alive = (self._owner, "floor", "alive", "{}", "{}", 86_400.0)

@@ -5,7 +5,7 @@
 -- stale statistics the planner would take such an index, believe it to be tiny, and go through every open run for each row.
 
 -- COMMIT: the turns of a batch, fenced (C2), with all that their events cause (C3). A batch that loses a fence writes nothing and says who lost.
--- What only some types of events cause is asked for by a look at the types. It relies on the settings of its session (BY_INDEX in durable/store/session.py).
+-- What only some types of events cause is asked for by a look at the types.
 create function durable.commit(
     p_owner uuid,
     r_shard smallint[], r_run uuid[], r_epoch integer[], r_expect integer[], r_last integer[], r_turn integer[], r_status text[],
@@ -21,6 +21,7 @@ create function durable.commit(
     p_updates json
 ) returns table (now_us bigint, pushes jsonb)
 language plpgsql
+set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set plan_cache_mode = force_generic_plan
 as $$
 declare
     v_now timestamptz := durable.now();

@@ -18,11 +18,6 @@ _LONGEST_PLANS_S = 5.0
 """How long a session keeps its plans: at first shortly, then for twice as long each time, up to this. A plan made while a table is empty may use any
 index that begins with the shard, and PostgreSQL would keep it until the table is analysed; a plan made a little later finds the primary key."""
 
-BY_INDEX = """set jit = off; set enable_seqscan = off; set enable_hashjoin = off; set enable_mergejoin = off;
-set plan_cache_mode = force_generic_plan"""
-"""The settings under which `durable.commit` must run: every look-up by key, the plan made once. Other functions carry theirs, which are set and reset in every
-call; those would be a tenth of what a lone step costs the server."""
-
 
 class ConnectionLost(Exception):
     """The connection broke while a statement was under way: whether it took effect is unknown."""
@@ -46,11 +41,9 @@ class Session:
     """A connection in autocommit mode: every statement is a transaction of its own.
 
     It carries one statement at a time: each busy loop has a session of its own, the others share one under `lock`.
-    `settings`: what is set on each connection before its first use.
     """
 
-    def __init__(self, url: str, name: str, settings: LiteralString | None = None) -> None:
-        self._settings: LiteralString | None = settings
+    def __init__(self, url: str, name: str) -> None:
         self._url = url
         self._name = name
         self._connection: psycopg.AsyncConnection[tuple[Any, ...]] | None = None
@@ -65,30 +58,20 @@ class Session:
         if self._connection is None or self._connection.closed:
             self._wire = None
             try:
-                self._connection = await self._connect()
+                self._connection = await psycopg.AsyncConnection.connect(
+                    self._url,
+                    autocommit=True,
+                    application_name=self._name,
+                    connect_timeout=10,
+                    keepalives_idle=5,  # a silent peer is noticed within the lease, not after the kernel's hours
+                    keepalives_interval=2,
+                    keepalives_count=3,
+                    tcp_user_timeout=10_000,
+                    prepare_threshold=0,
+                )
             except psycopg.OperationalError as error:
                 raise DatabaseUnavailable(f"cannot reach the database: {error}") from error
         return self._connection
-
-    async def _connect(self) -> psycopg.AsyncConnection[tuple[Any, ...]]:
-        connection = await psycopg.AsyncConnection.connect(
-            self._url,
-            autocommit=True,
-            application_name=self._name,
-            connect_timeout=10,
-            keepalives_idle=5,  # a silent peer is noticed within the lease, not after the kernel's hours
-            keepalives_interval=2,
-            keepalives_count=3,
-            tcp_user_timeout=10_000,
-            prepare_threshold=0,
-        )
-        try:
-            if self._settings is not None:
-                await connection.execute(self._settings, prepare=False)  # several commands
-        except BaseException:
-            await connection.close()
-            raise
-        return connection
 
     async def fetch(self, query: LiteralString, params: tuple[Any, ...] = ()) -> list[Any]:
         """Run one prepared statement and return its rows.

@@ -27,7 +27,6 @@ from durable.store.batch import (
     release_arguments,
     retry_arguments,
 )
-from durable.store.session import BY_INDEX
 from tests import postgres
 from tests.system import crowd
 from tests.system.crowd import ME, Touched
@@ -143,36 +142,23 @@ def measured(postgres_url: str, template_database: str) -> Iterator[Measured]:
         postgres.copied_database(postgres_url, template_database) as url,
         psycopg.connect(url, autocommit=True) as admin,
         psycopg.connect(url, autocommit=True) as stale,
-        psycopg.connect(url, autocommit=True) as stale_committing,
     ):
-        stale_committing.execute(BY_INDEX)
         crowd.prepare(admin)
         crowd.fill(admin, 0, 1_999, jobs=100)
         for _ in range(6):
-            for name, statement in statements(mine(admin)).items():
-                crowd.touched(session(name, stale, stale_committing), *statement)
+            for statement in statements(mine(admin)).values():
+                crowd.touched(stale, *statement)
         crowd.fill(admin, 2_000, RUNS, jobs=STANDALONE_JOBS)
         runs = mine(admin)
         found = {
-            ("stale", name): crowd.touched(session(name, stale, stale_committing), *it)
-            for name, it in statements(runs).items()
+            ("stale", name): crowd.touched(stale, *it) for name, it in statements(runs).items()
         }
         admin.execute("analyze")
-        with (
-            psycopg.connect(url, autocommit=True) as fresh,
-            psycopg.connect(url, autocommit=True) as fresh_committing,
-        ):
-            fresh_committing.execute(BY_INDEX)
+        with psycopg.connect(url, autocommit=True) as fresh:
             found |= {
-                ("fresh", name): crowd.touched(session(name, fresh, fresh_committing), *it)
-                for name, it in statements(runs).items()
+                ("fresh", name): crowd.touched(fresh, *it) for name, it in statements(runs).items()
             }
         yield found
-
-
-def session(name: str, plain: Sql, committing: Sql) -> Sql:
-    """`commit` runs in a session of its own, whose settings it does not set itself."""
-    return committing if name == "commit" else plain
 
 
 class Bound(NamedTuple):

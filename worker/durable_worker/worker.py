@@ -36,7 +36,7 @@ from durable.payload_codecs import Payloads, default_payloads
 from durable.signals import Signal, registered_signals
 from durable.store import engine
 from durable.store.engine import Registration
-from durable.store.session import BY_INDEX, ConnectionLost, DatabaseRefused, Session
+from durable.store.session import ConnectionLost, DatabaseRefused, Session
 from durable_worker.attempts import Attempts
 from durable_worker.clock import DatabaseClock
 from durable_worker.committer import Committer
@@ -146,7 +146,7 @@ class Worker:
         )
 
     def _open_sessions(self, url: str) -> None:
-        self._committing = Session(url, "durable-commit", BY_INDEX)
+        self._committing = Session(url, "durable-commit")
         self._taking = Session(url, "durable-intake")
         self._keeping = Session(url, "durable-housekeeping")
         self._listening = Session(url, "durable-listen")
