@@ -314,11 +314,12 @@ class AsyncJobs:
         return await self._session.execute(call)
 
     async def _send(self, call: Call[Sent[T]], connection: AsyncTransaction | None) -> T:
-        if connection is None:
-            sent = await self._session.execute(call)
-        else:
+        if connection is not None:
             sent = await self._session.execute_within(connection, call)
-        await self._session.hint(sent.hints, connection)
+            await self._session.hint(sent.hints, connection)
+        else:
+            sent = await self._session.execute(call)
+            await self._session.hint(tuple(h for h in sent.hints if h != call.hint))
         return sent.answer
 
 

@@ -316,11 +316,12 @@ class Jobs:
         return self._session.execute(call)
 
     def _send(self, call: Call[Sent[T]], connection: Transaction | None) -> T:
-        if connection is None:
-            sent = self._session.execute(call)
-        else:
+        if connection is not None:
             sent = self._session.execute_within(connection, call)
-        self._session.hint(sent.hints, connection)
+            self._session.hint(sent.hints, connection)
+        else:
+            sent = self._session.execute(call)
+            self._session.hint(tuple(h for h in sent.hints if h != call.hint))
         return sent.answer
 
 

@@ -44,11 +44,12 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T]):
-    """One statement to execute, and the meaning of its rows."""
+    """One statement to execute, and the meaning of its rows. `hint`: whom it will most likely have to wake, told in the same round trip."""
 
     statement: LiteralString
     parameters: Mapping[str, Any]
     decode: Callable[[list[Row]], T]
+    hint: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,9 @@ def start_run(
             )
             raise WorkflowAlreadyExists(msg)
         created = row["outcome"] == "started"
-        return Sent(Started(row["run_id"], created), (f"runs:{queue}",) if created else ())
+        return Sent(Started(row["run_id"], created), (hint,) if created else ())
+
+    hint = f"runs:{queue}"
 
     parameters = {
         "on_end": None,
@@ -121,7 +124,7 @@ def start_run(
         "workflow": workflow,
         "queue": queue,
     }
-    return Call(_SQL["start_run"], parameters, decode)
+    return Call(_SQL["start_run"], parameters, decode, hint)
 
 
 def send_signal(

@@ -30,6 +30,7 @@ from durable.store.evidence_calls import name_recovery
 from durable.store.failures import domain_error, is_broken, unavailable
 from durable.store.joined import HasConnection, joined_async
 from durable.store.migrate import ensure_current_async
+from durable.store.round_trip import RoundTrips
 
 T = TypeVar("T")
 
@@ -51,6 +52,7 @@ class AsyncClientSession:
         self.payloads: Payloads | None = None
         self.recovery: str | None = None
         self._connection: AsyncConnection | None = None
+        self._trips: RoundTrips | None = None
         self._lock = asyncio.Lock()
         self._hinted: dict[str, float] = {}
 
@@ -69,10 +71,11 @@ class AsyncClientSession:
         """Execute in a transaction of its own. Raises DatabaseUnavailable, SchemaOutOfDate, and what the call's decoder raises."""
         call = await self._sealed(call)
         async with self._lock:
+            hint = call.hint if self._notify and call.hint and self._is_due(call.hint) else None
             try:
-                rows = await self._fetch(call)
+                rows = await self._fetch(call, hint)
             except _Broken:
-                rows = await self._fetch_again(call)
+                rows = await self._fetch_again(call, hint)
         return call.decode(await self._shown(rows))
 
     async def execute_within(self, connection: AsyncTransaction, call: Call[T]) -> T:
@@ -158,10 +161,13 @@ class AsyncClientSession:
         if connection is not None:
             await connection.close()
 
-    async def _fetch(self, call: Call[Any]) -> list[Row]:
+    async def _fetch(self, call: Call[Any], hint: str | None) -> list[Row]:
         connection = await self._opened()
         try:
-            return await self._rows(connection, call)
+            if self.recovery is not None:
+                return await self._named(connection, call)
+            assert self._trips is not None
+            return await connection.wait(self._trips.rows(call.statement, call.parameters, hint))
         except psycopg.Error as error:
             if not is_broken(error, connection.closed):
                 raise domain_error(error) from error
@@ -169,9 +175,13 @@ class AsyncClientSession:
             raise _Broken from error
 
     async def _rows(self, connection: AsyncConnection, call: Call[Any]) -> list[Row]:
-        """Within a recovery its id is named for the transaction alone, so that no pooler hands it to others."""
         if self.recovery is None:
             return await _rows(connection, call)
+        return await self._named(connection, call)
+
+    async def _named(self, connection: AsyncConnection, call: Call[Any]) -> list[Row]:
+        """Within a recovery its id is named for the transaction alone, so that no pooler hands it to others."""
+        assert self.recovery is not None
         async with connection.transaction():
             await _rows(connection, name_recovery(self.recovery))
             rows = await _rows(connection, call)
@@ -181,11 +191,12 @@ class AsyncClientSession:
     async def _opened(self) -> AsyncConnection:
         if self._connection is None or self._connection.closed:
             self._connection = await self._connect()
+            self._trips = RoundTrips(self._connection)
         return self._connection
 
-    async def _fetch_again(self, call: Call[Any]) -> list[Row]:
+    async def _fetch_again(self, call: Call[Any], hint: str | None) -> list[Row]:
         try:
-            return await self._fetch(call)
+            return await self._fetch(call, hint)
         except _Broken as error:
             msg = "the database broke the connection twice during one operation; whether it took effect is unknown"
             raise DatabaseUnavailable(msg) from error.__cause__

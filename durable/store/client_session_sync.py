@@ -32,6 +32,7 @@ from durable.store.evidence_calls import name_recovery
 from durable.store.failures import domain_error, is_broken, unavailable
 from durable.store.joined import HasConnection, joined
 from durable.store.migrate import ensure_current
+from durable.store.round_trip import RoundTrips
 
 T = TypeVar("T")
 
@@ -53,6 +54,7 @@ class ClientSession:
         self.payloads: Payloads | None = None
         self.recovery: str | None = None
         self._connection: Connection | None = None
+        self._trips: RoundTrips | None = None
         self._lock = threading.Lock()
         self._hinted: dict[str, float] = {}
 
@@ -71,10 +73,11 @@ class ClientSession:
         """Execute in a transaction of its own. Raises DatabaseUnavailable, SchemaOutOfDate, and what the call's decoder raises."""
         call = self._sealed(call)
         with self._lock:
+            hint = call.hint if self._notify and call.hint and self._is_due(call.hint) else None
             try:
-                rows = self._fetch(call)
+                rows = self._fetch(call, hint)
             except _Broken:
-                rows = self._fetch_again(call)
+                rows = self._fetch_again(call, hint)
         return call.decode(self._shown(rows))
 
     def execute_within(self, connection: Transaction, call: Call[T]) -> T:
@@ -154,10 +157,13 @@ class ClientSession:
         if connection is not None:
             connection.close()
 
-    def _fetch(self, call: Call[Any]) -> list[Row]:
+    def _fetch(self, call: Call[Any], hint: str | None) -> list[Row]:
         connection = self._opened()
         try:
-            return self._rows(connection, call)
+            if self.recovery is not None:
+                return self._named(connection, call)
+            assert self._trips is not None
+            return connection.wait(self._trips.rows(call.statement, call.parameters, hint))
         except psycopg.Error as error:
             if not is_broken(error, connection.closed):
                 raise domain_error(error) from error
@@ -165,9 +171,13 @@ class ClientSession:
             raise _Broken from error
 
     def _rows(self, connection: Connection, call: Call[Any]) -> list[Row]:
-        """Within a recovery its id is named for the transaction alone, so that no pooler hands it to others."""
         if self.recovery is None:
             return _rows(connection, call)
+        return self._named(connection, call)
+
+    def _named(self, connection: Connection, call: Call[Any]) -> list[Row]:
+        """Within a recovery its id is named for the transaction alone, so that no pooler hands it to others."""
+        assert self.recovery is not None
         with connection.transaction():
             _rows(connection, name_recovery(self.recovery))
             rows = _rows(connection, call)
@@ -177,11 +187,12 @@ class ClientSession:
     def _opened(self) -> Connection:
         if self._connection is None or self._connection.closed:
             self._connection = self._connect()
+            self._trips = RoundTrips(self._connection)
         return self._connection
 
-    def _fetch_again(self, call: Call[Any]) -> list[Row]:
+    def _fetch_again(self, call: Call[Any], hint: str | None) -> list[Row]:
         try:
-            return self._fetch(call)
+            return self._fetch(call, hint)
         except _Broken as error:
             msg = "the database broke the connection twice during one operation; whether it took effect is unknown"
             raise DatabaseUnavailable(msg) from error.__cause__

@@ -53,16 +53,17 @@ def enqueue_job(job_id: str, given: Mapping[str, Any], *, fresh: bool) -> Call[S
         if fresh and row["outcome"] == "existing":
             row = {**row, "outcome": "created"}
         moved = row["outcome"] in ("created", "replaced")
-        return Sent(Enqueued(**row), (f"jobs:{given['queue']}",) if moved else ())
+        return Sent(Enqueued(**row), (hint,) if moved else ())
 
-    return Call(
-        _SQL["enqueue_jobs"], {**given, "shard": shard_of(job_id), "job_id": job_id}, decode
-    )
+    hint = f"jobs:{given['queue']}"
+    parameters = {**given, "shard": shard_of(job_id), "job_id": job_id}
+    return Call(_SQL["enqueue_jobs"], parameters, decode, hint)
 
 
 def enqueue_chain(jobs: str, queue: str) -> Call[Sent[None]]:
     """Enqueue the first of a chain of jobs, described as a JSON array; each brings the next."""
-    return Call(_SQL["enqueue_chain"], {"jobs": jobs}, lambda _: Sent(None, (f"jobs:{queue}",)))
+    hint = f"jobs:{queue}"
+    return Call(_SQL["enqueue_chain"], {"jobs": jobs}, lambda _: Sent(None, (hint,)), hint)
 
 
 def cancel_job(job_id: str, reason: str | None, actor: str | None) -> Call[Sent[JobReceipt]]:

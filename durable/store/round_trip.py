@@ -1,0 +1,144 @@
+"""One round trip of a client: a prepared statement and, in a transaction of its own right behind it, the hint that tells of it.
+
+The problem. NOTIFY holds a lock that is global to the database until its transaction has committed, so a hint must not be sent within the transaction that
+it tells of: processes that enqueue would wait for each other's disk. As a statement of its own it costs a round trip more, and whoever shall wake waits
+for that as well.
+
+The solution. libpq's pipeline: both are sent at once, each with a sync behind it, which is where a transaction ends. The server comes to the hint when the
+first has committed. A statement is parsed once by a connection, in the same round trip. A generator in psycopg's manner says when to wait, so that the
+synchronous and the asynchronous connection drive the same code (`connection.wait`); psycopg dumps and loads the values, but has no way to
+send two transactions at once.
+
+What can fail. The statement: its error is raised, and the hint that went along says nothing new, which does no harm (C4). The hint alone: what it tells of is
+committed, and polling finds it, so that is no error. A break of the connection: libpq says so when it is read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import psycopg
+from psycopg import pq
+from psycopg.abc import PQGen
+from psycopg.abc import Transformer as TransformerProtocol
+from psycopg.adapt import PyFormat, Transformer
+from psycopg.waiting import Ready, Wait
+
+_NOTIFY = (b"durable_notify", b"select pg_notify('durable', $1)")
+_PREPARED_AT_MOST = 200
+_PLACEHOLDER = re.compile(r"%(?:%|\((\w+)\)s)")
+_BAD = (pq.ExecStatus.FATAL_ERROR, pq.ExecStatus.PIPELINE_ABORTED)
+
+Row = dict[str, Any]
+Key = tuple[str, tuple[int, ...]]
+
+
+class RoundTrips:
+    """Those over one open connection. Not for two threads or tasks at once."""
+
+    def __init__(self, connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None:
+        self._pgconn = connection.pgconn
+        self._transformer: TransformerProtocol = Transformer(connection)
+        self._names: dict[Key, bytes] = {}
+        self._can_hint = False
+
+    def rows(
+        self, statement: str, parameters: Mapping[str, Any], hint: str | None
+    ) -> PQGen[list[Row]]:
+        """Run `statement` with a parameter for each `%(name)s`, give `hint`, and return the rows. Raises psycopg.Error."""
+        query, order = _positional(statement)
+        values = self._transformer.dump_sequence(
+            [parameters[name] for name in order], [PyFormat.AUTO] * len(order)
+        )
+        key = (statement, self._transformer.types or ())
+        self._pgconn.enter_pipeline_mode()
+        try:
+            self._send(key, query, values)
+            if hint is not None:
+                self._send_hint(hint)
+            done, *rest = yield from self._transactions(1 if hint is None else 2)
+        except (
+            BaseException
+        ):  # broken, or nobody waits any more: answers to come must not reach others
+            self._pgconn.finish()
+            raise
+        self._pgconn.exit_pipeline_mode()
+        self._can_hint |= any(result.status not in _BAD for (result, *_) in rest)
+        return self._load(self._answer(key, done))
+
+    def _send(self, key: Key, query: bytes, values: Any) -> None:
+        name, formats = self._names.get(key), self._transformer.formats
+        if name is None and len(self._names) < _PREPARED_AT_MOST:
+            name = self._next_name()
+            self._pgconn.send_prepare(name, query, key[1])
+        if name is None:
+            self._pgconn.send_query_params(query, values, key[1], formats)
+        else:
+            self._pgconn.send_query_prepared(name, values, formats)
+        self._pgconn.pipeline_sync()
+
+    def _next_name(self) -> bytes:
+        return b"durable_%d" % len(self._names)
+
+    def _send_hint(self, hint: str) -> None:
+        name, query = _NOTIFY
+        if not self._can_hint:
+            self._pgconn.send_prepare(name, query)
+        self._pgconn.send_query_prepared(name, [hint.encode()])
+        self._pgconn.pipeline_sync()
+
+    def _transactions(self, count: int) -> PQGen[list[list[pq.abc.PGresult]]]:
+        """The results of what was sent, for each transaction."""
+        pgconn = self._pgconn
+        unsent = pgconn.flush()
+        transactions: list[list[pq.abc.PGresult]] = [[]]
+        while True:
+            while not pgconn.is_busy():
+                result = pgconn.get_result()
+                if result is None:  # between two statements
+                    continue
+                if result.status != pq.ExecStatus.PIPELINE_SYNC:
+                    transactions[-1].append(result)
+                elif len(transactions) == count:
+                    return transactions
+                else:
+                    transactions.append([])
+            ready: int | None = yield Wait.RW if unsent else Wait.R  # None: nothing yet
+            if ready and ready & Ready.R:
+                pgconn.consume_input()
+            if unsent:
+                unsent = pgconn.flush()
+
+    def _answer(self, key: Key, results: list[pq.abc.PGresult]) -> pq.abc.PGresult:
+        """The statement's own result. A statement that was parsed is known from now on, whatever came of it."""
+        if key not in self._names and len(results) > 1 and results[0].status not in _BAD:
+            self._names[key] = self._next_name()
+        for result in results:
+            if result.status in _BAD:
+                raise psycopg.errors.error_from_result(result)
+        return results[-1]
+
+    def _load(self, result: pq.abc.PGresult) -> list[Row]:
+        if not result.ntuples:
+            return []
+        names = [(result.fname(column) or b"").decode() for column in range(result.nfields)]
+        self._transformer.set_pgresult(result)
+        return self._transformer.load_rows(
+            0, result.ntuples, lambda values: dict(zip(names, values, strict=True))
+        )
+
+
+@lru_cache(maxsize=512)
+def _positional(statement: str) -> tuple[bytes, tuple[str, ...]]:
+    """The statement with `$1`, `$2`, … as the server calls its parameters, and their names in this order."""
+    order: dict[str, int] = {}
+
+    def number(found: re.Match[str]) -> str:
+        name = found[1]
+        return "%" if name is None else f"${order.setdefault(name, len(order) + 1)}"
+
+    text = _PLACEHOLDER.sub(number, statement)
+    return text.encode(), tuple(order)
