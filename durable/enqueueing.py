@@ -71,7 +71,7 @@ class JobOptions:
         chosen = target.unique if self.unique is None else self.unique or None
         if chosen and self.item_key:
             raise InvalidOption("give unique or a key function, not both")
-        return replace(self, unique=chosen)
+        return self if chosen is self.unique else replace(self, unique=chosen)
 
 
 def shared(target: Target, options: JobOptions) -> dict[str, Any]:

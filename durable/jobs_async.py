@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from asyncio import Future
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, TypeVar, overload
 from uuid import UUID
@@ -180,12 +179,12 @@ class AsyncJobs:
         """
         target, known = await self._activity(activity)
         keys = enqueueing.limit_options(partition_key, serial_key, weight)
-        given = JobOptions(queue, priority, delay, at, tags, meta, unique, actor, headers, keys)
-        options = given.declared(target)
 
         async def send(asked: ClientRequest) -> AsyncJobHandle[Any]:
-            wanted = replace(options, actor=asked.actor, headers=asked.headers)
-            job_id, given = enqueueing.one(target, known, asked.args, asked.kwargs, wanted, id)
+            options = JobOptions(
+                queue, priority, delay, at, tags, meta, unique, asked.actor, asked.headers, keys
+            ).declared(target)
+            job_id, given = enqueueing.one(target, known, asked.args, asked.kwargs, options, id)
             kept = None
             if (recorder := recorded_jobs.recorder.get()) is not None:
                 kept, made = await recorder.take_async(known, job_id, given)

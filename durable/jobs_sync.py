@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from asyncio import Future
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, TypeVar, overload
 from uuid import UUID
@@ -182,12 +181,12 @@ class Jobs:
         """
         target, known = self._activity(activity)
         keys = enqueueing.limit_options(partition_key, serial_key, weight)
-        given = JobOptions(queue, priority, delay, at, tags, meta, unique, actor, headers, keys)
-        options = given.declared(target)
 
         def send(asked: ClientRequest) -> JobHandle[Any]:
-            wanted = replace(options, actor=asked.actor, headers=asked.headers)
-            job_id, given = enqueueing.one(target, known, asked.args, asked.kwargs, wanted, id)
+            options = JobOptions(
+                queue, priority, delay, at, tags, meta, unique, asked.actor, asked.headers, keys
+            ).declared(target)
+            job_id, given = enqueueing.one(target, known, asked.args, asked.kwargs, options, id)
             kept = None
             if (recorder := recorded_jobs.recorder.get()) is not None:
                 kept, made = recorder.take(known, job_id, given)

@@ -10,6 +10,7 @@ import difflib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from durable.dag import own_options
@@ -111,6 +112,12 @@ def of_activity(activity: Any) -> Target:
     if not isinstance(activity, Activity):
         msg = f"enqueue takes a function decorated with @activity, or its name, not {activity!r}"
         raise UnknownActivity(msg)
+    return _of_activity(activity)
+
+
+@lru_cache(maxsize=1024)
+def _of_activity(activity: Activity[..., Any]) -> Target:
+    """Kept: nothing of it changes, and each enqueue asks for it."""
     codec = activity.arguments
     queue, priority = activity.queue or DEFAULT_QUEUE, activity.priority or 0
     options = job_options(activity.options_given)

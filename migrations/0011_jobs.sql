@@ -12,11 +12,13 @@ alter table durable.jobs
     add column unique_states text[],
     add column unique_until  timestamptz,
     add constraint jobs_unique_are_standalone check (unique_key is null or kind = 'job');
+create function durable.held_key(unique_key text, unique_states text[], state text, finished_at timestamptz) returns text language plpgsql immutable parallel safe as $$
+begin
+    return case when unique_key is not null and case when unique_states is null then finished_at is null else state = any (unique_states) end then unique_key end;
+end $$;
 -- A column of its own, and not a condition on the state: an index that names the state would be touched by every update of every job.
 alter table durable.jobs
-    add column unique_held text collate "C" generated always as (
-        case when unique_key is not null and case when unique_states is null then finished_at is null else state = any (unique_states) end
-             then unique_key end) stored;
+    add column unique_held text collate "C" generated always as (durable.held_key(unique_key, unique_states, state, finished_at)) stored;
 create unique index jobs_unique on durable.jobs (shard, unique_held) where unique_held is not null;
 
 -- What SQL and the command line need to enqueue by name what they cannot import.
@@ -57,7 +59,8 @@ declare
     v_state text := case when v_at > v_now then 'scheduled' else 'available' end;
     v_unfinished text[] := '{scheduled,available,executing,retryable,waiting}';
     v_hold text[] := case when u_states @> v_unfinished and u_states <@ v_unfinished then null else u_states end;
-    v_deadline record;
+    v_deadline_at timestamptz;
+    v_deadline_kind text;
     v_count integer;
     v_left integer[];
     v_ids uuid[];
@@ -65,11 +68,13 @@ declare
     v_outcomes text[];
     v_replaced uuid[] := '{}';
 begin
-    select * into v_deadline from durable.new_job_deadline(p_options, v_now, v_at);
+    if p_options ? 'timeouts' then
+        select d.at, d.kind into v_deadline_at, v_deadline_kind from durable.new_job_deadline(p_options, v_now, v_at) d;
+    end if;
     for v_try in 1..20 loop
         insert into durable.jobs (shard, run_id, seq, kind, name, queue, priority, state, scheduled_at, deadline_at, deadline_kind,
                                   input, options, created_at, tags, meta, unique_key, unique_states, unique_until)
-        select j.shard, j.id, 0, 'job', p_name, p_queue, p_priority, v_state, v_at, v_deadline.at, v_deadline.kind,
+        select j.shard, j.id, 0, 'job', p_name, p_queue, p_priority, v_state, v_at, v_deadline_at, v_deadline_kind,
                j.input, p_options, v_now, p_tags, p_meta, j.key, case when j.key is not null then v_hold end,
                case when j.key is not null then v_now + u_period_s * interval '1 second' end
           from unnest(j_shard, j_id, j_input, u_key) with ordinality as j(shard, id, input, key, ix)

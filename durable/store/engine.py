@@ -360,7 +360,7 @@ async def notify(session: Session, hint: str) -> None:
 
 
 async def listen(session: Session) -> None:
-    """Subscribe the session to hints; read them with `session.notifications()`."""
+    """Subscribe the session to hints; `session.listen` hears them."""
     await session.fetch(_SQL["listen"])
 
 

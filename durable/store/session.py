@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import Callable
 from typing import Any, LiteralString
 
 import psycopg
@@ -97,12 +97,13 @@ class Session:
             await self.close()
             raise ConnectionLost(str(error)) from error
 
-    async def notifications(self) -> AsyncIterator[str]:
-        """Yield the payloads of notifications for ever. Raises ConnectionLost when the connection breaks."""
-        connection = await self.connection()
+    async def listen(self, hear: Callable[[str], None]) -> None:
+        """Hand the payload of each notification to `hear`, for ever. Raises ConnectionLost when the connection breaks."""
+        wire = self._wire
+        if wire is None:
+            raise ConnectionLost("it was closed before anybody listened")
         try:
-            async for notification in connection.notifies():
-                yield notification.payload
+            await wire.listen(hear)
         except psycopg.Error as error:
             raise ConnectionLost(str(error)) from error
 

@@ -13,6 +13,7 @@ What can fail. The await is cancelled while an answer is on its way: the connect
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -46,6 +47,32 @@ class Wire:
         """Run a command that has neither parameters nor rows. Raises psycopg.Error."""
         self._pgconn.send_query(command)
         self._rows(await self._receive())
+
+    async def listen(self, hear: Callable[[str], None]) -> None:
+        """Hand the payload of each notification to `hear`, until the connection breaks: raises psycopg.Error then."""
+        loop, socket = asyncio.get_running_loop(), self._pgconn.socket
+        broken: asyncio.Future[None] = loop.create_future()
+        self._hear(hear, broken, socket)
+        try:
+            await broken
+        finally:
+            if broken.cancelled():
+                _forget(loop, socket)
+
+    def _hear(self, hear: Callable[[str], None], broken: asyncio.Future[None], socket: int) -> None:
+        """As `_readable`: with the socket off the loop's list while libpq reads."""
+        if broken.done():
+            return
+        loop = broken.get_loop()
+        loop.remove_reader(socket)
+        try:
+            self._pgconn.consume_input()
+        except psycopg.Error as error:
+            broken.set_exception(error)
+            return
+        loop.add_reader(socket, self._hear, hear, broken, socket)
+        while notification := self._pgconn.notifies():
+            hear(notification.extra.decode())
 
     async def _prepare(self, query: str) -> bytes:
         name = b"durable_%d" % len(self._names)

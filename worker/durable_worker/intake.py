@@ -120,7 +120,8 @@ class Intake:
         Work that is found does not end the rest: what comes within the shortest gap is taken together.
         """
         try:
-            await asyncio.wait_for(self._wake.wait(), self._rest_s())
+            async with asyncio.timeout(self._rest_s()):  # not wait_for: it needs a task more
+                await self._wake.wait()
         except TimeoutError:
             self._gap_s = min(self._settings.poll_s, self._gap_s * _GAP_GROWTH)
         else:

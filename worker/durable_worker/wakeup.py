@@ -66,15 +66,18 @@ async def listen(
         "queues",
         *(f"{kind}:{queue}" for kind in ("queue", "runs", "jobs", "queries") for queue in queues),
     }
+
+    def hear(hint: str) -> None:
+        if hint in mine:
+            woken(hint)
+
     failures = 0
     while True:
         try:
             await engine.listen(session)
             failures = 0
             woken("listening")  # for what was sent while nobody listened
-            async for hint in session.notifications():
-                if hint in mine:
-                    woken(hint)
+            await session.listen(hear)
         except (ConnectionLost, DatabaseUnavailable, DatabaseRefused) as error:
             failures += 1
             logger.warning("not listening for hints, polling goes on: %s", error)
