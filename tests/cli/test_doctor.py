@@ -137,13 +137,13 @@ def test_a_schema_that_was_changed_by_hand(look: Look, database: Database) -> No
     database.rows("alter table durable.jobs set (fillfactor = 70)")  # may be tuned
     assert one(look("schema"))[0] == "ok"
     database.rows("drop index durable.runs_delayed")
-    database.rows("alter table durable.runs drop constraint runs_priority_range")
+    database.rows("alter table durable.runs drop constraint runs_are_legal")
     database.rows("create or replace function durable.from_us(us bigint) returns timestamptz language sql stable as 'select now()'")  # fmt: skip
     database.rows("create table durable.mine ()")
     code, (changed, added) = look("schema")
     assert (code, changed["level"], changed["fault"]) == (2, "problem", "operator")
     assert changed["facts"]["missing"] == [
-        "constraint runs_priority_range on durable.runs", "index runs_delayed",
+        "constraint runs_are_legal on durable.runs", "index runs_delayed",
     ]  # fmt: skip
     assert changed["facts"]["changed"] == ["function durable.from_us(bigint)"]
     assert (added["level"], added["facts"]["added"]) == ("attention", ["table mine"])

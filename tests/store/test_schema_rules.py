@@ -89,3 +89,68 @@ def test_one_function_is_the_clock(sql: Sql) -> None:
         if CLOCKS.search(re.sub(r"--.*", "", source))
     }
     assert asks_another == {"now", "uuid7"}  # an id orders, it decides nothing
+
+
+RUN = """
+insert into durable.runs (shard, run_id, workflow_id, workflow, created_at) values (0, gen_random_uuid(), 'ruled', 'ruled', now())
+"""
+JOB = """
+insert into durable.jobs (shard, run_id, seq, kind, name, queue, state, scheduled_at, created_at)
+values (0, gen_random_uuid(), 0, 'job', 'ruled', 'default', 'available', now(), now())
+"""
+ID = "gen_random_uuid()"
+BROKEN_RUNS = {
+    "runs_status_known": "status = 'odd', closed_at = now()",
+    "runs_priority_range": "priority = 10",
+    "runs_closed_has_time": "status = 'completed'",
+    "runs_closed_has_no_owner": f"status = 'completed', closed_at = now(), owner = {ID}",
+    "runs_owned_is_not_claimable": f"owner = {ID}, ready_at = now()",
+    "runs_delayed_is_not_ready": "delayed_until = now(), ready_at = now()",
+    "runs_workflow_id_length": "workflow_id = ''",
+    "runs_only_pinned_have_a_build": "build = 'b'",
+    "runs_positions": "last_seq = 0",
+    "runs_details_length": "details = repeat('x', 8193)",
+}
+BROKEN_JOBS = {
+    "jobs_kind_known": "kind = 'odd', seq = 1",
+    "jobs_state_known": "state = 'odd'",
+    "jobs_timer_only_waits": "kind = 'timer', seq = 1, state = 'available'",
+    "jobs_executing_has_owner": "state = 'executing'",
+    "jobs_finished_has_time": "state = 'completed'",
+    "jobs_only_standalone_are_kept": "kind = 'activity', seq = 1, state = 'completed', finished_at = now()",
+    "jobs_standalone_is_seq_zero": "seq = 1",
+    "jobs_deadline_has_kind": "deadline_at = now()",
+    "jobs_priority_range": "priority = -1",
+    "jobs_weight_positive": "options = '{\"weight\": 0}'",
+    "jobs_unique_are_standalone": "kind = 'activity', seq = 1, unique_key = 'k'",
+}
+
+
+@pytest.mark.parametrize(
+    ("table", "row", "rule", "change"),
+    [
+        (table, row, rule, change)
+        for table, row, broken in (("runs", RUN, BROKEN_RUNS), ("jobs", JOB, BROKEN_JOBS))
+        for rule, change in broken.items()
+    ],
+)
+def test_a_row_that_breaks_a_rule_is_refused_by_its_name(
+    sql: Sql, table: str, row: str, rule: str, change: str
+) -> None:
+    sql.execute(row)
+    with pytest.raises(psycopg.errors.CheckViolation) as refused:
+        sql.execute(f"update durable.{table} set {change}")
+    said = refused.value.diag
+    assert (said.schema_name, said.table_name, said.constraint_name) == ("durable", table, rule)
+    assert rule in str(refused.value)
+
+
+def test_every_rule_has_been_broken(sql: Sql) -> None:
+    """So that a rule which is added is tried as well."""
+    functions = "select prosrc from pg_proc where proname in ('is_legal_run', 'is_legal_job')"
+    found = {
+        rule for (source,) in sql.execute(functions) for rule in re.findall(r"then '(\w+)'", source)
+    }
+    constraints = "select conname from pg_constraint where contype = 'c' and conrelid in ('durable.runs'::regclass, 'durable.jobs'::regclass)"
+    found |= {name for (name,) in sql.execute(constraints)} - {"runs_are_legal", "jobs_are_legal"}
+    assert found == set(BROKEN_RUNS) | set(BROKEN_JOBS)
