@@ -21,13 +21,14 @@ import psycopg
 
 from bench import machine, queue_report
 from bench.processes import Child
-from bench.queue_report import DURABLE, PGQUEUER, PROCRASTINATE, Figures, Run
+from bench.queue_report import BARE, DURABLE, PGQUEUER, PROCRASTINATE, Figures, Run
 from bench.server import Server, server
 
 MODULES = {
     DURABLE: "bench.queue_durable",
     PGQUEUER: "bench.queue_pgqueuer",
     PROCRASTINATE: "bench.queue_procrastinate",
+    BARE: "bench.queue_bare",
 }
 PACE = {
     DURABLE: {1: 600, 16: 6_000, 64: 12_000, 256: 15_000},
@@ -53,6 +54,7 @@ class Measurement:
             for waiting in options.waiting:
                 database = on.database(f"{name}_{waiting}".lower(), migrated=name == DURABLE)
                 self._urls[name, waiting] = stack.enter_context(database)
+        self._urls[BARE, 0] = stack.enter_context(on.database("bare", migrated=False))
 
     @contextlib.contextmanager
     def _process(self, name: str, waiting: int, **options: Any) -> Iterator[Child]:
@@ -108,10 +110,10 @@ class Measurement:
         progress(f"{name:22} K={width:<4} {waiting:>9,} waiting {run.jobs_s:>9,.0f} jobs/s")
 
     def pick_ups(self) -> None:
-        """Measure one idle job at a time."""
+        """Measure one idle job at a time; first of all, because a server that has just written a lot is not idle."""
         found: dict[str, list[float]] = defaultdict(list)
         for _ in range(self._options.repeat):
-            for name in self._options.contenders:
+            for name in [*self._options.contenders, BARE]:
                 with self._process(name, 0) as child:
                     answer = child.ask(120.0, do="pick up", count=self._options.probes)
                     found[name] += answer["us"]
@@ -127,10 +129,10 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         described = machine.describe(on)
         print(queue_report.header(described), flush=True)
         measurement = Measurement(on, options, stack)
-        measurement.fill()
-        measurement.rounds()
         if options.probes:
             measurement.pick_ups()
+        measurement.fill()
+        measurement.rounds()
         figures = measurement.figures
         print(queue_report.everything(figures, options.repeat))
         seconds = round(time.monotonic() - begin)

@@ -11,9 +11,9 @@ from typing import Any, Self
 
 from bench.report import QUIET, header, number, ratio, table
 
-__all__ = ["DURABLE", "FEATURES", "PGQUEUER", "PROCRASTINATE", "Figures", "Run", "everything", "header"]  # fmt: skip
+__all__ = ["BARE", "DURABLE", "FEATURES", "PGQUEUER", "PROCRASTINATE", "Figures", "Run", "everything", "header"]  # fmt: skip
 
-DURABLE, PGQUEUER, PROCRASTINATE = "durable", "PgQueuer", "Procrastinate"
+DURABLE, PGQUEUER, PROCRASTINATE, BARE = "durable", "PgQueuer", "Procrastinate", "bare"
 FEATURES = ("unique", "global limit", "rate limit", "rate bucket")
 """What of ours is switched on, one at a time, to see what it costs."""
 
@@ -171,8 +171,17 @@ def _pick_up(taken_us: Sequence[float]) -> dict[str, float]:
 
 def _pick_ups(pick_up_us: Mapping[str, Sequence[float]]) -> str:
     found = {name: _pick_up(us) for name, us in pick_up_us.items()}
-    rows = [[name, number(v["p50"]), number(v["p99"]), str(v["n"])] for name, v in found.items()]
-    return table(["idle enqueue -> handler (us)", "p50", "p99", "n"], rows)
+    rows = [
+        [
+            name,
+            number(v["p50"]),
+            number(v["p99"]),
+            str(v["n"]),
+            number(ratio(v["p50"], found[BARE]["p50"])),
+        ]
+        for name, v in found.items()
+    ]
+    return table(["idle enqueue -> handler (us)", "p50", "p99", "n", "x bare (p50)"], rows)
 
 
 def goals(figures: Figures) -> list[dict[str, Any]]:
