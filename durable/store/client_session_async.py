@@ -204,7 +204,11 @@ class AsyncClientSession:
     async def _connect(self) -> AsyncConnection:
         try:
             connection = await psycopg.AsyncConnection.connect(
-                self._url, autocommit=True, application_name=self._name, connect_timeout=10
+                self._url,
+                autocommit=True,
+                application_name=self._name,
+                client_encoding="UTF8",
+                connect_timeout=10,
             )
         except psycopg.Error as error:
             raise unavailable(self._url, error) from error

@@ -200,7 +200,11 @@ class ClientSession:
     def _connect(self) -> Connection:
         try:
             connection = psycopg.Connection.connect(
-                self._url, autocommit=True, application_name=self._name, connect_timeout=10
+                self._url,
+                autocommit=True,
+                application_name=self._name,
+                client_encoding="UTF8",
+                connect_timeout=10,
             )
         except psycopg.Error as error:
             raise unavailable(self._url, error) from error

@@ -48,6 +48,7 @@ class PostgresStore:
                     self._url,
                     autocommit=True,
                     application_name="durable payloads",
+                    client_encoding="UTF8",
                     connect_timeout=10,
                 )
             cursor = self._connection.execute(_SQL[name], parameters, binary=True)

@@ -45,6 +45,7 @@ def connected(url: str, name: str, rows: RowFactory[R]) -> psycopg.Connection[R]
         return psycopg.Connection[R].connect(
             url,
             application_name=name,
+            client_encoding="UTF8",
             connect_timeout=10,
             row_factory=rows,
             prepare_threshold=None,

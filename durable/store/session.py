@@ -62,6 +62,7 @@ class Session:
                     self._url,
                     autocommit=True,
                     application_name=self._name,
+                    client_encoding="UTF8",  # what we send is Unicode, whatever PGCLIENTENCODING says
                     connect_timeout=10,
                     keepalives_idle=5,  # a silent peer is noticed within the lease, not after the kernel's hours
                     keepalives_interval=2,

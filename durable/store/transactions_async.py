@@ -138,7 +138,11 @@ class AsyncTransactions:
             if await self._still_works(connection):
                 return connection
         connection = await psycopg.AsyncConnection.connect(
-            self._url, autocommit=True, application_name="durable-transaction", connect_timeout=10
+            self._url,
+            autocommit=True,
+            application_name="durable-transaction",
+            client_encoding="UTF8",
+            connect_timeout=10,
         )
         await connection.execute(_SQL["bound_idle_transactions"])
         return connection

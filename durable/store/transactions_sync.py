@@ -139,7 +139,11 @@ class Transactions:
             if self._still_works(connection):
                 return connection
         connection = psycopg.Connection.connect(
-            self._url, autocommit=True, application_name="durable-transaction", connect_timeout=10
+            self._url,
+            autocommit=True,
+            application_name="durable-transaction",
+            client_encoding="UTF8",
+            connect_timeout=10,
         )
         connection.execute(_SQL["bound_idle_transactions"])
         return connection

@@ -6,11 +6,15 @@ import asyncio
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack
+from typing import Any
 
 import psycopg
 import pytest
 import uvloop
 
+from durable.store.calls import Call
+from durable.store.client_session_async import AsyncClientSession
+from durable.store.session import Session
 from durable.store.wire import Wire
 
 
@@ -63,3 +67,27 @@ def end_stream(number: int) -> None:
     with socket.socket(fileno=number) as end:
         end.shutdown(socket.SHUT_RDWR)
         end.detach()  # libpq closes it
+
+
+def test_texts_are_sent_as_unicode_whatever_the_environment_says(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PGCLIENTENCODING has the server take our bytes for those of another alphabet: 'é' would be stored as 'Ã©', and nobody would ever know."""
+    monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+
+    async def main() -> None:
+        session, heard = Session(database_url, "encoding"), asyncio.Queue[str]()
+        assert await session.fetch("select length(%s), %s", ("é€", "é€")) == [(2, "é€")]
+        await session.fetch("listen durable")
+        listening = asyncio.create_task(session.listen(heard.put_nowait))
+        async with AsyncClientSession(database_url, "encoding", notify=True) as client:
+            call: Call[Any] = Call(
+                "select length(%(it)s) as n", {"it": "é€"}, lambda rows: rows, "é€"
+            )
+            assert await client.execute(call) == [{"n": 2}]
+        assert await asyncio.wait_for(heard.get(), 5) == "é€"
+        listening.cancel()
+        await asyncio.wait([listening])
+        await session.close()
+
+    asyncio.run(main())
