@@ -63,6 +63,10 @@ def _database(reader: HealthReader) -> Iterator[Finding]:
         yield Finding(
             "problem", "database", f"{said}; sessions are read-only", "database", remedy, facts
         )
+    elif row["encoding"] != "UTF8":
+        said = f"{said}; its encoding is {row['encoding']}, and texts that this has no letters for are refused"
+        remedy = "create the database anew with encoding 'UTF8', and move the data with pg_dump"
+        yield Finding("attention", "database", said, "operator", remedy, facts)
     else:
         yield Finding("ok", "database", said, facts=facts)
 

@@ -5,7 +5,7 @@ select set_config('statement_timeout', %(for)s, true)
 
 -- name: read_server
 select current_setting('server_version') as server_version, pg_is_in_recovery() as standby,
-       current_setting('default_transaction_read_only') = 'on' as read_only
+       current_setting('default_transaction_read_only') = 'on' as read_only, current_setting('server_encoding') as encoding
 
 -- name: read_recorded_catalogue
 select catalogue::text as catalogue from durable.migration order by id desc limit 1

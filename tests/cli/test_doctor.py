@@ -15,10 +15,12 @@ from durable.client_sync import Client
 from durable.errors import InternalError
 from durable.store import calls, health
 from durable.store.health import HealthReader
+from durable.store.migrate import migrate
 from tests.cli.conftest import Run
 from tests.cli.pooler import pooler
 from tests.client import shop
 from tests.client.database import Database
+from tests.postgres import drop, in_database
 from tests.system import background, flows, mending_flows
 from tests.waiting import eventually
 
@@ -130,6 +132,19 @@ def test_sessions_that_cannot_write(look: Look, database: Database) -> None:
     level, fault, said, _ = one(look("database"))
     assert (level, fault) == ("problem", "database")
     assert said.endswith("sessions are read-only")
+
+
+def test_a_database_that_has_not_all_letters(look: Look, postgres_url: str) -> None:
+    name = "durable_test_latin"
+    with psycopg.connect(postgres_url, autocommit=True) as admin:
+        admin.execute(f"create database {name} encoding 'LATIN1' locale 'C' template template0")
+        try:
+            migrate(in_database(postgres_url, name))
+            level, fault, said, _ = one(look("database", "--url", in_database(postgres_url, name)))
+            assert (level, fault) == ("attention", "operator")
+            assert "its encoding is LATIN1" in said
+        finally:
+            drop(admin, name)
 
 
 def test_a_schema_that_was_changed_by_hand(look: Look, database: Database) -> None:
