@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import durable
-from durable import Signal, activity
+from durable import Signal, activity, authoring
 from durable.core import events as e
 from durable.core.history_length import LONG_HISTORY
 from durable.definitions import Workflow
@@ -102,8 +102,11 @@ UNDER_WAY: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("begin", UNDER_WAY.values(), ids=UNDER_WAY)
-def test_a_checkpoint_waits_for_what_is_under_way(begin: Any) -> None:
+def test_a_checkpoint_waits_for_what_is_under_way(
+    begin: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What was begun would be lost: whether in this turn or in one before."""
+    monkeypatch.setattr(authoring, "LONG_HISTORY", 50)
 
     async def sometimes_busy(total: int = 0) -> None:
         pending: Any = None
@@ -115,7 +118,7 @@ def test_a_checkpoint_waits_for_what_is_under_way(begin: Any) -> None:
             if n:
                 durable.checkpoint(total + n)
 
-    sim = signalled(Simulation(as_workflow(sometimes_busy)), LONG_HISTORY, value=0)
+    sim = signalled(Simulation(as_workflow(sometimes_busy)), 60, value=0)
     for n in (BEGIN, LOOK):
         signalled(sim, 1, value=n)
         assert not sim.decision.closed
