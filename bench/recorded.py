@@ -6,6 +6,7 @@ import json
 from typing import Any
 from uuid import UUID
 
+from durable.core import semantics
 from durable.core.events import Event, Message
 from durable.core.execution import Execution
 from durable.definitions import Workflow
@@ -26,7 +27,14 @@ def record(
         0,
         "WorkflowStarted",
         _AT_US,
-        {"workflow": workflow.name, "queue": "default", "priority": 0},
+        {
+            "workflow": workflow.name,
+            "version": 1,
+            "semantics": semantics.CURRENT,
+            "workflow_id": "recorded",
+            "queue": "default",
+            "priority": 0,
+        },
         payload,
     )
     execution = Execution(workflow, UUID(int=1), "recorded")

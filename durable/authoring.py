@@ -76,7 +76,7 @@ def info() -> WorkflowInfo:
         workflow_id=run.workflow_id,
         run_id=run.run_id,
         workflow=run.definition.name,
-        version=start.get("version", 1),
+        version=run.version,
         queue=run.defaults.queue,
         priority=run.defaults.priority,
         actor=rebuilt(start.get("actor")),
@@ -131,7 +131,7 @@ def continue_as_new(*args: Any, **kwargs: Any) -> NoReturn:
     handles follow. Raises PayloadError when the arguments do not fit.
     """
     run = _run("continue_as_new()")
-    definition, version = run.definition, run.start.get("version", 1)
+    definition, version = run.definition, run.version
     run.continue_as_new(definition.name, version, definition.arguments, args, kwargs)
 
 

@@ -52,7 +52,8 @@ from durable.core.machine import (
     TERMINAL,
     ended_from_outside,
 )
-from durable.core.plans import Definition, RunDefaults
+from durable.core.nothing import NO_ITEMS, NO_KEYS
+from durable.core.plans import Definition, run_defaults
 from durable.core.run import Run
 from durable.core.stacks import awaited, stack_of
 from durable.core.styles import as_coroutine
@@ -79,6 +80,11 @@ _RECORDED = OUTBOUND | {e.WORKFLOW_TERMINATED, e.WORKFLOW_TIMED_OUT, e.WORKFLOW_
 _OFFERLESS = _RECORDED - {e.UPDATE_ACCEPTED}
 """The same for a turn to which no update was offered: nearly all turns."""
 
+_NAMED = frozenset(
+    ("workflow", "workflow_id", "version", "semantics", "queue", "priority", "retry", "on_exhausted", "origins")
+)  # fmt: skip
+"""What WorkflowStarted says that a run holds under a name of its own, and so not in `start`."""
+
 
 def _offer(row: Event) -> Offer:
     """The offer that a replay makes for a recorded acceptance."""
@@ -101,10 +107,10 @@ class Execution(Run):
         super().__init__(definition, run_id, workflow_id)
         self._input: str | None = None
         self._broken = False
-        self._offers: list[Offer] = []
+        self._offers: list[Offer] = NO_ITEMS
         self.verdicts: Verdicts | None = None  # of the last turn to which updates were offered
         self.outlives_its_end = False  # keep what a closed run looked like, for queries
-        self.survivors: list[str] = []
+        self.survivors: list[str] = NO_ITEMS
 
     # -- the worker's side ----------------------------------------------------------------------------------------------
 
@@ -131,7 +137,7 @@ class Execution(Run):
         finally:
             self.loop.leave(outer)
         self.replaying = False
-        self._broken = False
+        self._rest()
 
     def activate(self, inbound: Sequence[Message], now_us: int) -> Decision:
         """Run one live turn: apply `inbound`, run, decide (C1).
@@ -145,11 +151,11 @@ class Execution(Run):
             start = [self._record_start(inbound[0])]
             inbound = inbound[1:]
         events = self._live_turn(inbound, now_us)
-        self._broken = False
-        warnings, self._warnings = self._warnings, []
+        warnings, self._warnings = self._warnings, NO_ITEMS
+        self._rest()
         return _decision(
             Decision,
-            (start + events if start else events, self.closed, self.waiting_on(), warnings),
+            (start + events if start else events, self.closed, self.waiting_on(), [*warnings]),
         )
 
     def query(self, name: str, payload: str) -> str:
@@ -175,7 +181,7 @@ class Execution(Run):
         """
         self.gate = "the run is being dropped from memory"
         self._broken = True
-        self.survivors += self.loop.tear_down()
+        self.survivors = [*self.survivors, *self.loop.tear_down()]
         self._forget_everything()
 
     def stacks(self) -> list[dict[str, Any]]:
@@ -205,6 +211,14 @@ class Execution(Run):
             )
         self._broken = True  # until the call comes to its end
 
+    def _rest(self) -> None:
+        """The call has come to its end. What only a running turn needs is given back: the run may be parked for months."""
+        self._broken = False
+        if self.turn:
+            self._input = None
+        if not self._pending:
+            self._pending.clear()  # which it was before; but emptied one by one, it keeps its room
+
     # -- turns ----------------------------------------------------------------------------------------------------------
 
     def _record_start(self, message: Message) -> Event:
@@ -217,11 +231,14 @@ class Execution(Run):
             self._damaged(
                 event, "a history begins with WorkflowStarted as event 1, alone in turn 0"
             )
-        semantics.check_known(event.body.get("semantics", 1))
+        start = event.body
+        self._semantics = start.get("semantics", 1)
+        semantics.check_known(self._semantics)
         self.last_seq = 1
         self.now_us = self.started_us = event.at_us
-        self.start = start = event.body
-        self.defaults = RunDefaults(
+        self.version = start.get("version", 1)
+        self.start = {key: start[key] for key in start if key not in _NAMED} or NO_KEYS
+        self.defaults = run_defaults(
             start.get("queue", "default"),
             start.get("priority", 5),
             json.dumps(retry, sort_keys=True) if (retry := start.get("retry")) else "null",
@@ -300,7 +317,7 @@ class Execution(Run):
         """What live and replay have in common: all events into state, then the loop, once."""
         main = self._main or self._begin()
         if self._offers:
-            offers, self._offers = self._offers, []
+            offers, self._offers = self._offers, NO_ITEMS
             self.handlers = handlers = self.handlers or Handlers(self)
             self.verdicts = handlers.take_turn(main, inbound, offers, self._apply)
         else:
@@ -370,6 +387,7 @@ class Execution(Run):
         for type_, sent_us, body, payload in inbound:
             if type_ not in INBOUND:
                 if type_ == e.UPDATE_REQUESTED:
+                    self._offers = self._offers or []
                     self._offers.append(
                         Offer(
                             seq,
@@ -432,11 +450,8 @@ class Execution(Run):
     def _forget_everything(self) -> None:
         """Free what only a live run needs."""
         self._pending = {}
-        self.locals = {}
-        self.conditions = []
-        self._receivers = {}
-        self._buffered = {}
-        self._unclaimed = []
+        self.locals = self._receivers = self._buffered = NO_KEYS
+        self.conditions = self._unclaimed = NO_ITEMS
         self._commands = []
 
     # -- comparing (C13) ------------------------------------------------------------------------------------------------

@@ -41,25 +41,32 @@ def block(awaitable: Awaitable[Any]) -> Any:
 
 async def drive(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run `fn` on a fiber and await what it blocks on, until it returns."""
-    here = getcurrent()
-    fiber = Fiber(fn, here)
-    fiber.gr_context = here.gr_context  # one set of context variables for the fiber and its task
-    given = fiber.switch(*args, **kwargs)
+    fiber = Fiber(fn)
+    given = _start(fiber, args, kwargs)
+    del args, kwargs
     while not fiber.dead:
         try:
             value = await given
         except (
             BaseException
         ) as error:  # CancelledError and Evicted too: the author's code is over there
-            given = _resumed(fiber).throw(error)
+            given = _resume(fiber, None, error)
         else:
-            given = _resumed(fiber).switch(value)
+            given = _resume(fiber, value)
     return given
 
 
-def _resumed(fiber: Fiber) -> Fiber:
-    """The worker may activate us from another greenlet than last time."""
+# Not in `drive` itself: greenlet has Python make an object of the frame that switches, and a coroutine's frame would keep it while the run is parked.
+
+
+def _start(fiber: Fiber, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    # One set of context variables for the fiber and its task.
+    fiber.gr_context = getcurrent().gr_context
+    return fiber.switch(*args, **kwargs) if kwargs else fiber.switch(*args)
+
+
+def _resume(fiber: Fiber, value: Any, error: BaseException | None = None) -> Any:
     here = getcurrent()
-    if fiber.parent is not here:
+    if fiber.parent is not here:  # the worker may activate us from another greenlet than last time
         fiber.parent = here
-    return fiber
+    return fiber.switch(value) if error is None else fiber.throw(error)

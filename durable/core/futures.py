@@ -35,21 +35,25 @@ _result: Callable[[Any], Any] = asyncio.Future.result
 
 
 class DurableFuture(OrderedFuture[T]):
-    """The base of all: a future with an `id` that is stable within the run.
+    """The base of all: a future with an `id`, stable within the run.
 
     `await` it, `yield` it in a generator workflow, call `result()` in a plain `def` workflow.
     """
 
-    __slots__ = ("_run", "id", "line", "observed")
+    __slots__ = ("_run", "line", "observed")
 
-    def __init__(self, run: Run, id: str, line: str) -> None:
+    def __init__(self, run: Run, line: str) -> None:
         loop = run.loop
         _init_future(self, loop=loop)
         loop.created = self.number = loop.created + 1
         self._run = run
-        self.id = id
         self.line = line
         self.observed = False
+
+    @property
+    def id(self) -> str:
+        """What it is called in errors and warnings; an activity call's also in its history."""
+        raise NotImplementedError
 
     def __await__(self) -> Generator[Any, None, T]:
         self.observed = True
@@ -102,7 +106,15 @@ class DurableFuture(OrderedFuture[T]):
 class NeverFuture(DurableFuture[Any]):
     """What a dying coroutine gets when it does not take Evicted for an answer: something to wait for in peace."""
 
-    __slots__ = ()
+    __slots__ = ("_instead_of",)
+
+    def __init__(self, run: Run, instead_of: str) -> None:
+        DurableFuture.__init__(self, run, "")
+        self._instead_of = instead_of
+
+    @property
+    def id(self) -> str:
+        return f"never a {self._instead_of}"
 
     def _give_up(self, msg: Any | None) -> bool:  # noqa: ARG002
         return True
@@ -111,7 +123,7 @@ class NeverFuture(DurableFuture[Any]):
 class OperationFuture(DurableFuture[T]):
     """The outcome of something that was started and runs elsewhere: an activity, a child."""
 
-    __slots__ = ("_asked", "_cancellation", "_codec", "_command", "name", "seq")
+    __slots__ = ("_asked", "_cancellation", "_codec", "_command", "_id", "name", "seq")
 
     kind: ClassVar[str]
     asks_to_end: ClassVar[str]
@@ -125,13 +137,18 @@ class OperationFuture(DurableFuture[T]):
         cancellation: Cancellation,
         command: Command,
     ) -> None:
-        DurableFuture.__init__(self, run, id, command.line)
+        DurableFuture.__init__(self, run, command.line)
+        self._id = id
         self.seq = 0
         self.name = name
         self._codec = codec
         self._cancellation = cancellation
         self._command = command
         self._asked: list[Any] | None = None
+
+    @property
+    def id(self) -> str:
+        return self._id
 
     def waiting(self) -> dict[str, Any]:
         return {
@@ -271,13 +288,21 @@ class Timer:
 class _Deadlined(DurableFuture[T]):
     """Waits for something that may have a deadline; the deadline is a durable timer."""
 
-    __slots__ = ("_reason", "_since_us", "_timer")
+    __slots__ = ("_since_us", "_timer")
 
-    def __init__(self, run: Run, reason: str, line: str) -> None:
-        DurableFuture.__init__(self, run, f"{reason} {line}", line)
+    def __init__(self, run: Run, line: str) -> None:
+        DurableFuture.__init__(self, run, line)
         self._since_us = run.now_us
-        self._reason = reason  # compared on replay (C13), so without the line
         self._timer: Timer | None = None
+
+    @property
+    def id(self) -> str:
+        return f"{self._reason} {self.line}"
+
+    @property
+    def _reason(self) -> str:
+        """What it waits for; compared on replay (C13), so without the line."""
+        raise NotImplementedError
 
     def set_deadline(self, after_us: int | None) -> None:
         """Raise TimeoutError if nothing has happened by then; at once if there is no time at all."""
@@ -324,6 +349,10 @@ class TimerFuture(DurableFuture[None]):
 
     timer: Timer | None
 
+    @property
+    def id(self) -> str:
+        return f"sleep {self.line}"
+
     def wake(self) -> None:
         if not self.done():
             self.set_result(None)
@@ -341,11 +370,15 @@ class SignalFuture(_Deadlined[T]):
     __slots__ = ("_codec", "_received", "_returned", "name")
 
     def __init__(self, run: Run, name: str, codec: ValueCodec, line: str) -> None:
-        _Deadlined.__init__(self, run, f"signal {name}", line)
+        _Deadlined.__init__(self, run, line)
         self.name = name
         self._codec = codec
         self._received: Event | None = None
         self._returned = False
+
+    @property
+    def _reason(self) -> str:
+        return f"signal {self.name}"
 
     def __await__(self) -> Generator[Any, None, T]:
         """Await; if the awaiting task is cancelled in the very turn of the delivery, the signal is not lost."""
@@ -397,9 +430,13 @@ class ConditionFuture(_Deadlined[None]):
     __slots__ = ("_context", "_predicate")
 
     def __init__(self, run: Run, predicate: Callable[[], Any], line: str) -> None:
-        _Deadlined.__init__(self, run, "wait_until", line)
+        _Deadlined.__init__(self, run, line)
         self._predicate = predicate
         self._context = contextvars.copy_context()
+
+    @property
+    def _reason(self) -> str:
+        return "wait_until"
 
     def check(self) -> bool:
         """Settle if the predicate holds (or raises). Whether this future is done."""

@@ -157,7 +157,7 @@ class LocalFuture(ActivityFuture[T]):
 
     def _be_due(self) -> None:
         self._timer = None
-        self._run.locals[self.id] = self
+        self._run.make_due(self)
 
 
 _COMPARED = ("name", "id", "digest", "retry", "timeouts")

@@ -38,6 +38,7 @@ from uuid import UUID
 from durable.core import guard
 from durable.core.commands import drain_code
 from durable.core.durations import duration_us
+from durable.core.nothing import NO_ITEMS, NO_KEYS
 from durable.core.stacks import stack_of
 from durable.errors import BlockingCall, Evicted
 
@@ -82,7 +83,7 @@ class DurableTask(asyncio.Task[T]):
         loop.created = number = loop.created + 1
         self.number = loop.hash_base + number  # first: registering the task asks for its hash
         self.masks = 0
-        self.held: list[Any] = []
+        self.held: list[Any] = NO_ITEMS
         super().__init__(coro, loop=loop, name=name or f"task-{loop.created}", context=context)
         self._log_destroy_pending = False
 
@@ -92,6 +93,7 @@ class DurableTask(asyncio.Task[T]):
     def cancel(self, msg: Any | None = None) -> bool:
         """Cancel as asyncio does, or keep the request until `unmask()`."""
         if self.masks and not self.done():
+            self.held = self.held or []
             self.held.append(msg)
             return True
         return super().cancel(msg)
@@ -105,7 +107,7 @@ class DurableTask(asyncio.Task[T]):
         self.masks -= 1
         if self.masks or not self.held:
             return False
-        held, self.held = self.held, []
+        held, self.held = self.held, NO_ITEMS
         for msg in held:
             super().cancel(msg)
         return True
@@ -141,10 +143,9 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
             DurableTask[Any]
         ] = []  # strong: asyncio holds tasks weakly, and the GC has no order
         self._tasks_limit = 16
-        self._asyncgens: list[AsyncGenerator[Any, Any]] = []
+        self._asyncgens: list[AsyncGenerator[Any, Any]] = NO_ITEMS
         self._asyncgens_limit = 16
-        self._asyncgen_hooks = (self._keep_asyncgen, _leave_asyncgen)
-        self._early: dict[Any, DurableTask[Any]] = {}
+        self._early: dict[Any, DurableTask[Any]] = NO_KEYS
 
     def hash_like(self, run_id: UUID) -> None:
         """Have tasks hash as those of this run; before the first one."""
@@ -156,7 +157,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         """Become the thread's running loop; the answer is for `leave`."""
         outer = (_get_running_loop(), sys.get_asyncgen_hooks())
         _set_running_loop(self)
-        sys.set_asyncgen_hooks(*self._asyncgen_hooks)
+        sys.set_asyncgen_hooks(self._keep_asyncgen, _leave_asyncgen)
         return outer
 
     @staticmethod
@@ -221,7 +222,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         survivors = self._kill_all(alive) if alive or self._asyncgens else []
         _alive.discard(self)
         self._tasks.clear()
-        self._asyncgens.clear()
+        self._asyncgens = NO_ITEMS
         self._ready.clear()
         return survivors
 
@@ -248,6 +249,7 @@ class DeterministicLoop(asyncio.AbstractEventLoop):
         if len(self._asyncgens) >= self._asyncgens_limit:
             self._asyncgens = [it for it in self._asyncgens if it.ag_frame is not None]  # type: ignore[attr-defined]
             self._asyncgens_limit = 2 * len(self._asyncgens) + 16
+        self._asyncgens = self._asyncgens or []
         self._asyncgens.append(generator)
 
     # -- what Task, Future and Handle ask for -------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
 from durable.core.futures import Cancellation
@@ -69,3 +70,7 @@ class RunDefaults(NamedTuple):
     retry: str
     """RetryPolicy.to_body() of the workflow level as JSON text, so that plans can be cached by it."""
     on_exhausted: str = "fail"
+
+
+run_defaults = lru_cache(maxsize=1024)(RunDefaults)
+"""The same defaults are the same object: ten thousand parked runs need no tuple each."""

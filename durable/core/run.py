@@ -33,7 +33,8 @@ from durable.core.futures import (
 from durable.core.handlers import Handlers
 from durable.core.local import LOCAL_ACTIVITY, LocalFuture, lost_track_of
 from durable.core.loop import DeterministicLoop, DurableTask
-from durable.core.plans import ActivityPlan, ChildPlan, Definition, LocalPlan, RunDefaults
+from durable.core.nothing import NO_ITEMS, NO_KEYS, NO_NAMES
+from durable.core.plans import ActivityPlan, ChildPlan, Definition, LocalPlan, run_defaults
 from durable.errors import (
     ContinueAsNew,
     Evicted,
@@ -71,14 +72,14 @@ class _ClosedQueue:
 
 
 class Run:
-    """One run as its own code sees it. `start` is the body of WorkflowStarted, `now_us` the time of this turn."""
+    """One run as its own code sees it. `start` is what WorkflowStarted said beyond what has a name of its own here, `now_us` the time of this turn."""
 
     __slots__ = (  # a dictionary of so many names would be a fifth of a parked run
-        "_asking", "_buffered", "_cancel_reason", "_chosen_ids", "_commands", "_counts", "_itself",
+        "_asking", "_author_state", "_buffered", "_cancel_reason", "_chosen_ids", "_commands", "_counts", "_itself",
         "_locals_given_up", "_main", "_origins", "_patches", "_pending", "_poison", "_provisional", "_reading",
-        "_receivers", "_refused", "_replayed", "_unclaimed", "_unclaimed_limit", "_warnings", "author_state",
+        "_receivers", "_refused", "_replayed", "_semantics", "_unclaimed", "_unclaimed_limit", "_warnings",
         "cancel_requested", "closed", "conditions", "defaults", "definition", "gate", "handlers", "last_seq",
-        "locals", "loop", "now_us", "replaying", "run_id", "start", "started_us", "tainted", "turn", "workflow_id",
+        "locals", "loop", "now_us", "replaying", "run_id", "start", "started_us", "tainted", "turn", "version", "workflow_id",
     )  # fmt: skip
 
     def __init__(self, definition: Definition, run_id: UUID, workflow_id: str) -> None:
@@ -91,10 +92,12 @@ class Run:
         self.turn = 0
         self.now_us = 0
         self.started_us = 0
-        self.start: dict[str, Any] = {}
-        self.defaults = RunDefaults("default", 5, "null")
-        self._itself = (run_id, workflow_id)
-        self._origins: list[Sequence[Any]] = []
+        self.version = 1
+        self._semantics = 1
+        self.start: Mapping[str, Any] = NO_KEYS
+        self.defaults = run_defaults("default", 5, "null")
+        self._itself: tuple[UUID, str]  # while there are origins
+        self._origins: list[Sequence[Any]] = NO_ITEMS
         self._replayed: tuple[Sequence[e.Event], int, int] = ((), 0, 0)
         self._reset()
 
@@ -102,8 +105,8 @@ class Run:
         """The state before the first turn."""
         self.gate = ""  # why durable calls are refused just now; empty: they are not
         self.cancel_requested = False
-        self.author_state: dict[str, Any] = {}  # what modules of the author API keep per run
-        self._unclaimed: list[DurableFuture[Any]] = []
+        self._author_state: dict[str, Any] = NO_KEYS
+        self._unclaimed: list[DurableFuture[Any]] = NO_ITEMS
         self._unclaimed_limit = 16
         self._asking = False
         self._reading = False
@@ -116,16 +119,22 @@ class Run:
         self._provisional = False
         self._commands: list[Command] = []
         self._pending: dict[int, Any] = {}
-        self.locals: dict[str, LocalFuture[Any]] = {}  # local activities that are due, by id
-        self._locals_given_up: set[str] = set()
-        self.conditions: list[ConditionFuture] = []
-        self._buffered: dict[str, deque[e.Event]] = {}
-        self._receivers: dict[str, list[SignalFuture[Any]]] = {}
+        self.locals: dict[str, LocalFuture[Any]] = NO_KEYS  # local activities that are due, by id
+        self._locals_given_up: set[str] = NO_NAMES
+        self.conditions: list[ConditionFuture] = NO_ITEMS
+        self._buffered: dict[str, deque[e.Event]] = NO_KEYS
+        self._receivers: dict[str, list[SignalFuture[Any]]] = NO_KEYS
         self._counts: dict[str, int] = {}
-        self._chosen_ids: set[str] = set()
-        self._patches: dict[str, bool] = {}
-        self._warnings: list[str] = []
+        self._chosen_ids: set[str] = NO_NAMES
+        self._patches: dict[str, bool] = NO_KEYS
+        self._warnings: list[str] = NO_ITEMS
         self.loop = DeterministicLoop(self)  # type: ignore[abstract]
+
+    @property
+    def author_state(self) -> dict[str, Any]:
+        """What modules of the author API keep per run."""
+        self._author_state = self._author_state or {}
+        return self._author_state
 
     # -- who it is --------------------------------------------------------------------------------------------------------
 
@@ -134,8 +143,8 @@ class Run:
 
         Their code had used those ids: in arguments, for random numbers, to name children.
         """
-        self._origins = [it for it in origins if it[0] > 0]
-        if self._origins:
+        if taken := [it for it in origins if it[0] > 0]:
+            self._origins, self._itself = taken, (self.run_id, self.workflow_id)
             self._be(UUID(self._origins[0][1]), self._origins[0][2])
             self.loop.hash_like(self.run_id)
 
@@ -177,8 +186,10 @@ class Run:
 
     def warn(self, text: str) -> None:
         """Add to the next decision's warnings; silent in replay and after the end (C17)."""
-        if not self.replaying and not self.gate:
-            self._warnings.append(text)
+        if self.replaying or self.gate:
+            return
+        self._warnings = self._warnings or []
+        self._warnings.append(text)
 
     # -- effects of arrivals ----------------------------------------------------------------------------------------------
 
@@ -198,12 +209,17 @@ class Run:
     def deliver_signal(self, event: e.Event) -> None:
         """To whoever waits longest, else into the buffer (C11)."""
         if not self._hand_over(event):
-            self._buffered.setdefault(event.body["name"], deque()).append(event)
+            self._buffer(event.body["name"]).append(event)
 
     def return_signal(self, event: e.Event) -> None:
         """Undo a delivery: it is the next one again."""
         if not self.gate and not self._hand_over(event):
-            self._buffered.setdefault(event.body["name"], deque()).appendleft(event)
+            self._buffer(event.body["name"]).appendleft(event)
+
+    def _buffer(self, name: str) -> deque[e.Event]:
+        """The signals of this name that wait to be received, for one more."""
+        self._buffered = self._buffered or {}
+        return self._buffered.setdefault(name, deque())
 
     def _hand_over(self, event: e.Event) -> bool:
         name = event.body["name"]
@@ -226,15 +242,22 @@ class Run:
     def called_locally(self, event: e.Event) -> LocalFuture[Any] | None:
         """The call that a local activity's event is about; None if the code gave it up. Raises NondeterminismError if there is none."""
         call_id = event.body["id"]
-        if (future := self.locals.pop(call_id, None)) is None and (
-            call_id not in self._locals_given_up
-        ):
+        if call_id in self.locals:
+            return self.locals.pop(call_id)
+        if call_id not in self._locals_given_up:
             raise lost_track_of(event)
-        return future
+        return None
+
+    def make_due(self, future: LocalFuture[Any]) -> None:
+        """Have the worker run a local activity's next attempt."""
+        self.locals = self.locals or {}
+        self.locals[future.id] = future
 
     def give_up_local(self, future: LocalFuture[Any]) -> None:
         """Its outcome, if there will be one, is only evidence."""
-        self.locals.pop(future.id, None)
+        if self.locals:
+            self.locals.pop(future.id, None)
+        self._locals_given_up = self._locals_given_up or set()
         self._locals_given_up.add(future.id)
 
     # -- the author's side: what the author API calls ---------------------------------------------------------------------
@@ -278,7 +301,7 @@ class Run:
         future = LocalFuture[Any](
             self, target, cancellation, Command(LOCAL_ACTIVITY, body, payload, line)
         )
-        self.locals[call_id] = future
+        self.make_due(future)
         return future
 
     def start_child(
@@ -328,6 +351,7 @@ class Run:
             if self.gate:
                 self._refuse(bool)
                 return False
+            self._patches = self._patches or {}
             answer = self._patches[patch_id] = not self.replaying or self._is_marked(patch_id)
             if answer:
                 body: dict[str, Any] = {"id": patch_id, "line": (line := source_line(2))}
@@ -345,7 +369,7 @@ class Run:
 
     def follows(self, rule: str) -> bool:
         """Whether this run was started under a semantics version that has the rule (C16)."""
-        return semantics.holds(rule, self.start.get("semantics", 1))
+        return semantics.holds(rule, self._semantics)
 
     def is_idle(self) -> bool:
         """Whether the calling main task is all there is: to end the run here would leave nothing unfinished."""
@@ -393,7 +417,7 @@ class Run:
         if self.gate:
             return self._refuse(TimerFuture)
         line = source_line(3)
-        future = TimerFuture(self, f"sleep {line}", line)
+        future = TimerFuture(self, line)
         future.timer = None
         if delay_us > 0:
             future.timer = self.start_timer(delay_us, "sleep", future.wake, line)
@@ -407,8 +431,12 @@ class Run:
             return self._refuse(SignalFuture)
         future: SignalFuture[Any] = SignalFuture(self, name, codec, source_line(3))
         if buffered := self._buffered.get(name):
-            self._read(future, buffered.popleft())
+            event = buffered.popleft()
+            if not buffered:
+                del self._buffered[name]
+            self._read(future, event)
         else:
+            self._receivers = self._receivers or {}
             self._receivers.setdefault(name, []).append(future)
             future.set_deadline(timeout_us)
         return future
@@ -445,6 +473,7 @@ class Run:
             return self._refuse(ConditionFuture)
         future = ConditionFuture(self, predicate, source_line(3))
         if not future.check():
+            self.conditions = self.conditions or []
             self.conditions.append(future)
             future.set_deadline(timeout_us)
         return future
@@ -496,7 +525,7 @@ class Run:
         """Ask all conditions; whether any was settled."""
         still = [condition for condition in self.conditions if not condition.check()]
         changed = len(still) != len(self.conditions)
-        self.conditions = still
+        self.conditions = still or NO_ITEMS
         return changed
 
     def remember_unclaimed(self, future: DurableFuture[Any]) -> None:
@@ -504,6 +533,7 @@ class Run:
         if len(self._unclaimed) >= self._unclaimed_limit:
             self._unclaimed = [it for it in self._unclaimed if not it.observed]
             self._unclaimed_limit = 2 * len(self._unclaimed) + 16
+        self._unclaimed = self._unclaimed or []
         self._unclaimed.append(future)
 
     def is_inert(self) -> bool:
@@ -555,6 +585,7 @@ class Run:
             raise InvalidOption(
                 f"id={call_id!r} was already used in this run; an id names one activity call"
             )
+        self._chosen_ids = self._chosen_ids or set()
         self._chosen_ids.add(call_id)
         return call_id
 
@@ -565,4 +596,4 @@ class Run:
         self._refused += 1
         if self._refused <= _REFUSALS:
             raise Evicted(self.gate)
-        return cast("T", NeverFuture(self, f"never a {kind.__name__}", ""))
+        return cast("T", NeverFuture(self, kind.__name__))

@@ -25,7 +25,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from hashlib import blake2b
 from itertools import islice, product
 from typing import Any
@@ -328,43 +328,33 @@ def instant_of(wall: datetime, here: ZoneInfo) -> int:
 
 
 def _elapsed(expression: str, here: ZoneInfo, after_us: int) -> Iterator[int]:
-    last = after_us // SECOND_US
-    offset = _offset(here, last)
+    last = steady = after_us // SECOND_US
     while True:
-        changed = None
+        offset = _offset(here, steady)
         for wall in CronSim(expression, _EPOCH + timedelta(seconds=last + offset)):
             slot = _seconds(wall) - offset
-            changed = _first_change(here, offset, last, slot)
-            if changed is not None:
+            if slot > steady and (steady := _steady(here, steady, slot)) < slot:
                 break
             yield slot * SECOND_US
-            last = slot
-        if changed is None:
+        else:
             return
-        last, offset = changed - 1, _offset(here, changed)
+        last, steady = steady, steady + 1
 
 
-def _first_change(here: ZoneInfo, offset: int, after: int, until: int) -> int | None:
-    """The first second of (after, until] with another offset."""
-    known = after
-    while known < until:
-        probe = min(known + _HALF_DAY_S, until)
+def _steady(here: ZoneInfo, since: int, until: int) -> int:
+    """To which second the offset stays what it is at `since`; not looked for further than half a day behind `until`."""
+    offset = _offset(here, since)
+    while since < until:
+        probe = since + _HALF_DAY_S
         if _offset(here, probe) != offset:
-            return (
-                _change(here, known, probe)
-                if known > after
-                else _search(here, offset, after, probe)
-            )
-        known = probe
-    return None
+            return _change(here, since, probe) - 1
+        since = probe
+    return since
 
 
 def _change(here: ZoneInfo, before: int, after: int) -> int:
     """The first second with another offset than `before` has, by halving; `after` has another."""
-    return _search(here, _offset(here, before), before, after)
-
-
-def _search(here: ZoneInfo, offset: int, before: int, after: int) -> int:
+    offset = _offset(here, before)
     while after - before > 1:
         middle = (before + after) // 2
         if _offset(here, middle) == offset:
@@ -379,7 +369,7 @@ def _offset(here: ZoneInfo, instant: int) -> int:
 
 
 def _wall(here: ZoneInfo, instant: int) -> datetime:
-    return datetime.fromtimestamp(instant, UTC).astimezone(here).replace(tzinfo=None, fold=0)
+    return datetime.fromtimestamp(instant, here).replace(tzinfo=None, fold=0)
 
 
 def _seconds(wall: datetime) -> int:

@@ -6,8 +6,6 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from jsonschema import Draft202012Validator
-
 from durable.core.names import LONGEST_NAME
 from durable.dag.compensating import RESERVED_NAME, saga_problems
 from durable.dag.expressions import OPERATORS, TRANSFORMS, references, source_of
@@ -238,6 +236,8 @@ def _argument(key: str, value: Any, parameter: Schema, step: Step, scope: Scope)
             of = f"the result of {value['$result']!r}" if "$result" in value else "the item"
             yield f"{key}: {of} gives {found}"
     elif next(references(value), None) is None:
+        from jsonschema import Draft202012Validator
+
         for error in Draft202012Validator(parameter).iter_errors(value):
             place = ".".join([key, *(str(part) for part in error.absolute_path)])
             yield f"{place}: {error.message}"

@@ -254,7 +254,8 @@ class Simulation:
 
 def as_stored(history: Sequence[Event]) -> list[Event]:
     """The rows after a round trip through the database."""
-    return [it._replace(body=json.loads(json.dumps(it.body))) for it in history]
+    bodies = json.loads(json.dumps([it.body for it in history]))
+    return [it._replace(body=body) for it, body in zip(history, bodies, strict=True)]
 
 
 def without_traces(events: Sequence[Event]) -> list[Any]:

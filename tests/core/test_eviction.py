@@ -212,6 +212,7 @@ def test_eviction_is_inert(subject: Any) -> None:
     sim.check()
 
 
+@pytest.mark.usefixtures("own_garbage")
 @pytest.mark.parametrize("subject", WORKFLOWS, ids=lambda it: it.name)
 def test_eviction_leaves_nothing_for_the_garbage_collector(subject: Any) -> None:
     """What is dropped never runs again: not in a collection, not inside another run that is active just then."""
@@ -225,6 +226,7 @@ def test_eviction_leaves_nothing_for_the_garbage_collector(subject: Any) -> None
     assert log == before
 
 
+@pytest.mark.usefixtures("own_garbage")
 def test_dropping_without_evicting_runs_nothing() -> None:
     def drop() -> None:
         execution = Execution(saga_finally, RUN_ID, "wf")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
 import durable
-from durable import Signal, activity
+from durable import Signal, activity, authoring
 from durable.core import events as e
 from durable.core.history_length import LONG_HISTORY
 from durable.definitions import Workflow
@@ -37,14 +39,16 @@ async def counts() -> None:
         seen += 1
 
 
-def signalled(sim: Simulation, times: int) -> Simulation:
-    """That many signals, one a turn; without the simulation's look at the whole history each time."""
-    for _ in range(times):
-        if sim.decision.closed:
-            break
-        sim.decision = sim.execution.activate([sim.signalled(more, 1)], sim.now_us)
+def signalled(sim: Simulation, times: int, value: int = 1) -> Simulation:
+    """That many signals: a hundred a turn while the history is far from long, then one a turn. Without the simulation's look at the whole
+    history each time."""
+    while times and not sim.decision.closed:
+        portion = min(times, 100 if len(sim.history) < LONG_HISTORY - 200 else 1)
+        inbound = [sim.signalled(more, value) for _ in range(portion)]
+        sim.decision = sim.execution.activate(inbound, sim.now_us)
         sim.history += sim.decision.events
         sim.warnings += sim.decision.warnings
+        times -= portion
     return sim
 
 
@@ -84,33 +88,43 @@ def test_a_checkpoint_of_a_short_history_does_nothing() -> None:
     assert sim.types.count(e.WORKFLOW_CONTINUED) == 0
 
 
-def unsafe(begin: Any) -> Simulation:
-    async def never_alone(total: int = 0) -> int:
-        async for n in more:
-            total += n
-            pending = begin()
-            durable.checkpoint(total)
-            pending.cancel()
-        return total
-
-    return signalled(Simulation(as_workflow(never_alone)), LONG_HISTORY // 2 + 10)
-
-
-def test_a_checkpoint_waits_for_what_is_under_way() -> None:
-    """What was begun would be lost: activities, sleeps, tasks."""
-    for begin in (
-        lambda: step(1),
-        lambda: durable.local(step)(1),
-        lambda: durable.sleep(5),
-        lambda: asyncio.create_task(forever()),
-    ):
-        sim = unsafe(begin)
-        assert not sim.decision.closed
-        sim.execution.evict()
-
-
 async def forever() -> None:
     await durable.wait_until(lambda: False)
+
+
+BEGIN, LOOK, END = 1, 2, 3
+UNDER_WAY: dict[str, Any] = {
+    "activity": lambda: step(1),
+    "local activity": lambda: durable.local(step)(1),
+    "sleep": lambda: durable.sleep(5),
+    "task": lambda: asyncio.create_task(forever()),
+}
+
+
+@pytest.mark.parametrize("begin", UNDER_WAY.values(), ids=UNDER_WAY)
+def test_a_checkpoint_waits_for_what_is_under_way(
+    begin: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was begun would be lost: whether in this turn or in one before."""
+    monkeypatch.setattr(authoring, "LONG_HISTORY", 50)
+
+    async def sometimes_busy(total: int = 0) -> None:
+        pending: Any = None
+        async for n in more:
+            if n == BEGIN:
+                pending = begin()
+            elif n == END:
+                pending.cancel()
+            if n:
+                durable.checkpoint(total + n)
+
+    sim = signalled(Simulation(as_workflow(sometimes_busy)), 60, value=0)
+    for n in (BEGIN, LOOK):
+        signalled(sim, 1, value=n)
+        assert not sim.decision.closed
+    for n in (END, LOOK):  # a task ends after the turn's code that cancels it
+        signalled(sim, 1, value=n)
+    assert sim.outcome == e.WORKFLOW_CONTINUED
 
 
 def test_a_signal_that_came_meanwhile_goes_along() -> None:

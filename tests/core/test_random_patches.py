@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import durable
 from durable import Signal, activity
 from durable.core import events as e
+from durable.core.execution import Execution
 from durable.definitions import Workflow
 from durable.errors import NondeterminismError
 from tests.core.simulation import RUN_ID, Simulation, as_stored
@@ -41,8 +42,8 @@ places = st.lists(
 Plan = list[tuple[str, bool]]
 
 
-def code(plan: Plan, rounds: int, stage: str) -> Workflow[..., Any]:
-    """The workflow as it is deployed at that stage: before, patched or deprecated."""
+def code(stage: str) -> Workflow[..., Any]:
+    """The workflow as it is deployed at that stage."""
 
     async def at(place: int, changes: bool) -> str:
         if not changes or stage == "before":
@@ -52,7 +53,7 @@ def code(plan: Plan, rounds: int, stage: str) -> Workflow[..., Any]:
             return await new(place)
         return await (new(place) if durable.patched(f"patch-{place}") else old(place))
 
-    async def run() -> list[str]:
+    async def run(plan: Plan, rounds: int) -> list[str]:
         seen = []
         for _ in range(rounds):
             for place, (kind, changes) in enumerate(plan):
@@ -65,6 +66,9 @@ def code(plan: Plan, rounds: int, stage: str) -> Workflow[..., Any]:
         return seen
 
     return Workflow(run, "random_patches", 1, None, None, None)
+
+
+before, patched, deprecated = code("before"), code("patched"), code("deprecated")
 
 
 def step(sim: Simulation) -> None:
@@ -90,9 +94,7 @@ def deploy(sim: Simulation, workflow: Workflow[..., Any]) -> None:
 def test_a_change_may_be_deployed_at_any_moment(
     plan: Plan, rounds: int, turns: int, more: int
 ) -> None:
-    before, patched = code(plan, rounds, "before"), code(plan, rounds, "patched")
-    deprecated = code(plan, rounds, "deprecated")
-    sim = Simulation(before)
+    sim = Simulation(before, plan, rounds)
     sim.turn()
     for _ in range(turns):
         if not sim.decision.closed:
@@ -103,21 +105,21 @@ def test_a_change_may_be_deployed_at_any_moment(
         if not sim.decision.closed:
             step(sim)
             deploy(sim, patched)  # evicted after each turn: replay decides as it was decided live
-    if not sim.decision.closed and is_past(sim, deprecated):
+    if not sim.decision.closed and is_past(sim):
         deploy(sim, deprecated)
     while not sim.decision.closed:
         step(sim)
     assert consistent(plan, sim.result, done)
-    for stage in (patched, *([deprecated] if is_past(sim, deprecated) else [])):
-        again = Simulation(stage, run_id=RUN_ID).fresh()
+    for stage in (patched, *([deprecated] if is_past(sim) else [])):
+        again = Execution(stage, RUN_ID, "wf")
         again.replay(as_stored(sim.history))
         assert again.closed
 
 
-def is_past(sim: Simulation, deprecated: Workflow[..., Any]) -> bool:
-    """What `durable verify` says of the next stage."""
+def is_past(sim: Simulation) -> bool:
+    """What `durable verify` says of the last stage."""
     try:
-        Simulation(deprecated, run_id=RUN_ID).fresh().replay(as_stored(sim.history))
+        Execution(deprecated, RUN_ID, "wf").replay(as_stored(sim.history))
     except NondeterminismError:
         return False
     return True

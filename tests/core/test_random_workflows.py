@@ -189,7 +189,7 @@ def test_live_and_replay_agree(program: Program, data: st.DataObject, style: Any
             crash(unlucky)
         sim.turn(*inbound, after_us=after_us)
         unlucky.turn(*inbound, after_us=after_us)
-        assert without_traces(unlucky.history) == without_traces(sim.history)
+        assert without_traces(unlucky.decision.events) == without_traces(sim.decision.events)
     sim.check()
     assert sim.types.count(e.CANCEL_REQUESTED) <= 1
     assert [it.at_us for it in sim.history] == sorted(it.at_us for it in sim.history)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
+from functools import cache
 from itertools import islice, pairwise, takewhile
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -112,18 +113,25 @@ TIMES = st.sampled_from(
 )  # fmt: skip
 
 
+BEGIN, END = us("2026-03-24"), us("2026-04-02")
+
+
+def between(times: Times, first: int, last: int) -> list[int]:
+    return list(takewhile(lambda each: each <= last, slots(times, first)))
+
+
+@cache
+def in_one_pass(times: Times) -> list[int]:
+    return between(times, BEGIN, END)
+
+
 @given(TIMES, st.lists(st.integers(0, 9 * 24 * 3600), max_size=12))
 @settings(max_examples=60, deadline=None)
 def test_slots_do_not_depend_on_when_they_are_asked_for(times: Times, seconds: list[int]) -> None:
-    begin, end = us("2026-03-24"), us("2026-04-02")
-    cuts = sorted({begin + each * 1_000_000 for each in seconds})
-    whole = list(takewhile(lambda each: each <= end, slots(times, begin)))
-    pieces: list[int] = []
-    for first, last in zip([begin, *cuts], [*cuts, end], strict=True):
-        for each in slots(times, first):
-            if each > last:
-                break
-            pieces.append(each)
+    cuts = sorted({BEGIN + each * 1_000_000 for each in seconds})
+    whole = in_one_pass(times)
+    passes = zip([BEGIN, *cuts], [*cuts, END], strict=True)
+    pieces = [each for first, last in passes for each in between(times, first, last)]
     assert pieces == whole == sorted(set(whole))
 
 

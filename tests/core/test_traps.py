@@ -7,6 +7,8 @@ import gc
 import weakref
 from typing import Any
 
+import pytest
+
 import durable
 from durable import activity, workflow
 from durable.core import events as e
@@ -18,6 +20,7 @@ def trapped(n: int) -> int:
     return n
 
 
+@pytest.mark.usefixtures("own_garbage")
 def test_tasks_are_held_strongly() -> None:
     """asyncio's own loop holds its tasks weakly: one that nobody else holds vanishes with the next garbage collection."""
     ended: list[int] = []

@@ -31,6 +31,7 @@ from durable.core.events import (
     Message,
 )
 from durable.core.local import LocalFuture
+from durable.core.nothing import NO_KEYS
 from durable.core.policy import RetryPolicy, delay_s, merge, why_final
 from durable.failure import encode_failure
 from durable.interceptors import ActivityExecution, attempting
@@ -113,6 +114,7 @@ class LocalActivities:
 
     def sync(self, run: LiveRun) -> None:
         """Begin what is due and does not run, stop what nobody waits for any more."""
+        run.locals = run.locals or {}
         due, here = run.execution.locals, run.locals
         for call_id in [it for it, attempt in here.items() if due.get(it) is not attempt.future]:
             attempt = here.pop(call_id)
@@ -128,7 +130,7 @@ class LocalActivities:
 
     def stop(self, run: LiveRun) -> None:
         """The run is dropped or closed: nothing of it runs on here."""
-        attempts, run.locals = list(run.locals.values()), {}
+        attempts, run.locals = list(run.locals.values()), NO_KEYS
         for attempt in attempts:
             self._stop(attempt)
 

@@ -17,6 +17,7 @@ from uuid import UUID
 
 from durable.core.events import Event
 from durable.core.execution import Execution
+from durable.core.nothing import NO_ITEMS
 from durable.definitions import Workflow
 from durable.errors import DurableError
 from durable.failure import encode_failure
@@ -78,7 +79,7 @@ class Questions:
             if run is None:
                 elsewhere.append(question)
             elif turns := _turns_due(run):
-                run.questions.append((turns, question))
+                run.questions = [*run.questions, (turns, question)]
             else:
                 self._ask(run, question)
         elsewhere.sort(key=lambda it: it.run_id)
@@ -87,10 +88,10 @@ class Questions:
 
     def turn_written(self, run: Asked) -> None:
         """One turn more is durable: answer what waited for it."""
-        waiting, run.questions = run.questions, []
+        waiting, run.questions = run.questions, NO_ITEMS
         for turns, question in waiting:
             if turns > 1:
-                run.questions.append((turns - 1, question))
+                run.questions = [*run.questions, (turns - 1, question)]
             elif run.execution.tainted:
                 self._orphans.append(question)
                 self._wake()
@@ -100,7 +101,7 @@ class Questions:
     def run_left(self, run: Asked) -> None:
         """The run lives here no more: its questions go to its history."""
         self._orphans += [question for _, question in run.questions]
-        run.questions = []
+        run.questions = NO_ITEMS
         self._wake()
 
     def _ask(self, run: Asked, question: Question) -> None:

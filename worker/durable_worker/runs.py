@@ -26,6 +26,7 @@ from durable.core.events import FIRST_TURN_TAKEN, UPDATE_REQUESTED, Event, Messa
 from durable.core.execution import Decision, Execution
 from durable.core.handlers import Verdicts
 from durable.core.local import LOCAL_ACTIVITY
+from durable.core.nothing import NO_ITEMS, NO_KEYS, NO_NAMES
 from durable.definitions import Workflow
 from durable.failure import encode_failure
 from durable.store.batch import Outcome, PutBack, Release, RunCommit
@@ -86,12 +87,12 @@ class LiveRun:
         self.last_seq = claimed.last_seq
         self.execution = execution
         self.pending: list[Inbound] = []
-        self.known: set[str] = set()  # message ids taken and not yet committed
-        self.questions: list[tuple[int, Question]] = []  # and for how many more turns they wait
+        self.known: set[str] = NO_NAMES  # message ids taken and not yet committed
+        self.questions: list[tuple[int, Question]] = NO_ITEMS  # each with the turns it waits for
         self.committing = False
         self.ready = False
-        self.locals: dict[str, Any] = {}  # local activities that run here, by id
-        self.held: list[Event] = []  # a first turn that may wait for the next commit
+        self.locals: dict[str, Any] = NO_KEYS  # local activities that run here, by id
+        self.held: list[Event] = NO_ITEMS  # a first turn that may wait for the next commit
         self.reviewed = claimed.reviewed
         self.shown = False  # that it waits for local activities
         self.fresh = (
@@ -226,6 +227,7 @@ class Runs:
             if isinstance(row.message, Exception):
                 self._put_aside(run, row.message)
                 continue
+            run.known = run.known or set()
             run.known.add(row.message_id)
             run.pending.append(Inbound(row.message, row.message_id))
             self.wake(run)
@@ -358,9 +360,9 @@ class Runs:
         run, commit = ticket.run, ticket.commit
         run.committing = False
         run.last_seq = commit.last_seq
-        run.held = []
+        run.held = NO_ITEMS
         if commit.consumed:
-            run.known.difference_update(commit.consumed)
+            run.known = run.known.difference(commit.consumed) or NO_NAMES
             self._consumed.update(dict.fromkeys(commit.consumed, self._reads))
         for hint in commit.hints:
             self._hint(hint)
