@@ -137,9 +137,9 @@ BROKEN_JOBS = {
 def test_a_row_that_breaks_a_rule_is_refused_by_its_name(
     sql: Sql, table: str, row: str, rule: str, change: str
 ) -> None:
-    sql.execute(row)
+    sql.execute(row.encode())
     with pytest.raises(psycopg.errors.CheckViolation) as refused:
-        sql.execute(f"update durable.{table} set {change}")
+        sql.execute(f"update durable.{table} set {change}".encode())
     said = refused.value.diag
     assert (said.schema_name, said.table_name, said.constraint_name) == ("durable", table, rule)
     assert rule in str(refused.value)
