@@ -40,7 +40,7 @@ class Bare:
     async def enqueue(self, count: int) -> None:
         raise NotImplementedError
 
-    async def recorded(self, _count: int) -> None:
+    async def recorded(self, count: int) -> None:
         raise NotImplementedError
 
     @contextlib.asynccontextmanager

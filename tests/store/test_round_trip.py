@@ -103,7 +103,7 @@ def test_statements_without_end_are_not_all_kept(
 ) -> None:
     monkeypatch.setattr(round_trip, "_PREPARED_AT_MOST", 5)
     for number in range(20):
-        statement = cast(LiteralString, f"select {number} as ever")
+        statement = cast("LiteralString", f"select {number} as ever")
         assert session.execute(call(statement)) == [{"ever": number}]
     assert session.execute(call(PREPARED, part="as ever")) == [{"n": 5}]
 
