@@ -40,10 +40,10 @@ class Tally:
 
     def arrived(self) -> None:
         """One call of the handler."""
+        self.last_ns = time.monotonic_ns()  # before what follows, which takes a millisecond
         if self.count == 0:
             self.first = self.now()
         self.count += 1
-        self.last_ns = time.monotonic_ns()
         if self.count >= self._goal:
             self.reached.set()
 
