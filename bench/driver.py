@@ -22,13 +22,14 @@ from bench.processes import say
 from durable import requests, targets
 from durable.requests import StartOptions
 from durable.store.arrays import plain, quoted
+from durable.store.round_trip import RoundTrips
 
 _HINT_GAP_S = 0.002
 _START = """
     select s.outcome
-      from unnest(%s::smallint[], %s::uuid[], %s::text[], %s::jsonb[]) as n(shard, run_id, workflow_id, body)
-     cross join lateral durable.start_run(n.shard, n.run_id, n.workflow_id, %s, 1, %s, %s::smallint, 0, n.body, %s::json,
-                                          null, null, null) s"""
+      from unnest(%(shards)s::smallint[], %(run_ids)s::uuid[], %(workflow_ids)s::text[], %(bodies)s::jsonb[]) as n(shard, run_id, workflow_id, body)
+     cross join lateral durable.start_run(n.shard, n.run_id, n.workflow_id, %(workflow)s, 1, %(queue)s, %(priority)s::smallint, 0, n.body,
+                                          %(payload)s::json, null, null, null) s"""
 _LOOK = """
     select n.ix::int, r.status, r.last_seq
       from unnest(%s::smallint[], %s::uuid[]) with ordinality as n(shard, run_id, ix)
@@ -52,26 +53,20 @@ class Starter:
         self._prefix = uuid4().hex[:8]
         self._count = 0
         self._hinted_at = 0.0
+        self._trips = RoundTrips(connection)
 
     def start(self, count: int) -> list[Run]:
         """Start `count` runs in one statement, and wake a worker that may be asleep as a client does."""
         given = [self._one().parameters for _ in range(count)]
         first = given[0]
-        self._connection.execute(
-            _START,
-            (
-                plain([g["shard"] for g in given]),
-                plain([g["run_id"] for g in given]),
-                quoted([g["workflow_id"] for g in given]),
-                quoted([g["body"] for g in given]),
-                first["workflow"],
-                first["queue"],
-                first["priority"],
-                first["payload"],
-            ),
-            prepare=True,
-        )
-        self._hint(first["queue"])
+        values = {
+            "shards": plain([g["shard"] for g in given]),
+            "run_ids": plain([g["run_id"] for g in given]),
+            "workflow_ids": quoted([g["workflow_id"] for g in given]),
+            "bodies": quoted([g["body"] for g in given]),
+        }
+        trip = self._trips.rows(_START, {**first, **values}, self._hint(first["queue"]))
+        self._connection.wait(trip)
         return [Run(g["shard"], g["run_id"]) for g in given]
 
     def _one(self) -> Any:
@@ -79,12 +74,12 @@ class Starter:
         options = StartOptions(id=f"{self._prefix}-{self._count}")
         return requests.start(self._target, self._arguments, {}, options)[1]
 
-    def _hint(self, queue: str) -> None:
-        if time.monotonic() - self._hinted_at >= _HINT_GAP_S:
-            self._hinted_at = time.monotonic()
-            self._connection.execute(
-                "select pg_notify('durable', %s)", (f"runs:{queue}",), prepare=True
-            )
+    def _hint(self, queue: str) -> str | None:
+        now = time.monotonic()
+        if now - self._hinted_at < _HINT_GAP_S:
+            return None
+        self._hinted_at = now
+        return f"runs:{queue}"
 
 
 def connect(url: str) -> psycopg.Connection[Any]:

@@ -130,7 +130,7 @@ begin
     if 'WorkflowContinued' = any (e_type) then
         perform durable.continue_runs(r_shard, r_run, e_ix, e_type, e_body, e_payload, v_now);
     end if;
-    if exists (select from unnest(r_status) as t(status) where t.status <> 'running') then
+    if not 'running' = all (r_status) then
         pushes := coalesce(pushes, '[]') || durable.sweep_closed(r_shard, r_run, r_status, v_now);
     end if;
     now_us := durable.to_us(v_now);
