@@ -14,11 +14,12 @@ alter table durable.jobs
     add constraint jobs_unique_are_standalone check (unique_key is null or kind = 'job');
 create function durable.held_key(unique_key text, unique_states text[], state text, finished_at timestamptz) returns text language plpgsql immutable parallel safe as $$
 begin
-    return case when unique_key is not null and case when unique_states is null then finished_at is null else state = any (unique_states) end then unique_key end;
+    return case when case when unique_states is null then finished_at is null else state = any (unique_states) end then unique_key end;
 end $$;
 -- A column of its own, and not a condition on the state: an index that names the state would be touched by every update of every job.
 alter table durable.jobs
-    add column unique_held text collate "C" generated always as (durable.held_key(unique_key, unique_states, state, finished_at)) stored;
+    add column unique_held text collate "C" generated always as (
+        case when unique_key is not null then durable.held_key(unique_key, unique_states, state, finished_at) end) stored;
 create unique index jobs_unique on durable.jobs (shard, unique_held) where unique_held is not null;
 
 -- What SQL and the command line need to enqueue by name what they cannot import.
