@@ -66,8 +66,8 @@ class Client(
 ):
     """Talks to one database. Use it as a context manager, or call `close()`.
 
-    `url` defaults to DURABLE_DATABASE_URL; a connection is opened by the first operation. `notify=False` sends no NOTIFY at all: for
-    poolers that do not pass it on (workers find everything by polling, C4). `payloads`: see `durable.use_payloads`. Threads or tasks may share a client; they take turns.
+    `url` defaults to DURABLE_DATABASE_URL; a connection is opened by the first operation. `notify=False` sends no NOTIFY at all and prepares
+    no statement: for transaction poolers (workers find everything by polling, C4). `payloads`: see `durable.use_payloads`. Threads or tasks may share a client; they take turns.
 
     Any operation may raise DatabaseUnavailable or SchemaOutOfDate. Operations with `connection=` join that connection's open transaction: they
     commit or roll back with the caller's own rows, and nothing is committed here.

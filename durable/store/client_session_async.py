@@ -191,7 +191,7 @@ class AsyncClientSession:
     async def _opened(self) -> AsyncConnection:
         if self._connection is None or self._connection.closed:
             self._connection = await self._connect()
-            self._trips = RoundTrips(self._connection)
+            self._trips = RoundTrips(self._connection, prepares=self._notify)
         return self._connection
 
     async def _fetch_again(self, call: Call[Any], hint: str | None) -> list[Row]:

@@ -187,7 +187,7 @@ class ClientSession:
     def _opened(self) -> Connection:
         if self._connection is None or self._connection.closed:
             self._connection = self._connect()
-            self._trips = RoundTrips(self._connection)
+            self._trips = RoundTrips(self._connection, prepares=self._notify)
         return self._connection
 
     def _fetch_again(self, call: Call[Any], hint: str | None) -> list[Row]:

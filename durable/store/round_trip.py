@@ -5,7 +5,8 @@ it tells of: processes that enqueue would wait for each other's disk. As a state
 for that as well.
 
 The solution. libpq's pipeline: both are sent at once, each with a sync behind it, which is where a transaction ends. The server comes to the hint when the
-first has committed. A statement is parsed once by a connection, in the same round trip. A generator in psycopg's manner says when to wait, so that the
+first has committed. A statement that comes again and again is prepared, in the same round trip; not at once, because what a short command leaves in a session
+a transaction pooler hands to somebody else. A generator in psycopg's manner says when to wait, so that the
 synchronous and the asynchronous connection drive the same code (`connection.wait`); psycopg dumps and loads the values, but has no way to
 send two transactions at once.
 
@@ -16,6 +17,7 @@ committed, and polling finds it, so that is no error. A break of the connection:
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
@@ -27,7 +29,10 @@ from psycopg.abc import Transformer as TransformerProtocol
 from psycopg.adapt import PyFormat, Transformer
 from psycopg.waiting import Ready, Wait
 
-_NOTIFY = (b"durable_notify", b"select pg_notify('durable', $1)")
+_NOTIFY = b"select pg_notify('durable', $1)"
+_PREPARED_FROM = 5
+"""At its fifth use by a connection a statement is prepared, as psycopg does it."""
+
 _PREPARED_AT_MOST = 200
 _PLACEHOLDER = re.compile(r"%(?:%|\((\w+)\)s)")
 _BAD = (pq.ExecStatus.FATAL_ERROR, pq.ExecStatus.PIPELINE_ABORTED)
@@ -37,13 +42,19 @@ Key = tuple[str, tuple[int, ...]]
 
 
 class RoundTrips:
-    """Those over one open connection. Not for two threads or tasks at once."""
+    """Those over one open connection. Not for two threads or tasks at once. `prepares` False: the session may be another's next time."""
 
-    def __init__(self, connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None:
+    def __init__(
+        self,
+        connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any],
+        *,
+        prepares: bool = True,
+    ) -> None:
+        self._prepares = prepares
         self._pgconn = connection.pgconn
         self._transformer: TransformerProtocol = Transformer(connection)
+        self._uses: Counter[Key] = Counter()
         self._names: dict[Key, bytes] = {}
-        self._can_hint = False
 
     def rows(
         self, statement: str, parameters: Mapping[str, Any], hint: str | None
@@ -59,19 +70,18 @@ class RoundTrips:
             self._send(key, query, values)
             if hint is not None:
                 self._send_hint(hint)
-            done, *rest = yield from self._transactions(1 if hint is None else 2)
+            done, *_ = yield from self._transactions(1 if hint is None else 2)
         except (
             BaseException
         ):  # broken, or nobody waits any more: answers to come must not reach others
             self._pgconn.finish()
             raise
         self._pgconn.exit_pipeline_mode()
-        self._can_hint |= any(result.status not in _BAD for (result, *_) in rest)
         return self._load(self._answer(key, done))
 
     def _send(self, key: Key, query: bytes, values: Any) -> None:
         name, formats = self._names.get(key), self._transformer.formats
-        if name is None and len(self._names) < _PREPARED_AT_MOST:
+        if name is None and self._is_frequent(key):
             name = self._next_name()
             self._pgconn.send_prepare(name, query, key[1])
         if name is None:
@@ -80,14 +90,17 @@ class RoundTrips:
             self._pgconn.send_query_prepared(name, values, formats)
         self._pgconn.pipeline_sync()
 
+    def _is_frequent(self, key: Key) -> bool:
+        if not self._prepares or len(self._names) >= _PREPARED_AT_MOST:
+            return False
+        self._uses[key] += 1
+        return self._uses[key] >= _PREPARED_FROM
+
     def _next_name(self) -> bytes:
         return b"durable_%d" % len(self._names)
 
     def _send_hint(self, hint: str) -> None:
-        name, query = _NOTIFY
-        if not self._can_hint:
-            self._pgconn.send_prepare(name, query)
-        self._pgconn.send_query_prepared(name, [hint.encode()])
+        self._pgconn.send_query_params(_NOTIFY, [hint.encode()])
         self._pgconn.pipeline_sync()
 
     def _transactions(self, count: int) -> PQGen[list[list[pq.abc.PGresult]]]:

@@ -67,8 +67,10 @@ def test_a_session_that_must_not_hint_sends_none(
     assert heard(listener) == ["the end"]
 
 
-def test_a_statement_is_parsed_once_also_if_it_fails_at_first(session: ClientSession) -> None:
-    for by in (0, 1, 0, 1):
+def test_a_statement_that_comes_often_is_prepared_once_also_if_it_fails_at_first(
+    session: ClientSession,
+) -> None:
+    for by in (1, 0, 1, 1, 0, 1, 0, 1):
         divided = call("select 1 / %(by)s::int as marked", by=by)
         if by:
             assert session.execute(divided) == [{"marked": 1}]
@@ -78,8 +80,19 @@ def test_a_statement_is_parsed_once_also_if_it_fails_at_first(session: ClientSes
     assert session.execute(call(PREPARED, part="as marked")) == [{"n": 1}]
 
 
+@pytest.mark.parametrize(("notify", "times"), [(True, 4), (False, 20)])
+def test_a_session_that_may_be_anothers_is_left_clean(
+    database_url: str, notify: bool, times: int
+) -> None:
+    """A transaction pooler hands it on: after a short command always, and after any without hints."""
+    with ClientSession(database_url, "pooled", notify=notify) as pooled:
+        for _ in range(times):
+            pooled.execute(call("select 1 as kept", "jobs:default"))
+        assert pooled.execute(call(PREPARED, part="")) == [{"n": 0}]
+
+
 def test_a_statement_that_cannot_be_parsed_is_an_error_each_time(session: ClientSession) -> None:
-    for _ in range(2):
+    for _ in range(7):
         with pytest.raises(DurableError, match="no_such"):
             session.execute(call("select durable.no_such(%(it)s::int)", it=1))
     assert session.execute(call("select 1 as it")) == [{"it": 1}]
@@ -101,6 +114,7 @@ def test_a_name_that_comes_twice_is_one_parameter(session: ClientSession) -> Non
 def test_statements_without_end_are_not_all_kept(
     session: ClientSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(round_trip, "_PREPARED_FROM", 1)
     monkeypatch.setattr(round_trip, "_PREPARED_AT_MOST", 5)
     for number in range(20):
         statement = "select 0" + " + 1" * number + " as ever"
