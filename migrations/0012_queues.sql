@@ -303,8 +303,8 @@ begin
         returning j.shard, j.run_id, j.seq, j.kind, j.name, j.queue, j.attempt, l.input::text as input, l.options::text as options, l.workflow_id,
             l.actor::text as actor, j.heartbeat::text as heartbeat, durable.to_us(j.scheduled_at) as scheduled_at, durable.to_us(j.created_at) as created_at,
             l.headers::text as headers, j.weight
-    ), metered as materialized (
-        select durable.rate_take(p_queue, '', p_rate, p_now, u.weight)
+    ), metered as materialized (  -- as of now, when they have been taken: a claim may take a while, and starts are as far apart as the rate says
+        select durable.rate_take(p_queue, '', p_rate, durable.now(), u.weight)
           from (select sum(least(t.weight, v_most)) as weight from taken t) u where p_rate is not null and u.weight > 0
     )
     select t.shard, t.run_id, t.seq, t.kind, t.name, t.queue, t.attempt, t.input, t.options, t.workflow_id, t.actor, t.heartbeat, t.scheduled_at, t.created_at, t.headers
@@ -348,7 +348,7 @@ begin
      where v_queue.rate_limit is null or c.total <= v_weight_room;
     v_taken := array(select t from durable.take_jobs(p_worker, p_queue, v_chosen.shards, v_chosen.runs, v_chosen.seqs, v_chosen.limited, v_now) t);
     if v_queue.rate_limit is not null or v_queue.key_rate_limit is not null then
-        perform durable.rate_take(p_queue, u.meter, u.rate, v_now, u.weight) from (
+        perform durable.rate_take(p_queue, u.meter, u.rate, durable.now(), u.weight) from (  -- not v_now: see take_first
             select '' as meter, v_queue.rate_limit as rate, sum(durable.rate_most(v_queue.rate_limit, c.weight)) as weight
               from unnest(v_chosen.runs, v_chosen.seqs, v_chosen.weights) as c(run_id, seq, weight) join unnest(v_taken) t on t.run_id = c.run_id and t.seq = c.seq
             union all

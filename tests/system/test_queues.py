@@ -91,6 +91,32 @@ def test_the_rate_is_never_passed_however_many_workers_claim(
     assert value(sql, "select max(at) - min(at) from claims") >= timedelta(seconds=2)
 
 
+SLOWLY = """
+create function take_a_while() returns trigger language plpgsql as
+    $$ begin if not exists (select from claims) then perform pg_sleep(0.1); end if; return new; end $$;
+create trigger take_a_while before update on durable.jobs for each row when (new.state = 'executing') execute function take_a_while();
+"""
+
+
+@pytest.mark.parametrize("aged", ["false", "true"])
+def test_a_rate_counts_from_when_a_slow_claim_has_taken_its_jobs(
+    client: Client, sql: Sql, aged: str
+) -> None:
+    """Not from when the claim began: a cold or busy server takes its time, and the next second's starts would come too soon after."""
+    client.queue("narrow").set(rate_limit=RateLimit(8, timedelta(seconds=1)))
+    client.enqueue_many(spans_a_while, [("r", n, 0.0) for n in range(8)])
+    sql.execute(SLOWLY)
+    sql.execute(
+        "insert into durable.workers (worker_id, name, queues, started_at, beat_at, lease_until)"
+        " values (gen_random_uuid(), 'w', '{}', now(), now(), now() + interval '1 hour')"
+    )
+    claim = f"select count(*) from durable.claim_jobs((select worker_id from durable.workers), '{{narrow}}', '{{20}}', {aged})"
+    before = value(sql, "select clock_timestamp()")
+    assert value(sql, claim) == 8
+    metered = "select max(at) from durable.queue_meters where queue = 'narrow'"
+    assert value(sql, metered) - before >= timedelta(seconds=0.1)
+
+
 def test_a_serial_key_keeps_its_order_over_several_workers(
     fleet: Fleet, system_url: str, client: Client, sql: Sql
 ) -> None:
