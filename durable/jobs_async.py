@@ -318,7 +318,8 @@ class AsyncJobs:
             await self._session.hint(sent.hints, connection)
         else:
             sent = await self._session.execute(call)
-            await self._session.hint(tuple(h for h in sent.hints if h != call.hint))
+            told = self._session.along(call)
+            await self._session.hint(tuple(hint for hint in sent.hints if hint != told))
         return sent.answer
 
 

@@ -320,7 +320,8 @@ class Jobs:
             self._session.hint(sent.hints, connection)
         else:
             sent = self._session.execute(call)
-            self._session.hint(tuple(h for h in sent.hints if h != call.hint))
+            told = self._session.along(call)
+            self._session.hint(tuple(hint for hint in sent.hints if hint != told))
         return sent.answer
 
 

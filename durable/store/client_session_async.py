@@ -71,12 +71,18 @@ class AsyncClientSession:
         """Execute in a transaction of its own. Raises DatabaseUnavailable, SchemaOutOfDate, and what the call's decoder raises."""
         call = await self._sealed(call)
         async with self._lock:
-            hint = call.hint if self._notify and call.hint and self._is_due(call.hint) else None
+            hint = self.along(call)
+            if hint is not None and not (self._notify and self._is_due(hint)):
+                hint = None
             try:
                 rows = await self._fetch(call, hint)
             except _Broken:
                 rows = await self._fetch_again(call, hint)
         return call.decode(await self._shown(rows))
+
+    def along(self, call: Call[Any]) -> str | None:
+        """The hint that leaves in the round trip of the call. None does within a recovery, whose transaction is several statements."""
+        return call.hint if self.recovery is None else None
 
     async def execute_within(self, connection: AsyncTransaction, call: Call[T]) -> T:
         """Execute in the caller's transaction: nothing is committed here, and nothing is sent again."""

@@ -73,12 +73,18 @@ class ClientSession:
         """Execute in a transaction of its own. Raises DatabaseUnavailable, SchemaOutOfDate, and what the call's decoder raises."""
         call = self._sealed(call)
         with self._lock:
-            hint = call.hint if self._notify and call.hint and self._is_due(call.hint) else None
+            hint = self.along(call)
+            if hint is not None and not (self._notify and self._is_due(hint)):
+                hint = None
             try:
                 rows = self._fetch(call, hint)
             except _Broken:
                 rows = self._fetch_again(call, hint)
         return call.decode(self._shown(rows))
+
+    def along(self, call: Call[Any]) -> str | None:
+        """The hint that leaves in the round trip of the call. None does within a recovery, whose transaction is several statements."""
+        return call.hint if self.recovery is None else None
 
     def execute_within(self, connection: Transaction, call: Call[T]) -> T:
         """Execute in the caller's transaction: nothing is committed here, and nothing is sent again."""

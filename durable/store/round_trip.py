@@ -65,19 +65,20 @@ class RoundTrips:
             [parameters[name] for name in order], [PyFormat.AUTO] * len(order)
         )
         key = (statement, self._transformer.types or ())
+        answers: list[list[pq.abc.PGresult]] = []
         self._pgconn.enter_pipeline_mode()
         try:
             self._send(key, query, values)
             if hint is not None:
                 self._send_hint(hint)
-            done, *_ = yield from self._transactions(1 if hint is None else 2)
-        except (
-            BaseException
-        ):  # broken, or nobody waits any more: answers to come must not reach others
+            yield from self._receive(answers, 1 if hint is None else 2)
+            self._pgconn.exit_pipeline_mode()
+        # Broken, or nobody waits any more: answers to come must not reach others.
+        except BaseException as error:
             self._pgconn.finish()
-            raise
-        self._pgconn.exit_pipeline_mode()
-        return self._load(self._answer(key, done))
+            if not answers or not isinstance(error, psycopg.Error):
+                raise  # else it broke over the hint: the statement is committed and answered
+        return self._load(self._answer(key, answers[0]))
 
     def _send(self, key: Key, query: bytes, values: Any) -> None:
         name, formats = self._names.get(key), self._transformer.formats
@@ -103,22 +104,24 @@ class RoundTrips:
         self._pgconn.send_query_params(_NOTIFY, [hint.encode()])
         self._pgconn.pipeline_sync()
 
-    def _transactions(self, count: int) -> PQGen[list[list[pq.abc.PGresult]]]:
-        """The results of what was sent, for each transaction."""
+    def _receive(self, answers: list[list[pq.abc.PGresult]], count: int) -> PQGen[None]:
+        """Put the results of each transaction into `answers`, when all of them are there."""
         pgconn = self._pgconn
         unsent = pgconn.flush()
-        transactions: list[list[pq.abc.PGresult]] = [[]]
+        results: list[pq.abc.PGresult] = []
         while True:
             while not pgconn.is_busy():
                 result = pgconn.get_result()
                 if result is None:  # between two statements
-                    continue
-                if result.status != pq.ExecStatus.PIPELINE_SYNC:
-                    transactions[-1].append(result)
-                elif len(transactions) == count:
-                    return transactions
+                    if pgconn.status != pq.ConnStatus.OK:
+                        raise psycopg.OperationalError("the connection ended without an answer")
+                elif result.status != pq.ExecStatus.PIPELINE_SYNC:
+                    results.append(result)
                 else:
-                    transactions.append([])
+                    answers.append(results)
+                    results = []
+                    if len(answers) == count:
+                        return
             ready: int | None = yield Wait.RW if unsent else Wait.R  # None: nothing yet
             if ready and ready & Ready.R:
                 pgconn.consume_input()

@@ -206,8 +206,29 @@ def test_a_cancelled_task_leaves_the_client_usable(database_url: str) -> None:
 def test_c4_a_hint_that_fails_does_not_hide_what_was_done(
     client: Client, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The start is committed by then, and the workers' polling finds it."""
-    deadly: Call[Any] = Call("select pg_terminate_backend(pg_backend_pid())", {}, lambda rows: rows)
-    monkeypatch.setattr("durable.store.client_session_sync.notify", lambda hint: deadly)
+    """What it tells of is committed by then, and the workers' polling finds it: be it sent along (a start) or afterwards (a signal)."""
+    tried: list[str] = []
+
+    def deadly(hint: str) -> Call[Any]:
+        tried.append(hint)
+        return Call("select pg_terminate_backend(pg_backend_pid())", {}, lambda rows: rows)
+
+    along = b"select pg_terminate_backend(pg_backend_pid()), $1::text"
+    monkeypatch.setattr("durable.store.round_trip._NOTIFY", along)
+    monkeypatch.setattr("durable.store.client_session_sync.notify", deadly)
     assert client.start(purchase, ORDER, id="o-1").created
-    assert database.counts()["runs"] == 1
+    assert (database.counts()["runs"], tried) == (1, [])
+    assert client.handle("o-1").signal(payment_arrived, Payment(amount=7)).status == "buffered"
+    assert len(client.handle("o-1").signals()) == 1
+    assert len(tried) >= 1
+
+
+def test_c4_a_hint_leaves_from_a_recovery_as_well(client: Client, database_url: str) -> None:
+    """There it cannot go along, because the transaction is several statements: it is given afterwards."""
+    with psycopg.connect(database_url, autocommit=True) as listener:
+        listener.execute("listen durable")
+        with client.recovery("a bad release", actor="ada"):
+            client.enqueue(bill, ORDER)
+        assert [it.payload for it in listener.notifies(timeout=5, stop_after=1)] == [
+            "jobs:payments"
+        ]

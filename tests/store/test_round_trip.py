@@ -58,6 +58,17 @@ def test_a_hint_that_cannot_be_given_harms_nothing(
     assert heard(listener) == ["jobs:short"]
 
 
+def test_a_break_over_the_hint_does_not_hide_what_was_done(
+    session: ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The statement is committed and answered by then: it is neither sent again nor reported as unknown."""
+    monkeypatch.setattr(
+        round_trip, "_NOTIFY", b"select pg_terminate_backend(pg_backend_pid()), $1::text"
+    )
+    assert session.execute(call("select pg_backend_pid() as pid, 1 as it", "x"))[0]["it"] == 1
+    assert session.execute(call("select 2 as it")) == [{"it": 2}]
+
+
 def test_a_session_that_must_not_hint_sends_none(
     database_url: str, listener: psycopg.Connection[Any]
 ) -> None:

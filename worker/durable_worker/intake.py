@@ -122,9 +122,8 @@ class Intake:
         try:
             async with asyncio.timeout(self._rest_s()):  # not wait_for: it needs a task more
                 await self._wake.wait()
-            if len(
-                self._attempts
-            ):  # those that end in this turn of the loop free their slots together
+            # Those that end in this turn of the loop free their slots together.
+            if len(self._attempts):
                 await asyncio.sleep(0)
         except TimeoutError:
             self._gap_s = min(self._settings.poll_s, self._gap_s * _GAP_GROWTH)
