@@ -33,6 +33,7 @@ from durable.handles_async import AsyncHandle
 from durable.interceptors import ClientRequest, sending
 from durable.job_batches_async import AsyncJobBatches
 from durable.messages import UpdateRequest
+from durable.outcomes import Waiting
 from durable.payload import ValueCodec
 from durable.payload_codecs import Payloads, default_payloads
 from durable.queues_async import AsyncQueues
@@ -323,10 +324,20 @@ class AsyncClient(
         after = grouping.following(given.on_end, asked.actor, asked.headers, self._session.sealer())
         workflow_id, start = requests.start(target, asked.args, asked.kwargs, given, after)
         call = await self._accompanied(start, workflow_id, given)
-        started = await self._send(call, connection)
+        started = await self._start_run(call, connection)
         return AsyncHandle(
             self, workflow_id, started.run_id, target.result, created=started.created
         )
+
+    async def _start_run(
+        self, call: Call[Sent[Started]], connection: AsyncTransaction | None
+    ) -> Started:
+        """A client beside a worker does more here."""
+        return await self._send(call, connection)
+
+    async def _pause(self, waiting: Waiting, run_id: str | None) -> None:  # noqa: ARG002 - see EagerClient
+        """Between two looks at a run that has not ended. Raises TimeoutError."""
+        await asyncio.sleep(waiting.gap_s())
 
     @overload
     def handle(self, workflow_id: str) -> AsyncHandle[Any]: ...

@@ -8,6 +8,7 @@ client is generated from this file by tests/unasync.py.
 
 from __future__ import annotations
 
+import time
 from asyncio import Future
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -34,6 +35,7 @@ from durable.handles_sync import Handle
 from durable.interceptors import ClientRequest, sending
 from durable.job_batches_sync import JobBatches
 from durable.messages import UpdateRequest
+from durable.outcomes import Waiting
 from durable.payload import ValueCodec
 from durable.payload_codecs import Payloads, default_payloads
 from durable.queues_sync import Queues
@@ -322,8 +324,16 @@ class Client(
         after = grouping.following(given.on_end, asked.actor, asked.headers, self._session.sealer())
         workflow_id, start = requests.start(target, asked.args, asked.kwargs, given, after)
         call = self._accompanied(start, workflow_id, given)
-        started = self._send(call, connection)
+        started = self._start_run(call, connection)
         return Handle(self, workflow_id, started.run_id, target.result, created=started.created)
+
+    def _start_run(self, call: Call[Sent[Started]], connection: Transaction | None) -> Started:
+        """A client beside a worker does more here."""
+        return self._send(call, connection)
+
+    def _pause(self, waiting: Waiting, run_id: str | None) -> None:  # noqa: ARG002 - see EagerClient
+        """Between two looks at a run that has not ended. Raises TimeoutError."""
+        time.sleep(waiting.gap_s())
 
     @overload
     def handle(self, workflow_id: str) -> Handle[Any]: ...

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -81,7 +80,7 @@ class AsyncHandle(AsyncConversation, AsyncRunOperations[R], AsyncRunEvidence):
             outcome = await self._client._execute(call)
             if outcomes.has_ended(outcome):
                 return outcome
-            await asyncio.sleep(waiting.gap_s())
+            await self._client._pause(waiting, self.run_id)
 
     async def signal(
         self,

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -83,7 +82,7 @@ class Handle(Conversation, RunOperations[R], RunEvidence):
             outcome = self._client._execute(call)
             if outcomes.has_ended(outcome):
                 return outcome
-            time.sleep(waiting.gap_s())
+            self._client._pause(waiting, self.run_id)
 
     def signal(
         self,

@@ -36,6 +36,7 @@ from durable.unique import Unique
 if TYPE_CHECKING:
     from durable.store.calls import Call, Sent
     from durable.store.client_session_async import AsyncClientSession, AsyncTransaction
+    from durable.store.job_calls import Enqueued
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -191,7 +192,7 @@ class AsyncJobs:
             else:
                 await self._expect_keys(given["queue"], keyed="limit_key" in keys)
                 call = job_calls.enqueue_job(job_id, given, fresh=id is None)
-                made = await self._send(call, connection)
+                made = await self._enqueue(call, connection)
             return AsyncJobHandle(
                 self, made.job_id, target.result, outcome=made.outcome, state=made.state, kept=kept
             )
@@ -311,6 +312,12 @@ class AsyncJobs:
 
     async def _execute(self, call: Call[T]) -> T:
         return await self._session.execute(call)
+
+    async def _enqueue(
+        self, call: Call[Sent[Enqueued]], connection: AsyncTransaction | None
+    ) -> Enqueued:
+        """A client beside a worker does more here."""
+        return await self._send(call, connection)
 
     async def _send(self, call: Call[Sent[T]], connection: AsyncTransaction | None) -> T:
         if connection is not None:

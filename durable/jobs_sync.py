@@ -38,6 +38,7 @@ from durable.unique import Unique
 if TYPE_CHECKING:
     from durable.store.calls import Call, Sent
     from durable.store.client_session_sync import ClientSession, Transaction
+    from durable.store.job_calls import Enqueued
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -193,7 +194,7 @@ class Jobs:
             else:
                 self._expect_keys(given["queue"], keyed="limit_key" in keys)
                 call = job_calls.enqueue_job(job_id, given, fresh=id is None)
-                made = self._send(call, connection)
+                made = self._enqueue(call, connection)
             return JobHandle(
                 self, made.job_id, target.result, outcome=made.outcome, state=made.state, kept=kept
             )
@@ -313,6 +314,10 @@ class Jobs:
 
     def _execute(self, call: Call[T]) -> T:
         return self._session.execute(call)
+
+    def _enqueue(self, call: Call[Sent[Enqueued]], connection: Transaction | None) -> Enqueued:
+        """A client beside a worker does more here."""
+        return self._send(call, connection)
 
     def _send(self, call: Call[Sent[T]], connection: Transaction | None) -> T:
         if connection is not None:

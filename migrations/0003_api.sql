@@ -1,12 +1,13 @@
 -- What clients call: start, signal, cancel, terminate, enqueue. Each is one function, so that it joins whatever transaction the caller has open.
 
 -- START is idempotent by workflow id (C20). p_on_running: existing | fail | terminate. p_on_closed: existing | new | new_if_failed | fail.
--- The index on (shard, workflow_id, generation) decides every race; the loop only reads again.
+-- The index on (shard, workflow_id, generation) decides every race; the loop only reads again. `p_taker`: the worker beside the caller; what may run now is
+-- its own from the beginning, as if it had claimed it (`taken_us`, and the first event's body as it is stored).
 create function durable.start_run(
     p_shard smallint, p_run uuid, p_workflow_id text, p_workflow text, p_version integer, p_queue text, p_priority smallint,
     p_delay_s double precision, p_body jsonb, p_payload json, p_actor jsonb, p_attributes jsonb, p_memo jsonb,
-    p_on_running text default 'existing', p_on_closed text default 'existing', p_on_end json default null
-) returns table (run_id uuid, outcome text, status text)
+    p_on_running text default 'existing', p_on_closed text default 'existing', p_on_end json default null, p_taker uuid default null
+) returns table (run_id uuid, outcome text, status text, taken_us bigint, taken_body text)
 language plpgsql as $$
 declare
     v_now timestamptz := durable.now();
@@ -15,7 +16,13 @@ declare
     v_last durable.runs;
     v_generation integer;
     v_replaced boolean := false;
+    v_taker uuid;
+    v_build text;
+    v_pinned boolean := coalesce((p_body ->> 'pinned')::boolean, false);
 begin
+    if p_taker is not null and coalesce(p_delay_s, 0) <= 0 then
+        select w.worker_id, w.build into v_taker, v_build from durable.workers w where w.worker_id = p_taker and w.state in ('alive', 'stopping');
+    end if;
     select r.run_id, 'started', r.status into run_id, outcome, status from durable.runs r where r.shard = p_shard and r.run_id = p_run;
     if found then  -- the answer was lost and the same client asks again
         return next; return;
@@ -39,11 +46,11 @@ begin
             end if;
             v_generation := v_last.generation + 1;
         end if;
-        insert into durable.runs (shard, run_id, workflow_id, generation, workflow, version, semantics, pinned, queue, priority, ready_at, delayed_until,
-                                  actor, headers, attributes, memo, static_details, deadline_at, execution_deadline_at, on_end, created_at)
+        insert into durable.runs (shard, run_id, workflow_id, generation, workflow, version, semantics, pinned, build, owner, epoch, queue, priority,
+                                  ready_at, delayed_until, actor, headers, attributes, memo, static_details, deadline_at, execution_deadline_at, on_end, created_at)
         values (p_shard, p_run, p_workflow_id, v_generation, p_workflow, p_version, coalesce((p_body ->> 'semantics')::smallint, 1),
-                coalesce((p_body ->> 'pinned')::boolean, false), p_queue, p_priority,
-                case when coalesce(p_delay_s, 0) <= 0 then v_now end, case when p_delay_s > 0 then v_from end, p_actor,
+                v_pinned, case when v_pinned then v_build end, v_taker, case when v_taker is null then 0 else 1 end, p_queue, p_priority,
+                case when v_taker is null and coalesce(p_delay_s, 0) <= 0 then v_now end, case when p_delay_s > 0 then v_from end, p_actor,
                 p_body -> 'headers', p_attributes, p_memo, p_body ->> 'details', durable.deadline_of(p_body, v_from, v_execution), v_execution,
                 p_on_end, v_now)
         on conflict do nothing;
@@ -51,6 +58,9 @@ begin
             insert into durable.history (shard, run_id, seq, turn, type, at, body, payload)
             values (p_shard, p_run, 1, 0, 'WorkflowStarted', v_now, p_body, p_payload);
             run_id := p_run; outcome := 'started'; status := 'running';
+            if v_taker is not null then
+                taken_us := durable.to_us(v_now); taken_body := p_body::text;
+            end if;
             return next; return;
         end if;
     end loop;

@@ -45,12 +45,13 @@ $$;
 
 -- ENQUEUE a set of jobs of one activity. `outcome`: created; existing (this id was enqueued before); conflict (another job holds the unique key: its
 -- id is returned); replaced (that one waits, and took over what `u_replace` names for its state). The index decides every race: keys are
--- inserted in order, so that two sets cannot wait for each other, and whoever loses reads who has won.
+-- inserted in order, so that two sets cannot wait for each other, and whoever loses reads who has won. `p_taker`: the worker beside the caller, which has a
+-- slot free: what may run now begins as its attempt (`taken_us`), unless the queue has limits or is paused, or the worker is not alive.
 create function durable.enqueue_jobs(
     j_shard smallint[], j_id uuid[], j_input json[], p_name text, p_queue text, p_priority smallint, p_at_us bigint, p_delay_s double precision,
     p_options jsonb, p_tags text[], p_meta jsonb, u_key text[] default '{}', u_states text[] default null, u_period_s double precision default null,
-    u_replace jsonb default null)
-returns table (ix integer, job_id uuid, state text, outcome text)
+    u_replace jsonb default null, p_taker uuid default null)
+returns table (ix integer, job_id uuid, state text, outcome text, taken_us bigint)
 language plpgsql
 set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set plan_cache_mode = force_generic_plan
 as $$
@@ -62,6 +63,7 @@ declare
     v_hold text[] := case when u_states @> v_unfinished and u_states <@ v_unfinished then null else u_states end;
     v_deadline_at timestamptz;
     v_deadline_kind text;
+    v_taker uuid;
     v_count integer;
     v_left integer[];
     v_ids uuid[];
@@ -69,14 +71,22 @@ declare
     v_outcomes text[];
     v_replaced uuid[] := '{}';
 begin
+    if p_taker is not null and v_state = 'available' and u_key[1] is null and not p_options ? 'limit_key' and durable.is_alive(p_taker)
+       and not exists (select from durable.queues q where q.name = p_queue and q.special) then
+        v_taker := p_taker; v_state := 'executing';
+    end if;
     if p_options ? 'timeouts' then
-        select d.at, d.kind into v_deadline_at, v_deadline_kind from durable.new_job_deadline(p_options, v_now, v_at) d;
+        if v_taker is null then
+            select d.at, d.kind into v_deadline_at, v_deadline_kind from durable.new_job_deadline(p_options, v_now, v_at) d;
+        else
+            select d.at, d.kind into v_deadline_at, v_deadline_kind from durable.execution_deadline(p_options, v_now, v_now) d;
+        end if;
     end if;
     for v_try in 1..20 loop
-        insert into durable.jobs (shard, run_id, seq, kind, name, queue, priority, state, scheduled_at, deadline_at, deadline_kind,
+        insert into durable.jobs (shard, run_id, seq, kind, name, queue, priority, state, owner, attempt, scheduled_at, deadline_at, deadline_kind,
                                   input, options, created_at, tags, meta, unique_key, unique_states, unique_until)
-        select j.shard, j.id, 0, 'job', p_name, p_queue, p_priority, v_state, v_at, v_deadline_at, v_deadline_kind,
-               j.input, p_options, v_now, p_tags, p_meta, j.key, case when j.key is not null then v_hold end,
+        select j.shard, j.id, 0, 'job', p_name, p_queue, p_priority, v_state, v_taker, case when v_taker is null then 0 else 1 end,
+               v_at, v_deadline_at, v_deadline_kind, j.input, p_options, v_now, p_tags, p_meta, j.key, case when j.key is not null then v_hold end,
                case when j.key is not null then v_now + u_period_s * interval '1 second' end
           from unnest(j_shard, j_id, j_input, u_key) with ordinality as j(shard, id, input, key, ix)
          where v_left is null or j.ix = any (v_left)
@@ -84,7 +94,8 @@ begin
         on conflict do nothing;
         get diagnostics v_count = row_count;
         if v_left is null and v_count = cardinality(j_id) then
-            return query select j.ix::int, j.id, v_state, 'created' from unnest(j_id) with ordinality as j(id, ix);
+            return query select j.ix::int, j.id, v_state, 'created', case when v_taker is not null then durable.to_us(v_now) end
+                           from unnest(j_id) with ordinality as j(id, ix);
             return;
         end if;
         update durable.jobs j set unique_key = null from unnest(j_shard, u_key) as u(shard, key)
@@ -102,7 +113,7 @@ begin
           left join durable.jobs o on o.shard = j.shard and o.run_id = j.id and o.seq = 0
           left join durable.jobs h on o.run_id is null and h.shard = j.shard and h.unique_held = j.key;
         if v_left is null then
-            return query select r.ix::int, r.id, r.state, r.outcome
+            return query select r.ix::int, r.id, r.state, r.outcome, null::bigint
                            from unnest(v_ids, v_states, v_outcomes) with ordinality as r(id, state, outcome, ix);
             return;
         end if;

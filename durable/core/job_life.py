@@ -41,6 +41,7 @@ class Transition(NamedTuple):
 TRANSITIONS: tuple[Transition, ...] = (
     Transition(None, "scheduled", "enqueued for later"),
     Transition(None, "available", "enqueued"),
+    Transition(None, "executing", "enqueued beside a worker with a free slot"),
     Transition("scheduled", "available", "due, replaced, edited or retried by hand"),
     Transition("scheduled", "cancelled", "cancelled"),
     Transition("scheduled", "discarded", "deadline passed"),

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, LiteralString, TypeVar
 
@@ -62,10 +62,15 @@ class Sent(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The run that a start gave; `created` is False when it existed before."""
+    """The run that a start gave; `created` is False when it existed before.
+
+    `taken_us`: since when the worker that `taken_at_once` named owns it; `taken_body` is then its first event's body, as JSON text.
+    """
 
     run_id: str
     created: bool
+    taken_us: int | None = None
+    taken_body: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +116,8 @@ def start_run(
             )
             raise WorkflowAlreadyExists(msg)
         created = row["outcome"] == "started"
-        return Sent(Started(row["run_id"], created), (hint,) if created else ())
+        started = Started(row["run_id"], created, row.get("taken_us"), row.get("taken_body"))
+        return Sent(started, (hint,) if created and started.taken_us is None else ())
 
     hint = f"runs:{queue}"
 
@@ -123,8 +129,14 @@ def start_run(
         "workflow_id": workflow_id,
         "workflow": workflow,
         "queue": queue,
+        "taker": None,
     }
     return Call(_SQL["start_run"], parameters, decode, hint)
+
+
+def taken_at_once(call: Call[T], worker_id: str) -> Call[T]:
+    """The start of a run or an enqueue of a job, to be that worker's from the beginning if it may run now; nobody is woken then."""
+    return replace(call, parameters={**call.parameters, "taker": worker_id}, hint=None)
 
 
 def send_signal(

@@ -2,10 +2,10 @@
 -- which may be the caller's own.
 
 -- name: start_run
-select run_id::text, outcome, status from durable.start_run(
+select run_id::text, outcome, status, taken_us, taken_body from durable.start_run(
     %(shard)s::smallint, %(run_id)s::uuid, %(workflow_id)s, %(workflow)s, %(version)s::int, %(queue)s, %(priority)s::smallint,
     %(delay_s)s::float8, %(body)s::jsonb, %(payload)s::json, %(actor)s::jsonb, %(attributes)s::jsonb, %(memo)s::jsonb,
-    %(on_running)s, %(on_closed)s, %(on_end)s::json)
+    %(on_running)s, %(on_closed)s, %(on_end)s::json, %(taker)s::uuid)
 
 -- name: send_signal
 select run_id::text, status, reason, queue, owner::text from durable.send_signal(

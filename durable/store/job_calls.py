@@ -21,11 +21,15 @@ _SQL = load_queries("jobs.sql")
 
 @dataclass(frozen=True, slots=True)
 class Enqueued:
-    """The job that an enqueue gave. `outcome`: created; existing (this id came before); conflict or replaced (another job has the unique key)."""
+    """The job that an enqueue gave. `outcome`: created; existing (this id came before); conflict or replaced (another job has the unique key).
+
+    `taken_us`: since when the worker that `calls.taken_at_once` named executes it.
+    """
 
     job_id: str
     state: JobState
     outcome: str
+    taken_us: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +56,11 @@ def enqueue_job(job_id: str, given: Mapping[str, Any], *, fresh: bool) -> Call[S
         row = rows[0]
         if fresh and row["outcome"] == "existing":
             row = {**row, "outcome": "created"}
-        moved = row["outcome"] in ("created", "replaced")
+        moved = row["outcome"] in ("created", "replaced") and row["taken_us"] is None
         return Sent(Enqueued(**row), (hint,) if moved else ())
 
     hint = f"jobs:{given['queue']}"
-    parameters = {**given, "shard": shard_of(job_id), "job_id": job_id}
+    parameters = {**given, "shard": shard_of(job_id), "job_id": job_id, "taker": None}
     return Call(_SQL["enqueue_jobs"], parameters, decode, hint)
 
 

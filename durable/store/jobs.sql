@@ -1,10 +1,10 @@
 -- Standalone jobs: the client's statements. Times leave as microseconds and JSON as text, as in client.sql.
 
 -- name: enqueue_jobs
-select job_id::text, state, outcome from durable.enqueue_jobs(
+select job_id::text, state, outcome, taken_us from durable.enqueue_jobs(
     array[%(shard)s::smallint], array[%(job_id)s::uuid], array[%(input)s::json], %(name)s, %(queue)s, %(priority)s::smallint,
     %(at_us)s::bigint, %(delay_s)s::float8, %(options)s::jsonb, %(tags)s::text[], %(meta)s::jsonb,
-    array[%(key)s::text], %(states)s::text[], %(period_s)s::float8, %(replace)s::jsonb)
+    array[%(key)s::text], %(states)s::text[], %(period_s)s::float8, %(replace)s::jsonb, %(taker)s::uuid)
 
 -- name: read_now
 select durable.to_us(durable.now()) as now_us

@@ -186,6 +186,14 @@ class Attempts:
         if self.slots.take(job):
             self._begin(job, activity)
 
+    def start_taken(self, job: ClaimedJob) -> None:
+        """Run a job for which `take_slot` took a slot before it was made."""
+        if self.starting:
+            self._begin(job, self._activities[job.name])
+        else:
+            self.return_slot(job.queue)
+            self._put_back(job)
+
     def _begin(self, job: ClaimedJob, activity: Activity[Any, Any]) -> None:
         attempt = Attempt(job.shard, job.run_id, job.seq, job.attempt, activity)
         attempt.kind = job.kind

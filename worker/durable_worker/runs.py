@@ -172,6 +172,7 @@ class Runs:
         self.answering: Answering
         self.local_activities: LocalHandOver
         self.eager = True
+        self.closed: Callable[[str], None] | None = None
         self.telemetry: Telemetry | None = None
 
     def __len__(self) -> int:
@@ -410,6 +411,8 @@ class Runs:
 
     def _close(self, run: LiveRun, status: str) -> None:
         self._runs.pop(run.run_id, None)
+        if self.closed is not None:
+            self.closed(run.run_id)
         if run.questions:
             self.answering.run_left(run)
         self.local_activities.stop(run)
