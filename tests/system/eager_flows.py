@@ -33,12 +33,6 @@ def pays_at(key: str, gate: int) -> str:
     return key
 
 
-@activity(queue="eager-side")
-async def pays_aside(key: str) -> str:
-    wrote(key)
-    return key
-
-
 @activity(
     timeout=timedelta(hours=1),
     heartbeat_timeout=timedelta(minutes=30),

@@ -22,7 +22,14 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from durable import Compression, Payloads, Unique, WorkflowAlreadyExists, WorkflowTerminated
+from durable import (
+    Compression,
+    DatabaseUnavailable,
+    Payloads,
+    Unique,
+    WorkflowAlreadyExists,
+    WorkflowTerminated,
+)
 from durable.client_async import AsyncClient
 from durable.client_sync import Client
 from durable_worker import Worker, eager_client, queue_rules
@@ -34,7 +41,6 @@ from tests.system.eager_flows import (
     awaits_reply,
     compares,
     pays,
-    pays_aside,
     pays_at,
     pays_in_time,
     renews,
@@ -341,36 +347,28 @@ def test_what_may_not_begin_here_now_is_an_ordinary_start(
         assert not suspects(background)
 
 
-def test_a_run_of_which_this_worker_knows_nothing_is_left_to_others(
-    working: Working, sql: Sql
-) -> None:
-    """Its workflow, its queue, or workflows at all."""
-    with working("tests.system.flows", name="a") as ignorant, working(*FLOWS, name="b"):
-        beside(ignorant, lambda c: c.start(renews, 0))
-        all_done(sql, 1)
-    with working(*FLOWS, run_workflows=False) as only_jobs, working(*FLOWS):
-        beside(only_jobs, lambda c: c.start(renews, 0))
-        all_done(sql, 2)
-    with working(*FLOWS) as other_queue, working(*FLOWS, queues={"side": 1}):
-        beside(other_queue, lambda c: c.start(renews, 0, queue="side"))
-        all_done(sql, 3)
-    assert [owner for _, owner, _ in born(sql)] == [None] * 3
+STRANGE: dict[str, tuple[Sending, tuple[str, ...], dict[str, Any]]] = {
+    "workflow": (lambda c: c.start(renews, 0), FLOWS[:1], {}),
+    "workflow's queue": (lambda c: c.start(renews, 0, queue="side"), FLOWS, {}),
+    "workflows": (lambda c: c.start(renews, 0), FLOWS, {"run_workflows": False}),
+    "activity": (lambda c: c.enqueue(pays, "a"), FLOWS[:1], {}),
+    "activity's queue": (lambda c: c.enqueue(pays, "a", queue="side"), FLOWS, {}),
+    "activities": (lambda c: c.enqueue(pays, "a"), FLOWS, {"run_activities": False}),
+}
 
 
-def test_a_job_of_which_this_worker_knows_nothing_is_left_to_others(
-    working: Working, sql: Sql
+@pytest.mark.parametrize("what", STRANGE)
+def test_what_this_worker_does_not_run_is_left_to_others(
+    what: str, working: Working, sql: Sql
 ) -> None:
-    with working("tests.system.flows", name="a") as ignorant, working(*FLOWS, name="b"):
-        beside(ignorant, lambda c: c.enqueue(pays, "a"))
-        all_done(sql, 1)
-    with working(*FLOWS, run_activities=False) as only_runs, working(*FLOWS):
-        beside(only_runs, lambda c: c.enqueue(pays, "b"))
-        all_done(sql, 2)
-    with working(*FLOWS) as other_queue, working(*FLOWS, queues={"eager-side": 1}):
-        beside(other_queue, lambda c: c.enqueue(pays_aside, "c"))
-        all_done(sql, 3)
-    assert [owner for _, owner, _ in born(sql)] == [None] * 3
-    assert [executions(sql, key) for key in "abc"] == [[1]] * 3
+    send, modules, settings = STRANGE[what]
+    with working(*modules, **settings) as background:
+        beside(background, send)
+        ((_, owner, number),) = born(sql)
+        assert (owner, number) == (None, 0)
+    sql.execute("select durable.advance_clock('1 minute')")  # who does not know it puts it off
+    with working(*FLOWS, queues={"default": 1, "side": 1}):
+        all_done(sql)
 
 
 def test_what_may_be_rolled_back_is_an_ordinary_start(
@@ -447,7 +445,7 @@ def test_while_others_wait_for_the_queue_a_job_waits_too(
 
         async def crowd(client: AsyncClient) -> str:
             queue.backlogged = True
-            return (await client.enqueue(pays, "late")).state
+            return str((await client.enqueue(pays, "late")).state)
 
         assert beside(background, crowd) == "available"
         all_done(sql)
@@ -607,6 +605,32 @@ def test_what_becomes_the_own_of_a_worker_that_has_ended_is_found_by_others(
     assert len(executions(sql, "a" if what == "enqueue" else "first")) == 1
 
 
+@pytest.mark.parametrize("what", SENDINGS)
+def test_what_takes_effect_when_its_caller_and_its_worker_have_gone(
+    what: str, working: Working, system_url: str, sql: Sql
+) -> None:
+    """The connection broke twice, so that the caller was told that nobody knows; then the worker stopped in all order."""
+    held_up(sql)
+
+    async def live(held: Gate) -> None:
+        async with Worker(system_url, modules=FLOWS, **{**SHORT, "lease_s": 3600.0}) as worker:
+            call = asyncio.ensure_future(SENDINGS[what](worker.client))
+            await asyncio.to_thread(held.wait_for, 1)
+            await worker.client.close()
+            await asyncio.to_thread(two_wait, sql)
+            await worker.client.close()
+            with pytest.raises(DatabaseUnavailable, match="unknown"):
+                await call
+        assert sql.execute("select state from durable.workers").fetchall() == [("stopping",)]
+
+    with gate(system_url, GATE) as held:
+        asyncio.run(live(held))
+    eventually(lambda: born(sql), what="it takes effect after all")
+    with working(*FLOWS):
+        all_done(sql)
+    assert len(executions(sql, "a" if what == "enqueue" else "first")) == 1
+
+
 async def broken_loop() -> asyncio.Task[None]:
     """A loop of a worker's that has met a bug."""
 
@@ -740,7 +764,7 @@ def test_what_is_under_way_is_not_given_back_however_long_the_answer_takes(
                     await asyncio.sleep(0.01)
                 return answer
 
-            client._session.execute = slowly  # type: ignore[method-assign, assignment]
+            client._session.execute = slowly  # type: ignore[method-assign]
             try:
                 return await SENDINGS[what](client)
             finally:
