@@ -56,7 +56,9 @@ async def tells_whose_here() -> list[str | None]:
 @workflow
 async def compares(order: dict[str, Any]) -> list[str]:
     """What it was given, as the first life of the run saw it and as the last one does."""
-    seen = json.dumps([order, durable.headers(), repr(durable.current_actor()), str(durable.now())])
+    info = durable.info()
+    about = (info.workflow_id, info.run_id, info.queue, info.priority, info.actor, info.started_at)
+    seen = json.dumps([order, durable.headers(), repr(about), str(durable.now())])
     first = await step(seen)
     await reply.receive()
     return [first, seen]

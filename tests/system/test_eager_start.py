@@ -33,6 +33,7 @@ from durable import (
 from durable.client_async import AsyncClient
 from durable.client_sync import Client
 from durable_worker import Worker, eager_client, queue_rules
+from durable_worker.eager_client import EagerStarts
 from tests.system import flows
 from tests.system.background import SHORT, Background
 from tests.system.conftest import Working
@@ -324,7 +325,7 @@ ORDINARY: dict[str, tuple[Sending, dict[str, Any]]] = {
     "a job with a key": (lambda c: c.enqueue(pays, "a", serial_key="k"), {}),
     "a job of a worker without eager dispatch": (lambda c: c.enqueue(pays, "a"), {"eager": False}),
     "a run with sealed payloads": (
-        lambda c: c.start(awaits_reply, with_signal=(reply, "yes")),
+        lambda c: c.start(renews, 0),
         {"payloads": Payloads([Compression(at_least=1)])},
     ),
     "a job with sealed payloads": (
@@ -336,15 +337,38 @@ ORDINARY: dict[str, tuple[Sending, dict[str, Any]]] = {
 
 @pytest.mark.parametrize("case", ORDINARY)
 def test_what_may_not_begin_here_now_is_an_ordinary_start(
-    case: str, working: Working, sql: Sql
+    case: str, working: Working, sql: Sql, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The worker does not even ask for it, but where only the database can tell."""
     send, settings = ORDINARY[case]
+    asked: list[str] = []
+    monkeypatch.setattr(eager_client, "reach", asked.append)
     with working(*FLOWS, **settings) as background:
         beside(background, send)
         all_done(sql)
         ((_, owner, number),) = born(sql)
         assert (owner, number) == (None, 0)
         assert not suspects(background)
+    assert asked == (["enqueue.taken"] if case == "a job with a key" else [])
+
+
+@pytest.mark.parametrize("case", [it for it in ORDINARY if "later" in it or "unique" in it])
+def test_the_database_knows_it_too(
+    case: str, working: Working, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever a worker asks for: what may not run now has no owner."""
+    monkeypatch.setattr(EagerStarts, "is_wanted", lambda *_: True)
+    monkeypatch.setattr(
+        EagerStarts,
+        "take_slot",
+        lambda self, job: self._attempts.take_slot(job["name"], job["queue"]),
+    )
+    send, settings = ORDINARY[case]
+    with working(*FLOWS, **settings) as background:
+        beside(background, send)
+        all_done(sql)
+    ((_, owner, number),) = born(sql)
+    assert (owner, number) == (None, 0)
 
 
 STRANGE: dict[str, tuple[Sending, tuple[str, ...], dict[str, Any]]] = {
@@ -606,6 +630,47 @@ def test_what_becomes_the_own_of_a_worker_that_has_ended_is_found_by_others(
 
 
 @pytest.mark.parametrize("what", SENDINGS)
+def test_a_worker_that_is_ending_begins_nothing(
+    what: str, working: Working, system_url: str, sql: Sql
+) -> None:
+    """The answer comes while it signs off after a bug: what it got is its lease's, and nobody could write down how it ended here."""
+    held_up(sql)
+    worker = Worker(system_url, modules=FLOWS, **{**SHORT, "lease_s": 3600.0})
+
+    async def live(held: Gate) -> None:
+        await worker.start()
+        call = asyncio.ensure_future(SENDINGS[what](worker.client))
+        await asyncio.to_thread(held.wait_for, 1)
+
+        async def be_slow() -> None:
+            held.open()
+            await call
+
+        worker.duties.leave = be_slow  # type: ignore[method-assign]
+        worker._loop_ended(await broken_loop())
+        with pytest.raises(RuntimeError, match="our bug"):
+            await worker.wait()
+        assert (await call).created
+        assert (len(worker.runs), len(worker.attempts)) == (0, 0)
+        later = await worker.client.start(renews, 0)
+        await worker.stop()
+        assert owner_of(sql, later.run_id) is None  # it is a client like any other by now
+
+    with gate(system_url, GATE) as held:
+        asyncio.run(live(held))
+    assert sql.execute("select key from system.executions").fetchall() == []
+    with working(*FLOWS):
+        all_done(sql, 2)
+    assert len(executions(sql, "a" if what == "enqueue" else "first")) == 1
+
+
+def owner_of(sql: Sql, its_id: Any) -> Any:
+    """With which owner it was born."""
+    ((owner,),) = sql.execute("select owner from system.births where id = %s", (its_id,)).fetchall()
+    return owner
+
+
+@pytest.mark.parametrize("what", SENDINGS)
 def test_what_takes_effect_when_its_caller_and_its_worker_have_gone(
     what: str, working: Working, system_url: str, sql: Sql
 ) -> None:
@@ -667,7 +732,7 @@ def test_an_answer_that_is_lost(
         beside(background, lambda c: c.start(renews, 0))  # the connection is open
         cut = cable.cut("durable client", 1, moment)
         assert beside(background, SENDINGS[what]).created
-        assert cut.done.is_set()
+        assert cut.done.wait(20)
         all_done(sql, 2)
     finally:
         background.end()
