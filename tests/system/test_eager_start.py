@@ -592,6 +592,7 @@ def test_a_worker_that_stops_waits_for_what_may_become_its_own(
         call.result(30)
         stopping.result(30)
         assert sql.execute("select state from durable.workers").fetchall() == [("gone",)]
+        assert executions(sql, "a") == []
         assert sql.execute(HELD.encode()).fetchall() == []
     with working(*FLOWS):
         all_done(sql)
@@ -637,6 +638,8 @@ def test_a_worker_that_is_ending_begins_nothing(
     held_up(sql)
     worker = Worker(system_url, modules=FLOWS, **{**SHORT, "lease_s": 3600.0})
 
+    begun: list[tuple[int, int]] = []
+
     async def live(held: Gate) -> None:
         await worker.start()
         call = asyncio.ensure_future(SENDINGS[what](worker.client))
@@ -645,13 +648,14 @@ def test_a_worker_that_is_ending_begins_nothing(
         async def be_slow() -> None:
             held.open()
             await call
+            begun.append((len(worker.runs), len(worker.attempts)))
 
         worker.duties.leave = be_slow  # type: ignore[method-assign]
         worker._loop_ended(await broken_loop())
         with pytest.raises(RuntimeError, match="our bug"):
             await worker.wait()
         assert (await call).created
-        assert (len(worker.runs), len(worker.attempts)) == (0, 0)
+        assert begun == [(0, 0)]
         later = await worker.client.start(renews, 0)
         await worker.stop()
         assert owner_of(sql, later.run_id) is None  # it is a client like any other by now
