@@ -184,17 +184,19 @@ class EagerClient(AsyncClient):
         starts = self._beside(connection)
         if starts is None or not starts.take_slot(call.parameters):
             return await super()._enqueue(call, connection)
-        made = None
+        queue = call.parameters["queue"]
         try:
             with starts.expecting(call.parameters["job_id"]):
                 made = await self._send(taken_at_once(call, starts.worker_id), None)
-        finally:
-            if made is None or made.taken_us is None or not starts.working:
-                starts.return_slot(call.parameters["queue"])
+        except BaseException:
+            starts.return_slot(queue)
+            raise
         reach("enqueue.taken")
         if made.taken_us is not None and starts.working:
             starts.begin_job(call.parameters, made.taken_us)
-        elif made.state == "executing" and not starts.has_job(made.job_id):
+            return made
+        starts.return_slot(queue)
+        if made.state == "executing" and not starts.has_job(made.job_id):
             starts.suspect()  # it may be that the first answer was lost, or the worker has ended
         return made
 

@@ -236,13 +236,9 @@ class Worker:
         )  # fmt: skip
         self._compose_duties()
         self._starts = EagerStarts(
-            owner,
-            settings,
-            self._workflows,
-            self.runs,
-            self.attempts,
+            owner, settings, self._workflows, self.runs, self.attempts,
             suspect=self._connection_broke,
-        )
+        )  # fmt: skip
         self.housekeeping.under_way = self._starts.under_way
 
     def _compose_duties(self) -> None:
