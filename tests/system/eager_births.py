@@ -100,6 +100,16 @@ def suspects(background: Background) -> bool:
     return bool(background.call(lambda: background.worker.housekeeping.doubts))
 
 
+def has_looked(background: Background) -> None:
+    """The worker has compared what it holds with the database; without a suspicion it does so again after a lease."""
+
+    async def looked() -> float:
+        async with background.worker._keeping.lock:  # held meanwhile
+            return background.worker.housekeeping._reconcile_at
+
+    eventually(lambda: beside(background, lambda _: looked()) > 0)
+
+
 def owner_of(sql: Sql, its_id: Any) -> Any:
     """With which owner it was born."""
     ((owner,),) = sql.execute("select owner from system.births where id = %s", (its_id,)).fetchall()

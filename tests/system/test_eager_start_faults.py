@@ -36,6 +36,7 @@ from tests.system.eager_births import (
     beside,
     born,
     executions,
+    has_looked,
     held_up,
     owner_of,
     sending,
@@ -218,6 +219,7 @@ def test_an_answer_that_is_lost(
     background.begin()
     try:
         beside(background, lambda c: c.start(renews, 0))  # the connection is open
+        has_looked(background)
         cut = cable.cut("durable client", 1, moment)
         assert beside(background, SENDINGS[what]).created
         assert cut.done.wait(20)
@@ -276,6 +278,7 @@ def test_a_caller_who_is_cancelled_as_the_answer_comes(
                 await call
 
         beside(background, lambda c: c.jobs(queue="default"))  # the connection is open
+        has_looked(background)
         beside(background, give_up)
         ((_, owner, _),) = born(sql)
         assert owner == background.worker.worker_id
