@@ -33,7 +33,10 @@ begin
         v_generation := 0;
         if found then
             run_id := v_last.run_id; status := v_last.status;
-            if v_last.status = 'running' and p_on_running = 'terminate' then
+            if run_id = p_run then  -- sent again while the first one was under way, and it has come through now
+                outcome := 'started';
+                return next; return;
+            elsif v_last.status = 'running' and p_on_running = 'terminate' then
                 perform durable.terminate_run(p_shard, p_workflow_id, 'replaced by a new start', p_actor);
                 v_replaced := true;
                 continue;

@@ -8,9 +8,11 @@ from typing import Any
 import psycopg
 import pytest
 
-from durable import Unique, activity
+from durable import Unique, activity, enqueueing, targets
 from durable.client_sync import Client
 from durable.core.job_life import PERMITTED
+from durable.store import job_calls
+from durable.store.calls import taken_at_once
 
 WATCH = """
 create table transitions (before text, after text, by text);
@@ -65,6 +67,14 @@ class Wanderer:
             if ends == state:
                 self.settle(job_id, outcome)
         return job_id
+
+    def take_at_once(self) -> None:
+        """As a worker's own client enqueues."""
+        target = targets.of_activity(wanders)
+        call = job_calls.enqueue_job(
+            *enqueueing.one(target, wanders, (), {}, enqueueing.JobOptions(), None), fresh=True
+        )
+        assert self.client._execute(taken_at_once(call, WORKER)).answer.state == "executing"
 
     def claim(self) -> None:
         self.sql.execute("select * from durable.claim_jobs(%s, '{default}', '{100}')", (WORKER,))
@@ -149,6 +159,7 @@ def cancelled_while_executing(w: Wanderer, then: Callable[[str], None]) -> None:
 
 def test_the_database_makes_every_change_of_the_table_and_no_other(wanderer: Wanderer) -> None:
     w = wanderer
+    w.take_at_once()
     for state in ("scheduled", "available", "retryable"):
         w.command("cancel", state)
         w.job(state)

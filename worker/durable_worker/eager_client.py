@@ -8,20 +8,27 @@ take and nobody to wake. The database still decides (`p_taker` in 0003_api.sql a
 is alive. Whatever is not taken is an ordinary start.
 
 What can fail. When the answer is lost the row may be ours without our knowing: the worker then compares what it holds with the database (`suspect`), and gives it
-back. When the process dies between the commit and the beginning, the lease ends and others take over, as with a claim.
+back; but not what is still `under_way`, which would begin twice. A worker that stops lets those calls end before it signs off, or leaves them to its lease. When the
+process dies between the commit and the beginning, the lease ends and others take over, as with a claim.
+
+What begins here begins in the worker's own context, not in the caller's: what a web request has in its context variables is none of the activity's business, and a
+claimed one would not see it either.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import contextvars
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from weakref import WeakValueDictionary
 
 from durable.client_async import AsyncClient
 from durable.core.events import WORKFLOW_STARTED, Event
 from durable.definitions import Workflow
+from durable.errors import WorkflowAlreadyExists
 from durable.outcomes import LAST_POLL_S, Waiting, has_ended
 from durable.payload_codecs import default_payloads
 from durable.store.batch import RunCommit
@@ -54,8 +61,26 @@ class EagerStarts:
         self._runs = runs
         self._attempts = attempts
         self.suspect = suspect
+        self.under_way: set[str] = set()
+        self.working = True
+        self.loop = asyncio.get_running_loop()
+        self._context = contextvars.copy_context()
         self._ends: WeakValueDictionary[str, asyncio.Future[RunOutcome]] = WeakValueDictionary()
         runs.closed = self._closed
+
+    @contextlib.contextmanager
+    def expecting(self, its_id: str) -> Iterator[None]:
+        """While a run or job may become ours, but nobody knows yet."""
+        self.under_way.add(its_id)
+        try:
+            yield
+        except WorkflowAlreadyExists:  # an answer, and a frequent one
+            raise
+        except BaseException:
+            self.suspect()
+            raise
+        finally:
+            self.under_way.discard(its_id)
 
     def is_wanted(self, start: Mapping[str, Any]) -> bool:
         """Whether a run that is started with these parameters would begin here."""
@@ -64,6 +89,7 @@ class EagerStarts:
             and self._attempts.starting
             and (start["workflow"], start["version"]) in self._workflows
             and start["queue"] in self._settings.queues
+            and not start["delay_s"]
             and len(self._runs) < self._settings.max_cached_runs
         )
 
@@ -76,7 +102,10 @@ class EagerStarts:
         claimed = ClaimedRun(
             start["shard"], started.run_id, start["workflow_id"], name, version, 1, 1, 0, start["queue"], start["priority"], reviewed=False,
         )  # fmt: skip
-        run = self._runs.adopt(claimed, self._workflows[name, version], [first])
+        self._context.copy().run(self._adopt, claimed, self._workflows[name, version], first)
+
+    def _adopt(self, claimed: ClaimedRun, workflow: Workflow[..., Any], first: Event) -> None:
+        run = self._runs.adopt(claimed, workflow, [first])
         if run is not None:
             self._runs.wake(run)
 
@@ -89,7 +118,7 @@ class EagerStarts:
 
     def return_slot(self, queue: str) -> None:
         """The job is not ours."""
-        self._attempts.return_slot(queue)
+        self._context.copy().run(self._attempts.return_slot, queue)
 
     def begin_job(self, job: Mapping[str, Any], taken_us: int) -> None:
         """Begin a job that is ours since it was inserted."""
@@ -97,7 +126,11 @@ class EagerStarts:
         claimed = ClaimedJob(
             shard, job_id, 0, "job", name, queue, 1, job["input"], job["options"], None, None, None, taken_us, taken_us, None,
         )  # fmt: skip
-        self._attempts.start_taken(claimed)
+        self._context.copy().run(self._attempts.start_taken, claimed)
+
+    def has_job(self, job_id: str) -> bool:
+        """Whether the job is executed here."""
+        return (job_id, 0) in self._attempts.held()
 
     def has_run(self, run_id: str) -> bool:
         """Whether the run lives here."""
@@ -105,7 +138,7 @@ class EagerStarts:
 
     async def end_of(self, run_id: str, timeout_s: float) -> RunOutcome | None:
         """Wait for so long until the run's last turn is durable, and tell how it ended."""
-        end = self._ends.setdefault(run_id, asyncio.get_running_loop().create_future())
+        end = self._ends.setdefault(run_id, self.loop.create_future())
         await asyncio.wait([end], timeout=timeout_s)
         return end.result() if end.done() else None
 
@@ -127,7 +160,8 @@ class EagerClient(AsyncClient):
         """Who takes on what is sent now. Not what may be rolled back; and what is sealed is read by those who have the key, from the database."""
         payloads = self._session.payloads or default_payloads()
         alone = connection is None and self._session.recovery is None and not payloads.active
-        return self.starts if alone else None
+        starts = self.starts if alone else None
+        return starts if starts is None or starts.loop is asyncio.get_running_loop() else None
 
     async def _start_run(
         self, call: Call[Sent[Started]], connection: AsyncTransaction | None
@@ -139,16 +173,13 @@ class EagerClient(AsyncClient):
             or not starts.is_wanted(call.parameters)
         ):
             return await super()._start_run(call, connection)
-        try:
+        with starts.expecting(call.parameters["run_id"]):
             started = await self._send(taken_at_once(call, starts.worker_id), None)
-        except BaseException:
-            starts.suspect()
-            raise
         reach("start.taken")
-        if started.taken_us is not None:
+        if started.taken_us is not None and starts.working:
             starts.begin_run(call.parameters, started)
         elif started.created:
-            starts.suspect()  # it may be that the first answer was lost
+            starts.suspect()  # it may be that the first answer was lost, or the worker has ended
         return started
 
     async def _enqueue(
@@ -157,20 +188,18 @@ class EagerClient(AsyncClient):
         starts = self._beside(connection)
         if starts is None or not starts.take_slot(call.parameters):
             return await super()._enqueue(call, connection)
-        queue = call.parameters["queue"]
+        made = None
         try:
-            made = await self._send(taken_at_once(call, starts.worker_id), None)
-        except BaseException:
-            starts.return_slot(queue)
-            starts.suspect()
-            raise
+            with starts.expecting(call.parameters["job_id"]):
+                made = await self._send(taken_at_once(call, starts.worker_id), None)
+        finally:
+            if made is None or made.taken_us is None or not starts.working:
+                starts.return_slot(call.parameters["queue"])
         reach("enqueue.taken")
-        if made.taken_us is not None:
+        if made.taken_us is not None and starts.working:
             starts.begin_job(call.parameters, made.taken_us)
-            return made
-        starts.return_slot(queue)
-        if made.state == "executing":
-            starts.suspect()  # it may be that the first answer was lost
+        elif made.state == "executing" and not starts.has_job(made.job_id):
+            starts.suspect()  # it may be that the first answer was lost, or the worker has ended
         return made
 
     async def _outcome(self, workflow_id: str, run_id: str | None, waiting: Waiting) -> RunOutcome:

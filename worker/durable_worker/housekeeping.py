@@ -13,6 +13,7 @@ import os
 import random
 import socket
 from collections.abc import Awaitable, Callable
+from collections.abc import Set as AbstractSet
 
 from durable.errors import DatabaseUnavailable
 from durable.store import engine, questions
@@ -69,10 +70,17 @@ class Housekeeping:
         self._next_full_round = 0.0
         self.state = "alive"
         self.takeovers = 0
+        self.under_way: AbstractSet[str] = frozenset()  # runs and jobs that may become ours
 
     def suspect(self) -> None:
         """A connection broke: what the database believes may differ from what we hold."""
         self._suspect.set()
+
+    @property
+    def doubts(self) -> bool:
+        """Whether something may be ours, or become it late, that we do not know of."""
+        late = asyncio.get_running_loop().time() < self._jobs_until
+        return late or self._suspect.is_set() or bool(self._doubtful)
 
     async def run(self) -> None:
         """Do all duties for ever, each at its own pace."""
@@ -194,7 +202,8 @@ class Housekeeping:
         unknown = {
             held
             for held in rows
-            if (
+            if held.run_id not in self.under_way
+            and (
                 runs.get(held.run_id)
                 if held.kind == "run"
                 else attempts.get((held.run_id, held.seq))

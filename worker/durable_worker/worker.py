@@ -243,6 +243,7 @@ class Worker:
             self.attempts,
             suspect=self._connection_broke,
         )
+        self.housekeeping.under_way = self._starts.under_way
 
     def _compose_duties(self) -> None:
         settings, owner = self.settings, self.worker_id
@@ -371,6 +372,7 @@ class Worker:
         if self._collapsing is not None:
             await self._collapsing
         if not self._tasks:
+            await self._close_client()
             return
         self.intake.stopping = True
         self.attempts.starting = False
@@ -419,7 +421,7 @@ class Worker:
         while asyncio.get_running_loop().time() < deadline:
             await asyncio.sleep(0)
             busy = self.runs.evict_parked()
-            if not busy:
+            if not busy and not self._starts_under_way():
                 break
             await asyncio.sleep(0.005)
 
@@ -431,14 +433,27 @@ class Worker:
                 "stopping with writes that the database did not take; the lease covers them"
             )
 
+    def _starts_under_way(self) -> bool:
+        """Whether the client may be getting something for us just now."""
+        return self._starts is not None and bool(self._starts.under_way)
+
+    def _leave_client(self) -> None:
+        """The client beside us is one like any other from now on."""
+        if self._starts is not None:
+            self._starts.working = False
+        if self._client is not None:
+            self._client.starts = None
+
     async def _end(self) -> None:
+        self._leave_client()
         tasks, self._tasks = self._tasks, []
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         try:
             await self.duties.leave()
-            finished = not len(self.attempts) and not len(self.runs)
+            unknown = self._starts_under_way() or self.housekeeping.doubts
+            finished = not len(self.attempts) and not len(self.runs) and not unknown
             await engine.leave(self._keeping, self.worker_id, finished=finished)
         except (ConnectionLost, DatabaseUnavailable, DatabaseRefused) as error:
             logger.warning("could not sign off: %s", error)
@@ -453,9 +468,12 @@ class Worker:
         sessions = self._committing, self._taking, self._keeping, self._listening, self._serving
         for session in sessions:
             await session.close()
+        self._leave_client()
         self._starts = None
+        await self._close_client()
+
+    async def _close_client(self) -> None:
         if self._client is not None:
-            self._client.starts = None
             await self._client.close()
 
     async def __aenter__(self) -> Self:
