@@ -65,7 +65,7 @@ class EagerStarts:
         self.working = True
         self.loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
-        self._ends: WeakValueDictionary[str, asyncio.Future[RunOutcome]] = WeakValueDictionary()
+        self._waiting: WeakValueDictionary[str, asyncio.Future[RunOutcome]] = WeakValueDictionary()
         runs.closed = self._closed
 
     @contextlib.contextmanager
@@ -138,12 +138,12 @@ class EagerStarts:
 
     async def end_of(self, run_id: str, timeout_s: float) -> RunOutcome | None:
         """Wait for so long until the run's last turn is durable, and tell how it ended."""
-        end = self._ends.setdefault(run_id, self.loop.create_future())
+        end = self._waiting.setdefault(run_id, self.loop.create_future())
         await asyncio.wait([end], timeout=timeout_s)
         return end.result() if end.done() else None
 
     def _closed(self, run: LiveRun, commit: RunCommit) -> None:
-        end = self._ends.get(run.run_id)
+        end = self._waiting.get(run.run_id)
         if end is not None and not end.done():
             last, version = commit.events[-1], run.execution.version
             end.set_result(
