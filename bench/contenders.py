@@ -15,6 +15,7 @@ from bench.server import Server
 ONE_PROCESS = "one process"
 TWO_PROCESSES = "two processes"
 LOCAL = "local()"
+EMBEDDED = "embedded"
 FLOOR = "floor"
 DBOS_THREADS = "DBOS threads"
 DBOS_TASKS = "DBOS tasks"
@@ -111,6 +112,13 @@ def durable(name: str, server: Server, url: str) -> Iterator[Contender]:
         flow = ["--local"] if name == LOCAL else []
         driver = stack.enter_context(Child("bench.driver", ["--url", url, *flow]))
         yield Contender(name, server, driver, tuple(workers))
+
+
+@contextlib.contextmanager
+def embedded(server: Server, url: str) -> Iterator[Contender]:
+    """Our worker with its client in one process, which is its own driver."""
+    with Child("bench.embedded_process", ["--url", url]) as child:
+        yield Contender(EMBEDDED, server, child, (child,))
 
 
 @contextlib.contextmanager

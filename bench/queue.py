@@ -21,7 +21,7 @@ import psycopg
 
 from bench import machine, queue_report
 from bench.processes import Child
-from bench.queue_report import BARE, DURABLE, PGQUEUER, PROCRASTINATE, Figures, Run
+from bench.queue_report import APART, BARE, DURABLE, PGQUEUER, PROCRASTINATE, Figures, Run
 from bench.server import Server, server
 
 MODULES = {
@@ -113,8 +113,10 @@ class Measurement:
         """Measure one idle job at a time; first of all, because a server that has just written a lot is not idle."""
         found: dict[str, list[float]] = defaultdict(list)
         for _ in range(self._options.repeat):
-            for name in [*self._options.contenders, BARE]:
-                with self._process(name, 0) as child:
+            apart = [APART] if DURABLE in self._options.contenders else []
+            for name in [*self._options.contenders, *apart, BARE]:
+                options = {"apart": True} if name == APART else {}
+                with self._process(name.partition(",")[0], 0, **options) as child:
                     answer = child.ask(120.0, do="pick up", count=self._options.probes)
                     found[name] += answer["us"]
                 progress(f"pick-up  {name}")

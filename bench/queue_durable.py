@@ -22,18 +22,20 @@ async def no_op(number: int) -> None:  # noqa: ARG001 - as everywhere, a job has
 
 
 class Durable:
-    """See Queue. `feature` is what is switched on; it has a queue of its own."""
+    """See Queue. `feature` is what is switched on; it has a queue of its own. `apart`: jobs come from another client than the worker's own."""
 
-    def __init__(self, url: str, client: AsyncClient, feature: str | None) -> None:
+    def __init__(self, url: str, client: AsyncClient, feature: str | None, *, apart: bool) -> None:
         self._url = url
         self._client = client
+        self._apart = apart
         self._unique = Unique() if feature == "unique" else None
         self._queue = feature or "default"
         self._worker: Worker | None = None
         self._number = 0
 
     async def enqueue_one(self) -> None:
-        await self._client.enqueue(no_op, 1, queue=self._queue)
+        client = self._worker.client if self._worker and not self._apart else self._client
+        await client.enqueue(no_op, 1, queue=self._queue)
 
     async def enqueue(self, count: int) -> None:
         begin = self._number
@@ -72,7 +74,7 @@ async def _open(url: str, tally: Tally, options: dict[str, Any]) -> AsyncIterato
     feature = options.get("feature")
     async with AsyncClient(url) as client:
         await _switch_on(client, feature)
-        yield Durable(url, client, feature)
+        yield Durable(url, client, feature, apart=options.get("apart", False))
 
 
 if __name__ == "__main__":

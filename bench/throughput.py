@@ -1,7 +1,7 @@
 """`python -m bench.throughput`: durable steps per second and latencies, beside the floor and DBOS, in one run.
 
 Ten trivial sequential async activities a run, K runs in a closed loop. (a) is one worker process that runs workflows and activities, (b) one process for
-each, (c) one process with local activities. Contenders take turns, round after round, each with its own database in one server, and every second round goes backwards, so that a
+each, (c) one process with local activities, (d) one process that also starts the runs and awaits their results. Contenders take turns, round after round, each with its own database in one server, and every second round goes backwards, so that a
 machine that slows down meanwhile slows them all. Figures are medians of the rounds. See docs/benchmarks.md.
 """
 
@@ -23,6 +23,7 @@ from bench import contenders, latency, machine, report, sustained
 from bench.contenders import (
     DBOS_TASKS,
     DBOS_THREADS,
+    EMBEDDED,
     FLOOR,
     LOCAL,
     ONE_PROCESS,
@@ -67,6 +68,8 @@ class Measurement:
             return contenders.durable(name, self._server, url)
         if name == FLOOR:
             return contenders.floor(self._server, url)
+        if name == EMBEDDED:
+            return contenders.embedded(self._server, url)
         return contenders.dbos(name, self._server, url)
 
     def rounds(self) -> None:
@@ -159,7 +162,8 @@ def side_by_side(measurement: Measurement, options: argparse.Namespace) -> dict[
     print(f"\nSteps/s, medians of {options.repeat} windows of {options.window:g} s")
     print(report.throughput(cells, insert_us))
     print(
-        "\n(a) one process, (b) workflows and activities in two, (c) one process with durable.local(); batch: turns in one commit of (a), and of the floor\n"
+        "\n(a) one process, (b) workflows and activities in two, (c) one process with durable.local(), (d) one process with the caller in it, as DBOS has\n"
+        "it; batch: turns in one commit of (a), and of the floor\n"
         f"../insert: steps in the time of one bare INSERT and commit (p50 {insert_us:g} us, p95 "
         f"{bare['p95']:g} us in this run; "
         f"{report.PROTOTYPE_INSERT_US:g} us where\nthe prototype was measured). It says more than steps/s while commits are the limit "
@@ -185,7 +189,7 @@ def progress(line: str) -> None:
 
 def known_contenders() -> Iterator[str]:
     """All of them, DBOS if it is installed."""
-    yield from (ONE_PROCESS, TWO_PROCESSES, LOCAL, FLOOR)
+    yield from (ONE_PROCESS, EMBEDDED, TWO_PROCESSES, LOCAL, FLOOR)
     if importlib.util.find_spec("dbos"):
         yield from (DBOS_THREADS, DBOS_TASKS)
     else:

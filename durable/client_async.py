@@ -33,7 +33,7 @@ from durable.handles_async import AsyncHandle
 from durable.interceptors import ClientRequest, sending
 from durable.job_batches_async import AsyncJobBatches
 from durable.messages import UpdateRequest
-from durable.outcomes import Waiting
+from durable.outcomes import Waiting, has_ended
 from durable.payload import ValueCodec
 from durable.payload_codecs import Payloads, default_payloads
 from durable.queues_async import AsyncQueues
@@ -335,9 +335,16 @@ class AsyncClient(
         """A client beside a worker does more here."""
         return await self._send(call, connection)
 
-    async def _pause(self, waiting: Waiting, run_id: str | None) -> None:  # noqa: ARG002 - see EagerClient
-        """Between two looks at a run that has not ended. Raises TimeoutError."""
-        await asyncio.sleep(waiting.gap_s())
+    async def _outcome(
+        self, workflow_id: str, run_id: str | None, waiting: Waiting
+    ) -> calls.RunOutcome:
+        """Look until the run has ended. Raises WorkflowNotFound and TimeoutError. A client beside a worker may know without looking."""
+        call = calls.read_outcome(workflow_id, run_id)
+        while True:
+            outcome = await self._execute(call)
+            if has_ended(outcome):
+                return outcome
+            await asyncio.sleep(waiting.gap_s())
 
     @overload
     def handle(self, workflow_id: str) -> AsyncHandle[Any]: ...

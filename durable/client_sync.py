@@ -35,7 +35,7 @@ from durable.handles_sync import Handle
 from durable.interceptors import ClientRequest, sending
 from durable.job_batches_sync import JobBatches
 from durable.messages import UpdateRequest
-from durable.outcomes import Waiting
+from durable.outcomes import Waiting, has_ended
 from durable.payload import ValueCodec
 from durable.payload_codecs import Payloads, default_payloads
 from durable.queues_sync import Queues
@@ -331,9 +331,14 @@ class Client(
         """A client beside a worker does more here."""
         return self._send(call, connection)
 
-    def _pause(self, waiting: Waiting, run_id: str | None) -> None:  # noqa: ARG002 - see EagerClient
-        """Between two looks at a run that has not ended. Raises TimeoutError."""
-        time.sleep(waiting.gap_s())
+    def _outcome(self, workflow_id: str, run_id: str | None, waiting: Waiting) -> calls.RunOutcome:
+        """Look until the run has ended. Raises WorkflowNotFound and TimeoutError. A client beside a worker may know without looking."""
+        call = calls.read_outcome(workflow_id, run_id)
+        while True:
+            outcome = self._execute(call)
+            if has_ended(outcome):
+                return outcome
+            time.sleep(waiting.gap_s())
 
     @overload
     def handle(self, workflow_id: str) -> Handle[Any]: ...

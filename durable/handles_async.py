@@ -75,12 +75,7 @@ class AsyncHandle(AsyncConversation, AsyncRunOperations[R], AsyncRunEvidence):
     async def outcome(self, timeout: timedelta | float | None = None) -> calls.RunOutcome:
         """Wait for the end and return it undecoded. Raises WorkflowNotFound and TimeoutError as `result` does."""
         waiting = outcomes.Waiting(f"workflow {self.workflow_id!r}", timeout)
-        call = calls.read_outcome(self.workflow_id, self.run_id)
-        while True:
-            outcome = await self._client._execute(call)
-            if outcomes.has_ended(outcome):
-                return outcome
-            await self._client._pause(waiting, self.run_id)
+        return await self._client._outcome(self.workflow_id, self.run_id, waiting)
 
     async def signal(
         self,

@@ -77,12 +77,7 @@ class Handle(Conversation, RunOperations[R], RunEvidence):
     def outcome(self, timeout: timedelta | float | None = None) -> calls.RunOutcome:
         """Wait for the end and return it undecoded. Raises WorkflowNotFound and TimeoutError as `result` does."""
         waiting = outcomes.Waiting(f"workflow {self.workflow_id!r}", timeout)
-        call = calls.read_outcome(self.workflow_id, self.run_id)
-        while True:
-            outcome = self._client._execute(call)
-            if outcomes.has_ended(outcome):
-                return outcome
-            self._client._pause(waiting, self.run_id)
+        return self._client._outcome(self.workflow_id, self.run_id, waiting)
 
     def signal(
         self,

@@ -49,14 +49,18 @@ class Waiting:
         self._until = time.monotonic() + self._timeout_s
         self._gap_s = FIRST_POLL_S
 
-    def gap_s(self, least_s: float = 0.0) -> float:
-        """Seconds to wait before the next look, `least_s` or more while there is time. Raises TimeoutError when the time is up."""
-        left_s = self._until - time.monotonic()
+    def left_s(self) -> float:
+        """Seconds until the time is up."""
+        return self._until - time.monotonic()
+
+    def gap_s(self) -> float:
+        """Seconds to wait before the next look. Raises TimeoutError when the time is up."""
+        left_s = self.left_s()
         if left_s <= 0:
             msg = f"{self._what} has not ended within {self._timeout_s:g} s; it goes on"
             raise TimeoutError(msg)
         gap_s, self._gap_s = self._gap_s, min(LAST_POLL_S, self._gap_s * POLL_GROWTH)
-        return min(max(gap_s, least_s), left_s)
+        return min(gap_s, left_s)
 
 
 def has_ended(outcome: RunOutcome) -> bool:

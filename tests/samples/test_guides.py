@@ -223,6 +223,12 @@ def test_schedules(
     assert said.startswith("cron 30 8 * * MON-FRI, America/Chicago")
 
 
+def test_embedding(tmp_path: Path, run: Callable[..., str]) -> None:
+    (program,) = blocks("embedding.md")
+    (tmp_path / "program.py").write_text(program, encoding="utf-8")
+    assert run("program.py") == "['Hello, Ann!', 'Hello, Bob!']\nHello, Cid!\n"
+
+
 def test_retention(client: Client, tmp_path: Path, run: Callable[..., str]) -> None:
     (program,) = blocks("retention.md")
     (tmp_path / "program.py").write_text(program, encoding="utf-8")

@@ -29,15 +29,16 @@ from durable.client_async import AsyncClient
 from durable.core.events import WORKFLOW_STARTED, Event
 from durable.definitions import Workflow
 from durable.errors import WorkflowAlreadyExists
-from durable.outcomes import LAST_POLL_S, Waiting
+from durable.outcomes import LAST_POLL_S, Waiting, has_ended
 from durable.payload_codecs import default_payloads
-from durable.store.calls import Call, Sent, Started, taken_at_once
+from durable.store.batch import RunCommit
+from durable.store.calls import Call, RunOutcome, Sent, Started, read_outcome, taken_at_once
 from durable.store.client_session_async import AsyncTransaction
 from durable.store.engine import ClaimedJob, ClaimedRun
 from durable.store.job_calls import Enqueued
 from durable_worker.attempts import Attempts
 from durable_worker.faults import reach
-from durable_worker.runs import Runs
+from durable_worker.runs import LiveRun, Runs
 from durable_worker.settings import WorkerSettings
 
 
@@ -64,7 +65,7 @@ class EagerStarts:
         self.working = True
         self.loop = asyncio.get_running_loop()
         self._context = contextvars.copy_context()
-        self._waiting: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
+        self._waiting: WeakValueDictionary[str, asyncio.Future[RunOutcome]] = WeakValueDictionary()
         runs.closed = self._closed
 
     @contextlib.contextmanager
@@ -135,16 +136,19 @@ class EagerStarts:
         """Whether the run lives here."""
         return self._runs.get(run_id) is not None
 
-    async def until_closed(self, run_id: str, timeout_s: float) -> None:
-        """Wait until the run's last turn is durable, or for so long."""
-        closed = self._waiting.setdefault(run_id, asyncio.Event())
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                await closed.wait()
+    async def end_of(self, run_id: str, timeout_s: float) -> RunOutcome | None:
+        """Wait for so long until the run's last turn is durable, and tell how it ended."""
+        end = self._waiting.setdefault(run_id, self.loop.create_future())
+        await asyncio.wait([end], timeout=timeout_s)
+        return end.result() if end.done() else None
 
-    def _closed(self, run_id: str) -> None:
-        if (waiting := self._waiting.get(run_id)) is not None:
-            waiting.set()
+    def _closed(self, run: LiveRun, commit: RunCommit) -> None:
+        end = self._waiting.get(run.run_id)
+        if end is not None and not end.done():
+            last, version = commit.events[-1], run.execution.version
+            end.set_result(
+                RunOutcome(run.run_id, run.name, version, commit.status, last.body, last.payload)
+            )
 
 
 class EagerClient(AsyncClient):
@@ -200,9 +204,15 @@ class EagerClient(AsyncClient):
             starts.suspect()  # it may be that the first answer was lost, or the worker has ended
         return made
 
-    async def _pause(self, waiting: Waiting, run_id: str | None) -> None:
-        starts = self.starts
-        if starts is None or run_id is None or not starts.has_run(run_id):
-            await super()._pause(waiting, run_id)
-        else:
-            await starts.until_closed(run_id, waiting.gap_s(LAST_POLL_S))
+    async def _outcome(self, workflow_id: str, run_id: str | None, waiting: Waiting) -> RunOutcome:
+        """What ends here need not be read. Somebody else may end it too, so look now and then."""
+        starts, call = self.starts, read_outcome(workflow_id, run_id)
+        while run_id is not None and starts is not None and starts.has_run(run_id):
+            if (left_s := waiting.left_s()) <= 0:
+                break
+            outcome = await starts.end_of(run_id, min(left_s, LAST_POLL_S))
+            if outcome is None:
+                outcome = await self._execute(call)
+            if has_ended(outcome):
+                return outcome
+        return await super()._outcome(workflow_id, run_id, waiting)

@@ -172,7 +172,7 @@ class Runs:
         self.answering: Answering
         self.local_activities: LocalHandOver
         self.eager = True
-        self.closed: Callable[[str], None] | None = None
+        self.closed: Callable[[LiveRun, RunCommit], None] | None = None
         self.telemetry: Telemetry | None = None
 
     def __len__(self) -> int:
@@ -368,7 +368,7 @@ class Runs:
         for hint in commit.hints:
             self._hint(hint)
         if commit.status != "running":
-            self._close(run, commit.status)
+            self._close(run, commit)
             return
         if self._runs.get(run.run_id) is not run:
             self._disown(run, commit)
@@ -409,10 +409,10 @@ class Runs:
             elif not job.eager:
                 self._hint(f"jobs:{job.queue}")
 
-    def _close(self, run: LiveRun, status: str) -> None:
+    def _close(self, run: LiveRun, commit: RunCommit) -> None:
         self._runs.pop(run.run_id, None)
         if self.closed is not None:
-            self.closed(run.run_id)
+            self.closed(run, commit)
         if run.questions:
             self.answering.run_left(run)
         self.local_activities.stop(run)
@@ -420,8 +420,8 @@ class Runs:
         run.execution.evict()
         self.attempts.cancel_run(run.run_id)
         if self.telemetry is not None:
-            self.telemetry.run_closed(run, status)
-        logger.info("%s %s: %s", run.name, run.workflow_id, status)
+            self.telemetry.run_closed(run, commit.status)
+        logger.info("%s %s: %s", run.name, run.workflow_id, commit.status)
 
     def lost(self, ticket: TurnTicket) -> None:
         """The run has another owner, or nobody knows. Drop it; if it is still ours the release frees it for a replay."""
