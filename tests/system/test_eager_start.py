@@ -459,19 +459,26 @@ def test_a_worker_that_never_worked_closes_its_client(system_url: str) -> None:
     asyncio.run(live())
 
 
-def test_on_another_loop_it_is_a_client_like_any_other(working: Working, sql: Sql) -> None:
+def test_on_another_loop_it_is_a_client_like_any_other(
+    working: Working, client: Client, sql: Sql
+) -> None:
     """A turn of a run must not be taken in somebody else's thread."""
     with working(*FLOWS) as background:
 
         async def elsewhere() -> None:
-            client = background.worker.client
-            await client.start(renews, 0)
-            await client.enqueue(pays, "a")
-            await client.close()
+            theirs = background.worker.client
+            await theirs.start(renews, 0)
+            await theirs.enqueue(pays, "a")
+            with pytest.raises(TimeoutError, match="it goes on"):
+                await lives_there.result(timeout=0.05)
+            await theirs.close()
 
+        lives_there = beside(background, lambda c: c.start(awaits_reply, id="r"))
+        beside(background, lambda c: c.close())  # a connection is its loop's
         asyncio.run(elsewhere())
-        all_done(sql, 2)
-    assert [owner for _, owner, _ in born(sql)] == [None, None]
+        client.handle("r").signal(reply, "yes")
+        all_done(sql, 3)
+    assert [owner for _, owner, _ in born(sql)][1:] == [None, None]
 
 
 def test_the_callers_context_is_the_callers_alone(working: Working) -> None:

@@ -160,7 +160,11 @@ class EagerClient(AsyncClient):
         """Who takes on what is sent now. Not what may be rolled back; and what is sealed is read by those who have the key, from the database."""
         payloads = self._session.payloads or default_payloads()
         alone = connection is None and self._session.recovery is None and not payloads.active
-        starts = self.starts if alone else None
+        return self._here() if alone else None
+
+    def _here(self) -> EagerStarts | None:
+        """The worker's side, to be touched on its loop alone."""
+        starts = self.starts
         return starts if starts is None or starts.loop is asyncio.get_running_loop() else None
 
     async def _start_run(
@@ -206,7 +210,7 @@ class EagerClient(AsyncClient):
 
     async def _outcome(self, workflow_id: str, run_id: str | None, waiting: Waiting) -> RunOutcome:
         """What ends here need not be read. Somebody else may end it too, so look now and then."""
-        starts, call = self.starts, read_outcome(workflow_id, run_id)
+        starts, call = self._here(), read_outcome(workflow_id, run_id)
         while run_id is not None and starts is not None and starts.has_run(run_id):
             if (left_s := waiting.left_s()) <= 0:
                 break
