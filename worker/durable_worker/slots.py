@@ -1,9 +1,10 @@
 """The slots of each queue, and how much to claim ahead of them.
 
 A worker that claims only what it has slots for idles for a round trip after each batch. So while jobs end quickly it claims as many more as will have
-ended by the time the next claim can answer, measured, and holds them until slots are free. Where jobs take long that number is nought: nothing is held
-that another worker could run, and a job of a higher priority, a pause or a limit is late by a few milliseconds at most. What is
-held in vain all the same (a quick job was followed by a slow one) goes back after HOLD_S.
+ended by the time the next claim can answer, measured, and holds them until slots are free. How many slots there are says nothing about that number: a single one
+whose jobs take 50 us ends two hundred meanwhile. Where jobs take long it is nought: nothing is held that another worker could run, and a job of a higher
+priority, a pause or a limit is late by a few milliseconds. What is held in vain all the same (a quick job was followed by a slow one) goes back after HOLD_S;
+and there is a most, because what is held when a process is killed has lost an attempt.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class _Queue:
         if elapsed_s >= _GAP_S / 2:
             self.per_s += (self.ended / elapsed_s - self.per_s) * _SMOOTHING
             self.ended, self.looked_at = 0, now
-        self.goal = min(int(self.per_s * (2 * answer_s + _GAP_S)), max(16, 2 * self.slots), _MOST)
+        self.goal = min(int(self.per_s * (2 * answer_s + _GAP_S)), _MOST)
         return self.goal
 
 
