@@ -336,7 +336,7 @@ begin
     v_weight_room := durable.rate_room(p_queue, '', v_queue.rate_limit, v_now);
     if v_room <= 0 or v_weight_room <= 0 then
         return;
-    elsif not v_queue.keyed and not p_aged then
+    elsif not v_queue.keyed and not (p_aged and exists (select from durable.longest_waiting(p_queue, v_now, 1))) then
         return query select * from durable.take_first(p_worker, p_queue, v_room, v_weight_room, v_queue.rate_limit, v_queue.global_limit is not null, v_now);
         return;
     end if;
