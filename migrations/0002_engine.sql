@@ -647,6 +647,7 @@ declare
     v_options jsonb := coalesce(j.options, (select h.body from durable.history h where h.shard = j.shard and h.run_id = j.run_id and h.seq = j.seq));
     v_retry jsonb := coalesce(v_options -> 'retry', '{}');
     v_error jsonb := jsonb_build_object('attempt', j.attempt, 'at', p_now, 'worker', j.owner, 'failure', p_failure);
+    v_attempts integer := j.attempt - coalesce((v_options ->> 'snoozes')::int, 0);
     v_delay_s float8;
 begin
     if j.kind = 'job' and j.cancel_requested_at is not null then
@@ -659,11 +660,12 @@ begin
         select r.shard, r.run_id, r.queue, 'ActivityCancelled', p_now, jsonb_build_object('ref', j.seq, 'attempt', j.attempt, 'started', true)
           from durable.runs r where r.shard = j.shard and r.run_id = j.run_id and r.status is not distinct from 'running';
     elsif not p_final and j.attempt < coalesce(nullif((v_retry ->> 'max_attempts')::int, 0), case when v_retry ? 'max_attempts' then 2147483647 else 5 end) then
-        v_delay_s := case when p_type = 'WorkerLost' then 0 else
+        v_delay_s := case when p_type = 'WorkerLost' then  -- who is lost again parts from the others: one of them may be what kills its workers
+            case when v_attempts < 2 then 0 else random() * least(60, power(2, least(v_attempts, 6))) end else
             least(coalesce((v_retry ->> 'max_interval_s')::float8, 60),
                   coalesce((v_retry ->> 'initial_interval_s')::float8, 1)
                   * exp(least(ln(greatest(coalesce((v_retry ->> 'backoff_coefficient')::float8, 2), 1))
-                            * (j.attempt - 1 - coalesce((v_options ->> 'snoozes')::int, 0)), 40))) end;
+                            * (v_attempts - 1), 40))) end;
         update durable.jobs t
            set state = case when j.paused is not null then 'paused' when v_delay_s = 0 then 'available' else 'retryable' end, owner = null,
                scheduled_at = p_now + v_delay_s * interval '1 second', errors = coalesce(t.errors, '[]') || v_error,
