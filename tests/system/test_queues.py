@@ -102,9 +102,14 @@ create trigger take_a_while before update on durable.jobs for each row when (new
 def test_a_rate_counts_from_when_a_slow_claim_has_taken_its_jobs(
     client: Client, sql: Sql, aged: str
 ) -> None:
-    """Not from when the claim began: a cold or busy server takes its time, and the next second's starts would come too soon after."""
+    """Not from when the claim began: a cold or busy server takes its time, and the next second's starts would come too soon after.
+
+    Also where the claim goes through what has waited longest.
+    """
     client.queue("narrow").set(rate_limit=RateLimit(8, timedelta(seconds=1)))
     client.enqueue_many(spans_a_while, [("r", n, 0.0) for n in range(8)])
+    if aged == "true":
+        sql.execute("update durable.jobs set scheduled_at = scheduled_at - interval '2 minutes'")
     sql.execute(SLOWLY)
     sql.execute(
         "insert into durable.workers (worker_id, name, queues, started_at, beat_at, lease_until)"
