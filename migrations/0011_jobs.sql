@@ -46,7 +46,7 @@ $$;
 -- ENQUEUE a set of jobs of one activity. `outcome`: created; existing (this id was enqueued before); conflict (another job holds the unique key: its
 -- id is returned); replaced (that one waits, and took over what `u_replace` names for its state). The index decides every race: keys are
 -- inserted in order, so that two sets cannot wait for each other, and whoever loses reads who has won. `p_taker`: the worker beside the caller, which has a
--- slot free: what may run now begins as its attempt (`taken_us`), unless the queue has limits or is paused, or the worker is not alive.
+-- slot free: what may run now begins as its attempt (`taken_us`), unless the queue has limits (keys are limits) or is paused, or the worker is not alive.
 create function durable.enqueue_jobs(
     j_shard smallint[], j_id uuid[], j_input json[], p_name text, p_queue text, p_priority smallint, p_at_us bigint, p_delay_s double precision,
     p_options jsonb, p_tags text[], p_meta jsonb, u_key text[] default '{}', u_states text[] default null, u_period_s double precision default null,
@@ -71,7 +71,7 @@ declare
     v_outcomes text[];
     v_replaced uuid[] := '{}';
 begin
-    if p_taker is not null and v_state = 'available' and u_key[1] is null and not p_options ? 'limit_key' and durable.is_alive(p_taker)
+    if p_taker is not null and v_state = 'available' and u_key[1] is null and durable.is_alive(p_taker)
        and not exists (select from durable.queues q where q.name = p_queue and q.special) then
         v_taker := p_taker; v_state := 'executing';
     end if;
