@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from functools import partial
@@ -15,6 +17,7 @@ from durable.client_sync import Client
 from tests.system import background, flows, processes
 from tests.system.background import Background
 from tests.system.processes import Fleet
+from tests.system.proxy import Proxy, proxy
 
 
 class Working(Protocol):
@@ -40,6 +43,17 @@ def system_url(database_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
     flows.create_tables(database_url)
     monkeypatch.setenv("SYSTEM_DATABASE_URL", database_url)
     return database_url
+
+
+@pytest.fixture
+def cable(system_url: str) -> Iterator[Proxy]:
+    """A network between a worker or client and the database, that can be cut."""
+    if "host=" not in system_url:
+        pytest.skip("the proxy stands in front of a unix socket")
+    folder = Path(tempfile.mkdtemp(prefix="dur", dir="/tmp"))
+    with proxy(system_url, folder) as made:
+        yield made
+    shutil.rmtree(folder)
 
 
 @pytest.fixture

@@ -26,13 +26,6 @@ def pays(key: str) -> str:
     return key
 
 
-@activity(retry=FAST)
-def pays_at(key: str, gate: int) -> str:
-    wrote(key)
-    wait_at(gate)
-    return key
-
-
 @activity(
     timeout=timedelta(hours=1),
     heartbeat_timeout=timedelta(minutes=30),

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections.abc import Iterator
 from functools import partial
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -17,7 +13,7 @@ from durable.client_sync import Client
 from tests.system import flows
 from tests.system.invariants import assert_sound
 from tests.system.processes import Fleet
-from tests.system.proxy import Moment, Proxy, proxy
+from tests.system.proxy import Moment, Proxy
 from tests.waiting import eventually
 
 Sql = psycopg.Connection[tuple[Any, ...]]
@@ -25,16 +21,6 @@ UNKNOWN_HOLDINGS = """
 select 'run', workflow_id from durable.runs where owner is not null and status <> 'running'
 union all select 'job', name from durable.jobs where state = 'executing'
 """
-
-
-@pytest.fixture
-def cable(system_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
-    if "host=" not in system_url:
-        pytest.skip("the proxy stands in front of a unix socket")
-    folder = Path(tempfile.mkdtemp(prefix="dur", dir="/tmp"))
-    with proxy(system_url, folder) as made:
-        yield made
-    shutil.rmtree(folder)
 
 
 def run_some(client: Client, prefix: str, many: int) -> list[Any]:

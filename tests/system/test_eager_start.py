@@ -44,7 +44,6 @@ from tests.system.eager_flows import (
     WHOSE,
     awaits_reply,
     pays,
-    pays_at,
     pays_in_time,
     renews,
     reply,
@@ -90,7 +89,7 @@ def test_a_job_is_the_workers_first_attempt_from_the_beginning(
     working: Working, client: Client, sql: Sql
 ) -> None:
     with working(*FLOWS) as background, gate(os.environ["SYSTEM_DATABASE_URL"], GATE) as held:
-        handle = beside(background, lambda c: c.enqueue(pays_at, "a", GATE))
+        handle = beside(background, lambda c: c.enqueue(flows.gated, "a", GATE))
         assert (handle.created, handle.state) == (True, "executing")
         owner = background.worker.worker_id
         assert born(sql) == [("job", owner, 1)]
@@ -219,7 +218,7 @@ def test_a_start_is_idempotent(working: Working, client: Client, sql: Sql) -> No
         assert first.run_id == second.run_id
         with pytest.raises(WorkflowAlreadyExists):
             beside(background, lambda c: c.start(awaits_reply, id="r", on_running="fail"))
-        jobs = [beside(background, lambda c: c.enqueue(pays_at, "a", GATE, id=job_id)) for _ in "12"]  # fmt: skip
+        jobs = [beside(background, lambda c: c.enqueue(flows.gated, "a", GATE, id=job_id)) for _ in "12"]  # fmt: skip
         assert [job.created for job in jobs] == [True, False]
         assert not suspects(background)  # all of these were answers
         held.open()
@@ -373,7 +372,7 @@ def test_without_a_free_slot_a_job_waits_its_turn(
         working(*FLOWS, queues={"default": 1}) as background,
         gate(os.environ["SYSTEM_DATABASE_URL"], GATE) as held,
     ):
-        beside(background, lambda c: c.enqueue(pays_at, "a", GATE))
+        beside(background, lambda c: c.enqueue(flows.gated, "a", GATE))
         second = beside(background, lambda c: c.enqueue(pays, "b"))
         assert second.state == "available"
         assert [owner is None for _, owner, _ in born(sql)] == [False, True]

@@ -7,13 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -52,7 +48,7 @@ from tests.system.eager_flows import (
 from tests.system.gates import Gate, gate
 from tests.system.invariants import assert_sound
 from tests.system.processes import ROOT, import_path
-from tests.system.proxy import Proxy, proxy
+from tests.system.proxy import Proxy
 from tests.waiting import eventually, eventually_async
 
 DECLARE_DEAD = (
@@ -197,16 +193,6 @@ async def broken_loop() -> asyncio.Task[None]:
 
 
 # -- what goes wrong between the database and the caller -----------------------------------------------------------------
-
-
-@pytest.fixture
-def cable(system_url: str) -> Iterator[Proxy]:
-    if "host=" not in system_url:
-        pytest.skip("the proxy stands in front of a unix socket")
-    folder = Path(tempfile.mkdtemp(prefix="dur", dir="/tmp"))
-    with proxy(system_url, folder) as made:
-        yield made
-    shutil.rmtree(folder)
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
