@@ -3,15 +3,39 @@
 from __future__ import annotations
 
 import os
+import struct
+import threading
 import time
 from uuid import UUID
 
+_PAIR = struct.Struct(">QQ")
+_MILLISECONDS = (1 << 48) - 1 << 16
+_lock = threading.Lock()
+_next_tick = 0
+
 
 def uuid7() -> UUID:
-    """A fresh UUID version 7 (RFC 9562): 48 bits of milliseconds, then random bits. The order within a millisecond is random.
+    """A fresh UUID version 7, greater than every one that this process has made before."""
+    return UUID(bytes=many_uuid7(1)[0])
 
-    The client's clock only spreads ids over the index here; it decides nothing (C19).
+
+def many_uuid7(count: int) -> list[bytes]:
+    """As many of them, in their order (RFC 9562, 6.2, method 3): 48 bits of milliseconds, 12 of their 4,096ths, and 62 random bits."""
+    noise = struct.unpack(f"{count}Q", os.urandom(8 * count))
+    return [
+        _PAIR.pack((tick << 4 & _MILLISECONDS) | 0x7000 | tick & 0xFFF, 1 << 63 | each >> 2)
+        for tick, each in enumerate(noise, _reserve(count))
+    ]
+
+
+def _reserve(count: int) -> int:
+    """The first of so many ticks, 4,096 to a millisecond, that nobody else in this process has.
+
+    Each tick is used once: who makes more ids than there are ticks, or whose clock is set back, goes on from the last one. What is made in
+    order therefore stays in order, among the jobs of one `enqueue_many` too. Beyond that the client's clock decides nothing (C19).
     """
-    value = (time.time_ns() // 1_000_000 & (1 << 48) - 1) << 80 | int.from_bytes(os.urandom(10))
-    value = value & ~(0xF << 76) | 0x7 << 76
-    return UUID(int=value & ~(0x3 << 62) | 0x2 << 62)
+    global _next_tick
+    with _lock:
+        first = max(_next_tick, time.time_ns() * 512 // 125_000)
+        _next_tick = first + count
+    return first

@@ -50,13 +50,13 @@ $$;
 create function durable.enqueue_jobs(
     j_shard smallint[], j_id uuid[], j_input json[], p_name text, p_queue text, p_priority smallint, p_at_us bigint, p_delay_s double precision,
     p_options jsonb, p_tags text[], p_meta jsonb, u_key text[] default '{}', u_states text[] default null, u_period_s double precision default null,
-    u_replace jsonb default null, p_taker uuid default null)
+    u_replace jsonb default null, p_taker uuid default null, p_now timestamptz default null)
 returns table (ix integer, job_id uuid, state text, outcome text, taken_us bigint)
 language plpgsql
 set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set plan_cache_mode = force_generic_plan
 as $$
 declare
-    v_now timestamptz := durable.now();
+    v_now timestamptz := coalesce(p_now, durable.now());
     v_at timestamptz := greatest(v_now, coalesce(durable.from_us(p_at_us), v_now + p_delay_s * interval '1 second', v_now));
     v_state text := case when v_at > v_now then 'scheduled' else 'available' end;
     v_unfinished text[] := '{scheduled,available,executing,retryable,waiting}';
@@ -163,13 +163,15 @@ begin
 end $$;
 
 -- The same from rows that were copied into a temporary table: one statement's worth of unique jobs, however many. Answers what was not created,
--- and in a last row (ix null) how many were.
+-- and in a last row (ix null) how many were. All of them are of one moment: the jobs of a serial key are in the order of their ids then, whatever the order of their
+-- unique keys.
 create function durable.enqueue_staged(
     p_name text, p_queue text, p_priority smallint, p_at_us bigint, p_delay_s double precision, p_options jsonb, p_tags text[], p_meta jsonb,
     u_states text[], u_period_s double precision, u_replace jsonb, p_each integer default 2000)
 returns table (ix integer, job_id uuid, state text, outcome text, made bigint)
 language plpgsql as $$
 declare
+    v_now timestamptz := durable.now();
     v_set record;
     v_made bigint := 0;
     v_row record;
@@ -183,7 +185,7 @@ begin
     loop
         for v_row in
             select e.* from durable.enqueue_jobs(v_set.shards, v_set.ids, v_set.inputs, p_name, p_queue, p_priority, p_at_us, p_delay_s, p_options,
-                                                 p_tags, p_meta, v_set.keys, u_states, u_period_s, u_replace) e
+                                                 p_tags, p_meta, v_set.keys, u_states, u_period_s, u_replace, p_now => v_now) e
         loop
             if v_row.outcome = 'created' then
                 v_made := v_made + 1;

@@ -1,13 +1,18 @@
-"""Many jobs in one COPY: what is sent, line by line, and what comes back.
+"""Many jobs in one COPY: what is sent, row by row, and what comes back.
 
 Plain jobs are copied straight into the queue: no statement a row, no memory for what is on its way. Unique ones are copied beside it and
 inserted from there in the order of their keys, because COPY knows no `on conflict`, and two clients that insert in one order cannot lock
 each other out.
+
+Rows travel in COPY's binary format, which costs the server an eighth less than text. What all jobs of a COPY share is at the end of each row, as the
+database itself has put it (`plan_copy`); here is made what differs: shard, id, arguments, and what a job has of its own. A piece of rows is sorted,
+by shard and then by id: neighbours fall on one page of each index.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import struct
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,35 +22,47 @@ from durable.store.queries import load_queries
 
 SQL = load_queries("jobs.sql")
 
-_ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"})
+_SIGNATURE = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+_END = b"\xff\xff"
+_NULL = b"\xff\xff\xff\xff"
+_HEAD = struct.Struct(
+    ">hihi16si"
+)  # how many fields, then each with its length before it: shard, id, and the length of the arguments
+_QUEUE_FIELDS, _STAGE_FIELDS = 18, 5
+
+Pieces = Callable[[str], Iterator[list[bytes]]]
+"""The rows, some at a time, made while they are sent, with text in the given encoding."""
 
 
 @dataclass(slots=True)
 class Bulk:
-    """`given`: what all jobs share. `pieces`: the lines, made while they are sent. `keyed`: they carry unique keys. `own_options`: each its options."""
+    """`given`: what all jobs share. `keyed`: they carry unique keys. `own_options`: each its options."""
 
     given: Mapping[str, Any]
-    pieces: Iterator[str]
+    pieces: Pieces
     keyed: bool
     own_options: bool = False
     count: int = 0
 
-    def plain(self, plan: Row) -> Iterator[str]:
-        """The lines of the queue's own table: each piece, with what all jobs share at the end of each line."""
-        given = self.given
-        tags = given["tags"]
-        shared = (
-            *(() if self.own_options else (given["options"],)), "0", "0", "job", given["name"], given["queue"], str(given["priority"]),
-            None if tags is None else _array(tags), given["meta"], plan["state"], plan["scheduled_at"], plan["deadline_at"],
-            plan["deadline_kind"], plan["created_at"], given.get("group_id"),
-        )  # fmt: skip
-        tail = "\t" + "\t".join(_field(value) for value in shared) + "\n"
-        for piece in self.pieces:
-            self.count += piece.count("\n")
-            yield piece.replace("\n", tail)
+    def plain(self, plan: Row, encoding: str) -> Iterator[bytes]:
+        """COPY's input for the queue's own table."""
+        shared = [
+            value for name, value in plan.items() if not (self.own_options and name == "options")
+        ]
+        return self._copied(encoding, b"".join(map(_field, shared)))
 
-    def staged(self) -> Iterator[str]:
-        return self.pieces
+    def staged(self, encoding: str) -> Iterator[bytes]:
+        """COPY's input for the table beside it."""
+        return self._copied(encoding, b"")
+
+    def _copied(self, encoding: str, tail: bytes) -> Iterator[bytes]:
+        yield _SIGNATURE
+        for piece in self.pieces(encoding):
+            self.count += len(piece)
+            piece.sort()
+            piece.append(b"")
+            yield tail.join(piece)
+        yield _END
 
     def answer(self, rows: list[Row]) -> EnqueuedMany:
         """What the database says of staged jobs; their count is in the last row."""
@@ -57,23 +74,23 @@ class Bulk:
         return EnqueuedMany(rows[-1]["made"], conflicts)
 
 
-def copy_line(placed: tuple[int, str], text: str, *more: str | int) -> str:
-    """A line of COPY's text format. JSON has no raw control characters, so only backslashes need care there. `more`: a job's own options, or
-    its unique key and its place.
-    """
+def queue_row(placed: tuple[int, bytes], text: bytes) -> bytes:
+    """The beginning of a job's row."""
     shard, id_ = placed
-    if "\\" in text:
-        text = text.replace("\\", "\\\\")
-    if not more:
-        return f"{shard}\t{id_}\t{text}\n"
-    rest = "\t".join(str(each).translate(_ESCAPES) for each in more)
-    return f"{shard}\t{id_}\t{text}\t{rest}\n"
+    return _HEAD.pack(_QUEUE_FIELDS, 2, shard, 16, id_, len(text)) + text
 
 
-def _field(value: str | None) -> str:
-    return "\\N" if value is None else value.translate(_ESCAPES)
+def own_row(placed: tuple[int, bytes], text: bytes, options: bytes) -> bytes:
+    """The beginning of a job's row, with options of its own."""
+    return queue_row(placed, text) + _field(b"\x01" + options)  # jsonb's version
 
 
-def _array(values: list[str]) -> str:
-    quoted = ('"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"' for value in values)
-    return "{" + ",".join(quoted) + "}"
+def staged_row(placed: tuple[int, bytes], text: bytes, key: bytes, index: int) -> bytes:
+    """A row of the table beside the queue: a unique job with its key, and its place among the items."""
+    shard, id_ = placed
+    head = _HEAD.pack(_STAGE_FIELDS, 2, shard, 16, id_, len(text)) + text
+    return head + _field(key) + _field(struct.pack(">i", index))
+
+
+def _field(value: bytes | None) -> bytes:
+    return _NULL if value is None else struct.pack(">i", len(value)) + value

@@ -237,10 +237,10 @@ async def _rows(connection: AsyncConnection, call: Call[Any]) -> list[Row]:
 
 
 async def _enqueue_plain(cursor: psycopg.AsyncCursor[Row], many: Bulk) -> EnqueuedMany:
-    await cursor.execute(bulk.SQL["plan_copy"], many.given)
+    await cursor.execute(bulk.SQL["plan_copy"], {"group_id": None, **many.given})
     (plan,) = await cursor.fetchall()
     async with cursor.copy(bulk.SQL["copy_jobs"]) as copy:
-        for piece in many.plain(plan):
+        for piece in many.plain(plan, cursor.connection.info.encoding):
             await copy.write(piece)
     if many.given.get("group_id") is not None:
         await cursor.execute(bulk.SQL["open_group"], {**many.given, "total": many.count})
@@ -250,7 +250,7 @@ async def _enqueue_plain(cursor: psycopg.AsyncCursor[Row], many: Bulk) -> Enqueu
 async def _enqueue_staged(cursor: psycopg.AsyncCursor[Row], many: Bulk) -> EnqueuedMany:
     await cursor.execute(bulk.SQL["make_stage"])
     async with cursor.copy(bulk.SQL["copy_stage"]) as copy:
-        for piece in many.staged():
+        for piece in many.staged(cursor.connection.info.encoding):
             await copy.write(piece)
     await cursor.execute(bulk.SQL["enqueue_staged"], many.given)
     rows = await cursor.fetchall()

@@ -233,10 +233,10 @@ def _rows(connection: Connection, call: Call[Any]) -> list[Row]:
 
 
 def _enqueue_plain(cursor: psycopg.Cursor[Row], many: Bulk) -> EnqueuedMany:
-    cursor.execute(bulk.SQL["plan_copy"], many.given)
+    cursor.execute(bulk.SQL["plan_copy"], {"group_id": None, **many.given})
     (plan,) = cursor.fetchall()
     with cursor.copy(bulk.SQL["copy_jobs"]) as copy:
-        for piece in many.plain(plan):
+        for piece in many.plain(plan, cursor.connection.info.encoding):
             copy.write(piece)
     if many.given.get("group_id") is not None:
         cursor.execute(bulk.SQL["open_group"], {**many.given, "total": many.count})
@@ -246,7 +246,7 @@ def _enqueue_plain(cursor: psycopg.Cursor[Row], many: Bulk) -> EnqueuedMany:
 def _enqueue_staged(cursor: psycopg.Cursor[Row], many: Bulk) -> EnqueuedMany:
     cursor.execute(bulk.SQL["make_stage"])
     with cursor.copy(bulk.SQL["copy_stage"]) as copy:
-        for piece in many.staged():
+        for piece in many.staged(cursor.connection.info.encoding):
             copy.write(piece)
     cursor.execute(bulk.SQL["enqueue_staged"], many.given)
     rows = cursor.fetchall()

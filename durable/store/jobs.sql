@@ -10,14 +10,17 @@ select job_id::text, state, outcome, taken_us from durable.enqueue_jobs(
 select durable.to_us(durable.now()) as now_us
 
 -- name: copy_jobs
--- One line a job: what differs first.
+-- One row a job: what differs first.
 copy durable.jobs (shard, run_id, input, options, seq, attempt, kind, name, queue, priority, tags, meta, state, scheduled_at,
-                   deadline_at, deadline_kind, created_at, group_id) from stdin
+                   deadline_at, deadline_kind, created_at, group_id) from stdin with (format binary)
 
 -- name: plan_copy
--- What is the same for all jobs of one COPY, as the text of its columns from `state` on.
-select case when t.at > n.now then 'scheduled' else 'available' end as state, t.at::text as scheduled_at, d.at::text as deadline_at,
-       d.kind as deadline_kind, n.now::text as created_at
+-- What is the same for all jobs of one COPY, as the bytes of its columns from `options` on.
+select jsonb_send(%(options)s::jsonb) as options, int4send(0) as seq, int4send(0) as attempt, textsend('job') as kind, textsend(%(name)s::text) as name,
+       textsend(%(queue)s::text) as queue, int2send(%(priority)s::smallint) as priority, array_send(%(tags)s::text[]) as tags,
+       jsonb_send(%(meta)s::jsonb) as meta, textsend(case when t.at > n.now then 'scheduled' else 'available' end) as state,
+       timestamptz_send(t.at) as scheduled_at, timestamptz_send(d.at) as deadline_at, textsend(d.kind) as deadline_kind,
+       timestamptz_send(n.now) as created_at, uuid_send(%(group_id)s::uuid) as group_id
   from (select durable.now() as now) n
  cross join lateral (select greatest(n.now, coalesce(durable.from_us(%(at_us)s::bigint), n.now + %(delay_s)s::float8 * interval '1 second')) as at) t
  cross join lateral durable.new_job_deadline(%(options)s::jsonb, n.now, t.at) d
@@ -26,7 +29,7 @@ select case when t.at > n.now then 'scheduled' else 'available' end as state, t.
 create temporary table durable_staged (shard smallint, id uuid, input json, key text, ix integer) on commit drop
 
 -- name: copy_stage
-copy pg_temp.durable_staged (shard, id, input, key, ix) from stdin
+copy pg_temp.durable_staged (shard, id, input, key, ix) from stdin with (format binary)
 
 -- name: enqueue_staged
 select ix, job_id::text, state, outcome, made from durable.enqueue_staged(

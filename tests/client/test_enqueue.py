@@ -14,7 +14,15 @@ import sqlalchemy
 import sqlalchemy.orm
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
-from durable import BulkRefused, InvalidOption, JobNotFound, PayloadError, UnknownActivity, activity
+from durable import (
+    BulkRefused,
+    InvalidOption,
+    JobNotFound,
+    PayloadError,
+    Unique,
+    UnknownActivity,
+    activity,
+)
 from durable.client_async import AsyncClient
 from durable.client_sync import Client
 from tests.client.database import Database
@@ -204,6 +212,38 @@ def test_many_jobs_are_those_that_one_by_one_would_be(client: Client, database: 
         == [(True,)] * 3
     )
     assert len(client.jobs(activity=send_letter)) == 3
+
+
+SERIAL: list[dict[str, Any]] = [
+    {"serial_key": "a"},
+    {"serial_key": lambda to, stamps: "a"},
+    {"serial_key": "a", "unique": Unique(fields=["stamps"])},
+]
+
+
+@pytest.mark.parametrize("options", SERIAL, ids=["one key", "a key of each", "unique as well"])
+def test_many_jobs_of_a_serial_key_are_in_the_order_of_the_items(
+    client: Client, database: Database, options: dict[str, Any]
+) -> None:
+    """Strictly: they are enqueued in one moment, so that their ids alone tell which is first."""
+    count = 2_500  # in more than one statement where they are unique
+    assert client.enqueue_many(send_letter, letters(count), **options).created == count
+    order = database.rows(
+        "select (input ->> 'stamps')::int from durable.jobs where serial and phase is not null order by queue, limit_key, created_at, run_id"
+    )
+    assert order == [(number,) for number in range(count)]
+
+
+@pytest.mark.parametrize("unique", [None, Unique()], ids=["plain", "unique"])
+def test_many_jobs_arrive_as_they_are_over_a_connection_of_another_encoding(
+    client: Client, database: Database, unique: Unique | None
+) -> None:
+    with psycopg.connect(database.url, client_encoding="latin1") as mine:
+        client.enqueue_many(send_letter, [("Zoé", 1)], unique=unique, connection=mine, tags=["é"])
+        with pytest.raises(UnicodeEncodeError):
+            client.enqueue_many(send_letter, [("€", 1)], unique=unique, connection=mine)
+        mine.commit()
+    assert database.rows("select input ->> 'to', tags from durable.jobs") == [("Zoé", ["é"])]
 
 
 def test_deadlines_of_many_are_those_of_one(client: Client, database: Database) -> None:
