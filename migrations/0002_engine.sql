@@ -398,7 +398,7 @@ begin
                 select j.ctid as place, j.priority, j.scheduled_at from durable.jobs j
                  where j.shard = k.key and j.queue = q.name and j.phase = 'ready'
                  order by j.priority, j.scheduled_at limit 2 + q.free / 24) c
-             order by c.priority, c.scheduled_at, c.place limit q.free) h  -- what came in one go: as it lies, which spreads over the shards
+             order by c.priority, c.scheduled_at, c.place limit q.free) h  -- what came in one go: as it lies, on few pages
          where q.free > 0
     ), locked as materialized (
         select j.ctid as place, coalesce(j.options, e.body) as options, coalesce(j.input, e.payload) as input, r.workflow_id, r.actor, r.headers
