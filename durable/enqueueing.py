@@ -195,7 +195,7 @@ def many(
     given = shared(target, options)
     if options.unique:
         options.unique.check_fields(activity.name, activity.arguments.parameters)
-        row_of = _keyed_row(target, options, seal or _plain)
+        row_of = _keyed_row(target, options.unique, "serial" in options.limits, seal or _plain)
     elif options.item_key:
         row_of = _own_row(target, options.item_key, given["options"], seal or _plain)
     else:
@@ -276,10 +276,9 @@ def _plain_row(target: Target, seal: Seal) -> _Row:
     )
 
 
-def _keyed_row(target: Target, options: JobOptions, seal: Seal) -> _Row:
-    assert options.unique
-    keys = options.unique.keys(target.name)
-    id_on = _ordered_id if "serial" in options.limits else _IdsByShard().of
+def _keyed_row(target: Target, unique: Unique, serial: bool, seal: Seal) -> _Row:
+    keys = unique.keys(target.name)
+    id_on = _ordered_id if serial else _IdsByShard().of
 
     def row(index: int, item: Item, encoding: str) -> bytes:
         args, kwargs = _call(item)

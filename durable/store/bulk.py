@@ -4,7 +4,7 @@ Plain jobs are copied straight into the queue: no statement a row, no memory for
 inserted from there in the order of their keys, because COPY knows no `on conflict`, and two clients that insert in one order cannot lock
 each other out.
 
-Rows travel in COPY's binary format, which costs the server an eighth less than text. What all jobs of a COPY share is at the end of each row, as the
+Rows travel in COPY's binary format, which costs the server less than text. What all jobs of a COPY share is at the end of each row, as the
 database itself has put it (`plan_copy`); here is made what differs: shard, id, arguments, and what a job has of its own. A piece of rows is sorted,
 by shard and then by id: neighbours fall on one page of each index.
 """
@@ -25,9 +25,8 @@ SQL = load_queries("jobs.sql")
 _SIGNATURE = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _END = b"\xff\xff"
 _NULL = b"\xff\xff\xff\xff"
-_HEAD = struct.Struct(
-    ">hihi16si"
-)  # how many fields, then each with its length before it: shard, id, and the length of the arguments
+# How many fields; shard and id, each after its length; the length of the arguments.
+_HEAD = struct.Struct(">hihi16si")
 _QUEUE_FIELDS, _STAGE_FIELDS = 18, 5
 
 Pieces = Callable[[str], Iterator[list[bytes]]]
