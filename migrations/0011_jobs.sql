@@ -43,6 +43,12 @@ returns table (at timestamptz, kind text) language sql immutable as $$
      order by d.at nulls last limit 1
 $$;
 
+-- The order in which the keys of a set are inserted: any, but the same for every set. Half of the keys come first (one bit of a hash says which), then half of the
+-- others, and so on, each part by shard: neighbours fall on one page, and the end of the set lies over all shards nevertheless (see durable/store/bulk.py).
+create function durable.part_of_key(key text) returns bigint language sql immutable parallel safe as $$
+    select hashtext(key)::bigint & -hashtext(key)::bigint
+$$;
+
 -- ENQUEUE a set of jobs of one activity. `outcome`: created; existing (this id was enqueued before); conflict (another job holds the unique key: its
 -- id is returned); replaced (that one waits, and took over what `u_replace` names for its state). The index decides every race: keys are
 -- inserted in order, so that two sets cannot wait for each other, and whoever loses reads who has won. `p_taker`: the worker beside the caller, which has a
@@ -90,7 +96,7 @@ begin
                case when j.key is not null then v_now + u_period_s * interval '1 second' end
           from unnest(j_shard, j_id, j_input, u_key) with ordinality as j(shard, id, input, key, ix)
          where v_left is null or j.ix = any (v_left)
-         order by j.key, j.ix
+         order by durable.part_of_key(j.key), j.shard, j.key, j.ix
         on conflict do nothing;
         get diagnostics v_count = row_count;
         if v_left is null and v_count = cardinality(j_id) then
@@ -177,11 +183,10 @@ declare
     v_row record;
 begin
     for v_set in
-        select array_agg(c.shard order by c.key, c.ix) as shards, array_agg(c.id order by c.key, c.ix) as ids,
-               array_agg(c.input order by c.key, c.ix) as inputs, array_agg(c.key order by c.key, c.ix) as keys,
-               array_agg(c.ix order by c.key, c.ix) as places
-          from (select s.*, (row_number() over (order by s.key, s.ix) - 1) / p_each as part from pg_temp.durable_staged s) c
-         group by c.part order by c.part
+        select array_agg(c.shard order by c.nr) as shards, array_agg(c.id order by c.nr) as ids, array_agg(c.input order by c.nr) as inputs,
+               array_agg(c.key order by c.nr) as keys, array_agg(c.ix order by c.nr) as places
+          from (select s.*, row_number() over (order by durable.part_of_key(s.key), s.shard, s.key, s.ix) - 1 as nr from pg_temp.durable_staged s) c
+         group by c.nr / p_each order by c.nr / p_each
     loop
         for v_row in
             select e.* from durable.enqueue_jobs(v_set.shards, v_set.ids, v_set.inputs, p_name, p_queue, p_priority, p_at_us, p_delay_s, p_options,

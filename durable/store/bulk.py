@@ -1,12 +1,15 @@
 """Many jobs in one COPY: what is sent, row by row, and what comes back.
 
 Plain jobs are copied straight into the queue: no statement a row, no memory for what is on its way. Unique ones are copied beside it and
-inserted from there in the order of their keys, because COPY knows no `on conflict`, and two clients that insert in one order cannot lock
+inserted from there in one order of their keys, because COPY knows no `on conflict`, and two clients that insert in one order cannot lock
 each other out.
 
 Rows travel in COPY's binary format, which costs the server less than text. What all jobs of a COPY share is at the end of each row, as the
-database itself has put it (`plan_copy`); here is made what differs: shard, id, arguments, and what a job has of its own. A piece of rows is sorted,
-by shard and then by id: neighbours fall on one page of each index.
+database itself has put it (`plan_copy`); here is made what differs: shard, id, arguments, and what a job has of its own.
+
+Plain rows are sorted, some 1,500 at a time, by shard and then by id: neighbours fall on one page of each index, and a claim finds them on few pages. But not the
+last ones. A claim looks at a few heads of each shard, and takes what comes first in the table; if the end of a bulk lay shard by shard, its last jobs would
+be on few shards, whose heads do not fill a claim, and younger jobs of other shards would overtake them.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 from durable.descriptions import Conflict, EnqueuedMany
@@ -48,29 +52,42 @@ class Bulk:
         shared = [
             value for name, value in plan.items() if not (self.own_options and name == "options")
         ]
-        return self._copied(encoding, b"".join(map(_field, shared)))
+        return self._copied(
+            _all_but_last_sorted(self.pieces(encoding)), b"".join(map(_field, shared))
+        )
 
     def staged(self, encoding: str) -> Iterator[bytes]:
         """COPY's input for the table beside it."""
-        return self._copied(encoding, b"")
+        return self._copied(self.pieces(encoding), b"")
 
-    def _copied(self, encoding: str, tail: bytes) -> Iterator[bytes]:
+    def _copied(self, pieces: Iterator[list[bytes]], tail: bytes) -> Iterator[bytes]:
         yield _SIGNATURE
-        for piece in self.pieces(encoding):
+        for piece in pieces:
             self.count += len(piece)
-            piece.sort()
             piece.append(b"")
             yield tail.join(piece)
         yield _END
 
     def answer(self, rows: list[Row]) -> EnqueuedMany:
-        """What the database says of staged jobs; their count is in the last row."""
+        """What the database says of staged jobs: those that met another one, by their place among the items, and in its last row how many were made."""
+        *met, last = rows
         conflicts = [
             Conflict(row["ix"], row["job_id"], row["state"], row["outcome"])
-            for row in rows
-            if row["ix"] is not None
+            for row in sorted(met, key=itemgetter("ix"))
         ]
-        return EnqueuedMany(rows[-1]["made"], conflicts)
+        return EnqueuedMany(last["made"], conflicts)
+
+
+def _all_but_last_sorted(pieces: Iterator[list[bytes]]) -> Iterator[list[bytes]]:
+    """The pieces; the last two (one is full, one is the rest) as they are."""
+    before: list[list[bytes]] = []
+    for piece in pieces:
+        if len(before) == 2:
+            full = before.pop(0)
+            full.sort()
+            yield full
+        before.append(piece)
+    yield from before
 
 
 def queue_row(placed: tuple[int, bytes], text: bytes) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import groupby
 from typing import Any
 from uuid import uuid4
 
@@ -232,6 +233,18 @@ def test_many_jobs_of_a_serial_key_are_in_the_order_of_the_items(
         "select (input ->> 'stamps')::int from durable.jobs where serial and phase is not null order by queue, limit_key, created_at, run_id"
     )
     assert order == [(number,) for number in range(count)]
+
+
+@pytest.mark.parametrize("unique", [None, Unique()], ids=["plain", "unique"])
+def test_a_bulk_lies_by_shard_but_for_its_end(
+    client: Client, database: Database, unique: Unique | None
+) -> None:
+    """Its end lies over all shards: its last jobs would be on a few of them otherwise, and be overtaken by younger ones of the others."""
+    client.enqueue_many(send_letter, letters(6_000), unique=unique)
+    rows = database.rows("select shard from durable.jobs order by ctid")
+    first, last = rows[:1_000], rows[-60:]
+    assert len(list(groupby(first))) <= 100
+    assert len(list(groupby(last))) >= 40
 
 
 @pytest.mark.parametrize("unique", [None, Unique()], ids=["plain", "unique"])
