@@ -382,10 +382,14 @@ begin
         return;
     end if;
     if p_aged or exists (select from durable.queues q where q.name = any (p_queues) and q.special) then
-        for v_taken in select * from durable.claim_specially(p_worker, p_queues, p_limits, p_aged) loop
-            v_limits[array_position(p_queues, v_taken.queue)] := v_limits[array_position(p_queues, v_taken.queue)] - 1;
-            return next v_taken;
-        end loop;
+        if p_aged then
+            for v_taken in select * from durable.claim_specially(p_worker, p_queues, p_limits, true) loop
+                v_limits[array_position(p_queues, v_taken.queue)] := v_limits[array_position(p_queues, v_taken.queue)] - 1;
+                return next v_taken;
+            end loop;
+        else  -- nothing of ordinary queues, whose rows would have to be counted one by one
+            return query select * from durable.claim_specially(p_worker, p_queues, p_limits, false);
+        end if;
         select array_agg(case when q.special then 0 else l.free end order by l.ix) into v_limits
           from unnest(p_queues, v_limits) with ordinality as l(name, free, ix) left join durable.queues q on q.name = l.name;
     end if;
