@@ -21,7 +21,16 @@ import psycopg
 
 from bench import machine, queue_report
 from bench.processes import Child
-from bench.queue_report import APART, BARE, DURABLE, PGQUEUER, PROCRASTINATE, Figures, Run
+from bench.queue_report import (
+    APART,
+    BARE,
+    BESIDE,
+    DURABLE,
+    PGQUEUER,
+    PROCRASTINATE,
+    Figures,
+    Run,
+)
 from bench.server import Server, server
 
 MODULES = {
@@ -88,8 +97,20 @@ class Measurement:
                         for width in self._options.widths:
                             self._run(name, child, waiting, width)
             for feature in self._features():
-                with self._process(DURABLE, 0, feature=feature) as child:
-                    self._run(f"{DURABLE} {feature}", child, 0, _FEATURE_WIDTH)
+                self._beside(feature, feature_first=number % 2 == 1)
+
+    def _beside(self, feature: str, *, feature_first: bool) -> None:
+        """A queue with the feature, and one without in the next seconds: minutes apart, the machine's own pace would be what differs."""
+        with (
+            self._process(DURABLE, 0, feature=feature) as with_it,
+            self._process(DURABLE, 0) as without,
+        ):
+            pair = [(f"{DURABLE} {feature}", with_it), (BESIDE, without)]
+            found = {
+                name: self._run(name, child, 0, _FEATURE_WIDTH).jobs_s
+                for name, child in (pair if feature_first else pair[::-1])
+            }
+        self.figures.shares[feature].append(found[f"{DURABLE} {feature}"] / found[BESIDE])
 
     def _features(self) -> list[str]:
         return list(self._options.features) if DURABLE in self._options.contenders else []
@@ -108,7 +129,7 @@ class Measurement:
         child.ask(900.0, do="bulk", count=count)
         child.ask(900.0, do="run", width=64, count=count)
 
-    def _run(self, name: str, child: Child, waiting: int, width: int) -> None:
+    def _run(self, name: str, child: Child, waiting: int, width: int) -> Run:
         pace = PACE[name.partition(" ")[0]]
         count = int(self._options.window * pace[min(pace, key=lambda known: abs(known - width))])
         child.ask(900.0, do="bulk", count=count)
@@ -116,6 +137,7 @@ class Measurement:
         run = Run.of(count, spent)
         self.figures.runs[name][width, waiting].append(run)
         progress(f"{name:22} K={width:<4} {waiting:>9,} waiting {run.jobs_s:>9,.0f} jobs/s")
+        return run
 
     def pick_ups(self) -> None:
         """Measure one idle job at a time; first of all, because a server that has just written a lot is not idle."""
