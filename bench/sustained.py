@@ -44,7 +44,7 @@ def _run_width(server: Server, width: int, count: int) -> dict[str, Any]:
         psycopg.connect(url, autocommit=True) as looking,
         contenders.durable(ONE_PROCESS, server, url) as contender,
     ):
-        before = 0
+        ((before,),) = looking.execute(_FULL_PAGES).fetchall()
         for cell in contender.windows(width, count, warm_s=3.0, window_s=WINDOW_S):
             tables = {row[0]: row[1:] for row in looking.execute(_TABLES).fetchall()}
             ((pages,),) = looking.execute(_FULL_PAGES).fetchall()

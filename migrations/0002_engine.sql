@@ -376,12 +376,14 @@ as $$
 declare
     v_now timestamptz := durable.now();
     v_limits integer[] := p_limits;
+    v_special text[];
     v_taken durable.claimed_job;
 begin
     if not durable.is_alive(p_worker) then
         return;
     end if;
-    if p_aged or exists (select from durable.queues q where q.name = any (p_queues) and q.special) then
+    v_special := array(select q.name from durable.queues q where q.name = any (p_queues) and q.special);
+    if p_aged or v_special <> '{}' then
         if p_aged then
             for v_taken in select * from durable.claim_specially(p_worker, p_queues, p_limits, true) loop
                 v_limits[array_position(p_queues, v_taken.queue)] := v_limits[array_position(p_queues, v_taken.queue)] - 1;
@@ -390,7 +392,7 @@ begin
         else  -- nothing of ordinary queues, whose rows would have to be counted one by one
             return query select * from durable.claim_specially(p_worker, p_queues, p_limits, false);
         end if;
-        select array_agg(case when q.special then 0 else l.free end order by l.ix) into v_limits
+        select array_agg(case when q.special or l.name = any (v_special) then 0 else l.free end order by l.ix) into v_limits  -- before or since
           from unnest(p_queues, v_limits) with ordinality as l(name, free, ix) left join durable.queues q on q.name = l.name;
     end if;
     return query

@@ -43,16 +43,10 @@ returns table (at timestamptz, kind text) language sql immutable as $$
      order by d.at nulls last limit 1
 $$;
 
--- The order in which the keys of a set are inserted: any, but the same for every set. Half of the keys come first (one bit of a hash says which), then half of the
--- others, and so on, each part by shard: neighbours fall on one page, and the end of the set lies over all shards nevertheless (see durable/store/bulk.py).
-create function durable.part_of_key(key text) returns bigint language sql immutable parallel safe as $$
-    select hashtext(key)::bigint & -hashtext(key)::bigint
-$$;
-
 -- ENQUEUE a set of jobs of one activity. `outcome`: created; existing (this id was enqueued before); conflict (another job holds the unique key: its
--- id is returned); replaced (that one waits, and took over what `u_replace` names for its state). The index decides every race: keys are
--- inserted in order, so that two sets cannot wait for each other, and whoever loses reads who has won. `p_taker`: the worker beside the caller, which has a
--- slot free: what may run now begins as its attempt (`taken_us`), unless the queue has limits (keys are limits) or is paused, or the worker is not alive.
+-- id is returned); replaced (that one waits, and took over what `u_replace` names for its state). The index decides every race, and
+-- whoever loses reads who has won. Keys are taken in the order of the arrays, which must be the same for every set (`part_of_key`), or two would wait for each
+-- other. `p_taker`: the worker beside the caller, which has a slot free: what may run now begins as its attempt (`taken_us`), unless the queue has limits (keys are limits) or is paused, or the worker is not alive.
 create function durable.enqueue_jobs(
     j_shard smallint[], j_id uuid[], j_input json[], p_name text, p_queue text, p_priority smallint, p_at_us bigint, p_delay_s double precision,
     p_options jsonb, p_tags text[], p_meta jsonb, u_key text[] default '{}', u_states text[] default null, u_period_s double precision default null,
@@ -96,7 +90,7 @@ begin
                case when j.key is not null then v_now + u_period_s * interval '1 second' end
           from unnest(j_shard, j_id, j_input, u_key) with ordinality as j(shard, id, input, key, ix)
          where v_left is null or j.ix = any (v_left)
-         order by durable.part_of_key(j.key), j.shard, j.key, j.ix
+         order by j.ix
         on conflict do nothing;
         get diagnostics v_count = row_count;
         if v_left is null and v_count = cardinality(j_id) then
@@ -138,9 +132,11 @@ declare
     v_replaced uuid[];
 begin
     with last as materialized (
-        select distinct on (j.key) j.shard, j.id, j.input, j.key
-          from unnest(j_shard, j_id, j_input, u_key) with ordinality as j(shard, id, input, key, ix)
-         where j.key is not null order by j.key, j.ix desc
+        select l.* from (
+            select distinct on (j.key) j.shard, j.id, j.input, j.key, j.ix
+              from unnest(j_shard, j_id, j_input, u_key) with ordinality as j(shard, id, input, key, ix)
+             where j.key is not null order by j.key, j.ix desc) l
+         order by l.ix
     ), done as (
         update durable.jobs h
            set input        = case when f.names ? 'arguments' then l.input else h.input end,
@@ -167,6 +163,12 @@ begin
     select coalesce(array_agg(d.run_id), '{}') into v_replaced from done d;
     return v_replaced;
 end $$;
+
+-- The order in which the keys of a set are taken: the same for every set. Half of the keys come first (one bit of a hash says which), then half of the
+-- others, and so on, each part by shard: neighbours fall on one page, and the end of the set lies over all shards nevertheless (see durable/store/bulk.py).
+create function durable.part_of_key(key text) returns bigint language sql immutable parallel safe as $$
+    select hashtext(key)::bigint & -hashtext(key)::bigint
+$$;
 
 -- The same from rows that were copied into a temporary table: one statement's worth of unique jobs, however many. Answers what was not created,
 -- and in a last row (ix null) how many were. All of them are of one moment: the jobs of a serial key are in the order of their ids then, whatever the order of their

@@ -7,7 +7,7 @@ each other out.
 Rows travel in COPY's binary format, which costs the server less than text. What all jobs of a COPY share is at the end of each row, as the
 database itself has put it (`plan_copy`); here is made what differs: shard, id, arguments, and what a job has of its own.
 
-Plain rows are sorted, some 1,500 at a time, by shard and then by id: neighbours fall on one page of each index, and a claim finds them on few pages. But not the
+Plain rows are sorted, 64 KiB of what differs at a time (a thousand rows of short arguments), by shard and then by id: neighbours fall on one page of each index, and a claim finds them on few pages. But not the
 last ones. A claim looks at a few heads of each shard, and takes what comes first in the table; if the end of a bulk lay shard by shard, its last jobs would
 be on few shards, whose heads do not fill a claim, and younger jobs of other shards would overtake them.
 """

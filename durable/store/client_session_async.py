@@ -41,6 +41,8 @@ AsyncTransaction = AsyncConnection | HasConnection
 HINT_GAP_S = 0.002
 """The same hint goes out at most once in this time (its leading edge); the workers' polling covers the rest (C4)."""
 
+_DEADLOCKS = 5
+
 
 class AsyncClientSession:
     """Executes calls. `name` is the connection's application_name."""
@@ -252,7 +254,22 @@ async def _enqueue_staged(cursor: psycopg.AsyncCursor[Row], many: Bulk) -> Enque
     async with cursor.copy(bulk.SQL["copy_stage"]) as copy:
         for piece in many.staged(cursor.connection.info.encoding):
             await copy.write(piece)
-    await cursor.execute(bulk.SQL["enqueue_staged"], many.given)
-    rows = await cursor.fetchall()
+    rows = await _insert_staged(cursor, many)
     await cursor.execute(bulk.SQL["drop_stage"])
     return many.answer(rows)
+
+
+async def _insert_staged(cursor: psycopg.AsyncCursor[Row], many: Bulk) -> list[Row]:
+    """Insert what was staged; again where that met another set which had what it wanted and wanted what it had.
+
+    Keys are inserted in one order by all, but a set that replaces, or ends periods, goes back to keys that it has passed.
+    """
+    for _ in range(_DEADLOCKS):
+        try:
+            async with cursor.connection.transaction():
+                await cursor.execute(bulk.SQL["enqueue_staged"], many.given)
+                return await cursor.fetchall()
+        except psycopg.errors.DeadlockDetected:
+            continue
+    await cursor.execute(bulk.SQL["enqueue_staged"], many.given)
+    return await cursor.fetchall()

@@ -43,6 +43,8 @@ Transaction = Connection | HasConnection
 HINT_GAP_S = 0.002
 """The same hint goes out at most once in this time (its leading edge); the workers' polling covers the rest (C4)."""
 
+_DEADLOCKS = 5
+
 
 class ClientSession:
     """Executes calls. `name` is the connection's application_name."""
@@ -248,7 +250,22 @@ def _enqueue_staged(cursor: psycopg.Cursor[Row], many: Bulk) -> EnqueuedMany:
     with cursor.copy(bulk.SQL["copy_stage"]) as copy:
         for piece in many.staged(cursor.connection.info.encoding):
             copy.write(piece)
-    cursor.execute(bulk.SQL["enqueue_staged"], many.given)
-    rows = cursor.fetchall()
+    rows = _insert_staged(cursor, many)
     cursor.execute(bulk.SQL["drop_stage"])
     return many.answer(rows)
+
+
+def _insert_staged(cursor: psycopg.Cursor[Row], many: Bulk) -> list[Row]:
+    """Insert what was staged; again where that met another set which had what it wanted and wanted what it had.
+
+    Keys are inserted in one order by all, but a set that replaces, or ends periods, goes back to keys that it has passed.
+    """
+    for _ in range(_DEADLOCKS):
+        try:
+            with cursor.connection.transaction():
+                cursor.execute(bulk.SQL["enqueue_staged"], many.given)
+                return cursor.fetchall()
+        except psycopg.errors.DeadlockDetected:
+            continue
+    cursor.execute(bulk.SQL["enqueue_staged"], many.given)
+    return cursor.fetchall()

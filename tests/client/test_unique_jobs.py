@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
+import psycopg
 import pytest
 
 from durable import InvalidOption, JobRefused, Unique, activity
@@ -16,6 +17,7 @@ from durable.core.job_life import UNFINISHED, JobState
 from durable.jobs_sync import JobHandle
 from tests.client.database import Database
 from tests.client.shop import ORDER, bill
+from tests.waiting import eventually
 
 BY_CUSTOMER = Unique(fields=("customer",))
 UNTIL_START = Unique(fields=("customer",), states=("scheduled", "available"))
@@ -279,6 +281,55 @@ def test_bulk_enqueuers_of_the_same_keys_neither_race_nor_deadlock(
     distinct = database.rows("select count(*), count(distinct unique_key) from durable.jobs")
     assert [(sum(created for created, _ in answers),) * 2] == distinct
     assert all(created + conflicts == 6_000 for created, conflicts in answers)
+
+
+def test_bulk_enqueuers_that_replace_do_not_deadlock(
+    database_url: str, client: Client, database: Database
+) -> None:
+    """Sets of different sizes, of new customers and known ones: each cuts its statements elsewhere, and goes back in each to the keys whose jobs it replaces."""
+    takes_over = Unique(fields=("customer",), replace=("priority",))
+    client.enqueue_many(remind, ((f"c{n}",) for n in range(3_000)), unique=takes_over, delay=600)
+    start = threading.Barrier(6)
+
+    def enqueuer(number: int) -> int:
+        with Client(database_url) as mine:
+            mine.list()
+            start.wait(30)
+            some = [(f"c{n * 7 % 6_000}",) for n in range(6_000 - 700 * number)]
+            done = mine.enqueue_many(remind, some, unique=takes_over, delay=600, priority=number)
+            assert done.created + len(done.conflicts) == len(some)
+            assert {it.outcome for it in done.conflicts} == {"replaced"}
+            return done.created
+
+    with ThreadPoolExecutor(6) as pool:
+        assert sum(pool.map(enqueuer, range(6))) == 3_000
+    assert database.counts()["jobs"] == 6_000
+
+
+def test_a_bulk_that_deadlocks_with_another_transaction_begins_anew(
+    database_url: str, client: Client, database: Database
+) -> None:
+    """A transaction may take keys in any order; a set that has passed one of them, and waits for the other, gives way."""
+    takes_over = Unique(fields=("customer",), replace=("priority",))
+    everybody = [(f"c{n}",) for n in range(2_500)]
+    client.enqueue_many(remind, everybody, unique=takes_over)
+    order = database.rows(
+        "select input ->> 'customer', run_id::text from durable.jobs order by ctid"
+    )
+    (first, _), (last, last_id) = order[0], order[-1]
+    client.job(last_id).cancel()
+    with (
+        ThreadPoolExecutor(1) as pool,
+        Client(database_url) as other,
+        psycopg.connect(database_url) as mine,
+    ):
+        client.enqueue(remind, last, unique=takes_over, connection=mine)
+        many = pool.submit(other.enqueue_many, remind, everybody, unique=takes_over)
+        waiting = "select 1 from pg_stat_activity where wait_event_type = 'Lock'"
+        eventually(lambda: database.rows(waiting), what="the set waits for the last key")
+        client.enqueue(remind, first, unique=takes_over, connection=mine, priority=3)
+        mine.commit()
+        assert [it.outcome for it in many.result(30).conflicts] == ["replaced"] * 2_500
 
 
 def test_bulk_names_the_existing_jobs_by_index(client: Client, database: Database) -> None:
